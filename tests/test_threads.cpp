@@ -1,0 +1,358 @@
+/* Ranks as threads of one process: what arrives, who is told of a failure, and that nothing hangs. */
+#include <gtest/gtest.h>
+
+#include "core.h"
+#include "ranks.h"
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <random>
+#include <string>
+
+namespace {
+
+using gst::parallel;
+using std::chrono::milliseconds;
+using Bytes = std::vector<unsigned char>;
+
+const size_t sizes[] = {0, 1, 17, 4096, 1 << 20};
+
+/* The communicators of ranks that are threads. */
+class Comms {
+public:
+    explicit Comms(int nranks, int timeoutMs = 20000) : comms_(static_cast<size_t>(nranks))
+    {
+        gsCommConfig_t config = GS_COMM_CONFIG_INIT;
+        config.timeoutMs = timeoutMs;
+        EXPECT_EQ(GS_SUCCESS, gsCommInitAll(comms_.data(), nranks, &config)) << gsGetLastError();
+    }
+    ~Comms()
+    {
+        for (gsComm_t comm : comms_)
+            EXPECT_EQ(GS_SUCCESS, gsCommDestroy(comm)) << gsGetLastError();
+    }
+    Comms(const Comms &) = delete;
+
+    gsComm_t operator[](int rank) const { return comms_[static_cast<size_t>(rank)]; }
+    int count() const { return static_cast<int>(comms_.size()); }
+
+private:
+    std::vector<gsComm_t> comms_;
+};
+
+unsigned char byteOf(int rank, size_t i)
+{
+    return static_cast<unsigned char>(31 * rank + 7 * i + i / 251);
+}
+
+Bytes bytesOf(int rank, size_t bytes)
+{
+    Bytes made(bytes);
+    for (size_t i = 0; i < bytes; i++)
+        made[i] = byteOf(rank, i);
+    return made;
+}
+
+gsResult_t allGather(gsComm_t comm, const void *send, void *recv, size_t bytes)
+{
+    return comm->transport->allGather(comm, send, recv, bytes, nullptr);
+}
+
+gsResult_t scatter(gsComm_t comm, const void *send, size_t total, void *recv, size_t slice)
+{
+    return comm->transport->scatterSlices(comm, send, total, recv, slice, nullptr);
+}
+
+/* One all-gather of 8 bytes, for tests that care about the outcome only. */
+gsResult_t meet(gsComm_t comm)
+{
+    uint64_t mine = comm->rank;
+    std::vector<uint64_t> all(comm->nranks);
+    return allGather(comm, &mine, all.data(), sizeof mine);
+}
+
+gsResult_t asyncError(gsComm_t comm)
+{
+    gsResult_t error = GS_ERROR_SYSTEM;
+    EXPECT_EQ(GS_SUCCESS, gsCommGetAsyncError(comm, &error));
+    return error;
+}
+
+void expectGathered(const Bytes &all, int nranks, size_t bytes)
+{
+    for (int r = 0; r < nranks; r++)
+        ASSERT_EQ(0, memcmp(bytesOf(r, bytes).data(), all.data() + r * bytes, bytes)) << "rank " << r;
+}
+
+TEST(Threads, AllGatherBringsEveryRanksBytes)
+{
+    for (int nranks = 1; nranks <= 8; nranks++) {
+        Comms ranks(nranks);
+        parallel(nranks, [&](int rank) {
+            for (size_t bytes : sizes) {
+                Bytes send = bytesOf(rank, bytes), recv(nranks * bytes + 1, 0xee);
+                ASSERT_EQ(GS_SUCCESS, allGather(ranks[rank], send.data(), recv.data(), bytes)) << gsGetLastError();
+                expectGathered(recv, nranks, bytes);
+                ASSERT_EQ(0xee, recv[nranks * bytes]);
+            }
+        });
+    }
+}
+
+TEST(Threads, AllGatherInPlace)
+{
+    for (int nranks : {1, 3, 4}) {
+        Comms ranks(nranks);
+        parallel(nranks, [&](int rank) {
+            for (size_t bytes : sizes) {
+                Bytes own = bytesOf(rank, bytes), recv(nranks * bytes);
+                std::copy(own.begin(), own.end(), recv.begin() + rank * bytes);
+                ASSERT_EQ(GS_SUCCESS, allGather(ranks[rank], recv.data() + rank * bytes, recv.data(), bytes));
+                expectGathered(recv, nranks, bytes);
+            }
+        });
+    }
+}
+
+/* Totals that fill all slices, leave the last short, and leave some empty. */
+TEST(Threads, ScatterBringsEachRankItsSlices)
+{
+    for (int nranks : {1, 2, 5, 8}) {
+        Comms ranks(nranks);
+        parallel(nranks, [&](int rank) {
+            const size_t slice = 96;
+            for (size_t total : {size_t{0}, size_t{1}, slice, slice * nranks - 95, slice * nranks}) {
+                Bytes send = bytesOf(rank, total), recv(nranks * slice, 0xee), expected = recv;
+                for (int r = 0; r < nranks; r++)
+                    for (size_t i = rank * slice; i < (rank + 1) * slice && i < total; i++)
+                        expected[r * slice + i - rank * slice] = byteOf(r, i);
+                ASSERT_EQ(GS_SUCCESS, scatter(ranks[rank], send.data(), total, recv.data(), slice));
+                ASSERT_EQ(expected, recv) << "total " << total;
+            }
+        });
+    }
+}
+
+TEST(Threads, BuffersMayBeReusedAtOnce)
+{
+    Comms ranks(4);
+    parallel(4, [&](int rank) {
+        Bytes send(3000), recv(4 * 3000);
+        for (int round = 0; round < 200; round++) {
+            memset(send.data(), 4 * round + rank, send.size());
+            ASSERT_EQ(GS_SUCCESS, allGather(ranks[rank], send.data(), recv.data(), send.size()));
+            memset(send.data(), 0xff, send.size());
+            for (int r = 0; r < 4; r++)
+                for (size_t i = 0; i < send.size(); i += 499)
+                    ASSERT_EQ(static_cast<unsigned char>(4 * round + r), recv[r * send.size() + i]);
+        }
+    });
+}
+
+TEST(Threads, CommunicatorsAreIndependent)
+{
+    Comms left(3), right(3);
+    parallel(6, [&](int thread) {
+        const Comms &ranks = thread < 3 ? left : right;
+        for (int round = 0; round < 300; round++)
+            ASSERT_EQ(GS_SUCCESS, meet(ranks[thread % 3]));
+    });
+    ASSERT_EQ(GS_SUCCESS, gsCommAbort(left[0]));
+    EXPECT_EQ(GS_ERROR_ABORTED, asyncError(left[2]));
+    EXPECT_EQ(GS_SUCCESS, asyncError(right[2]));
+}
+
+TEST(Threads, DifferentSizesFailEveryRankAndNameBoth)
+{
+    Comms ranks(4);
+    parallel(4, [&](int rank) {
+        Bytes send(64), recv(4 * 64);
+        ASSERT_EQ(GS_ERROR_MISMATCH, allGather(ranks[rank], send.data(), recv.data(), rank == 2 ? 48 : 64));
+        std::string text = gsGetLastError();
+        for (const char *part : {"rank 0", "rank 2", "64", "48"})
+            EXPECT_NE(std::string::npos, text.find(part)) << text;
+        ASSERT_EQ(GS_SUCCESS, allGather(ranks[rank], send.data(), recv.data(), 64)) << "an error, not the end";
+    });
+}
+
+TEST(Threads, DifferentOperationsFailEveryRank)
+{
+    Comms ranks(3);
+    parallel(3, [&](int rank) {
+        Bytes send(96), recv(3 * 96);
+        gsComm_t comm = ranks[rank];
+        gsResult_t mixed = rank == 1 ? scatter(comm, send.data(), 96, recv.data(), 32)
+                                     : allGather(comm, send.data(), recv.data(), 96);
+        ASSERT_EQ(GS_ERROR_MISMATCH, mixed);
+        mixed = rank == 0 ? comm->transport->allGatherHost(comm, send.data(), recv.data(), 32)
+                          : allGather(comm, send.data(), recv.data(), 32);
+        ASSERT_EQ(GS_ERROR_MISMATCH, mixed);
+        ASSERT_EQ(GS_SUCCESS, meet(comm));
+    });
+}
+
+void awaitCount(const std::atomic<int> &counter, int wanted)
+{
+    while (counter < wanted)
+        std::this_thread::sleep_for(milliseconds(1));
+}
+
+TEST(Threads, DeadlineIsToldToEachRankOnceAndThenTheCallWorks)
+{
+    Comms ranks(4, 400);
+    std::atomic<int> told{0};
+    parallel(4, [&](int rank) {
+        if (rank == 3)
+            awaitCount(told, 3);
+        ASSERT_EQ(GS_ERROR_TIMEOUT, meet(ranks[rank]));
+        std::string text = gsGetLastError();
+        EXPECT_NE(std::string::npos, text.find("did not arrive: rank 3")) << text;
+        EXPECT_EQ(GS_SUCCESS, asyncError(ranks[rank]));
+        told++;
+        awaitCount(told, 4);
+        ASSERT_EQ(GS_SUCCESS, meet(ranks[rank])) << gsGetLastError();
+    });
+}
+
+TEST(Threads, LateRankMayArriveWhileItsPeersAlreadyRetry)
+{
+    Comms ranks(3, 400);
+    std::atomic<int> told{0};
+    parallel(3, [&](int rank) {
+        if (rank == 1)
+            awaitCount(told, 2);
+        ASSERT_EQ(GS_ERROR_TIMEOUT, meet(ranks[rank]));
+        told++;
+        ASSERT_EQ(GS_SUCCESS, meet(ranks[rank])) << gsGetLastError();
+    });
+}
+
+TEST(Threads, SeveralDeadlinesMissedAreOneReport)
+{
+    Comms ranks(2, 400);
+    for (int i = 0; i < 3; i++)
+        ASSERT_EQ(GS_ERROR_TIMEOUT, meet(ranks[0]));
+    ASSERT_EQ(GS_ERROR_TIMEOUT, meet(ranks[1]));
+    parallel(2, [&](int rank) { ASSERT_EQ(GS_SUCCESS, meet(ranks[rank])) << gsGetLastError(); });
+}
+
+TEST(Threads, AbortFromAnotherThreadWakesAllForGood)
+{
+    Comms ranks(4);
+    std::thread watchdog([&] {
+        std::this_thread::sleep_for(milliseconds(50));
+        EXPECT_EQ(GS_SUCCESS, gsCommAbort(ranks[3]));
+    });
+    auto began = std::chrono::steady_clock::now();
+    parallel(3, [&](int rank) {
+        ASSERT_EQ(GS_ERROR_ABORTED, meet(ranks[rank]));
+        ASSERT_EQ(GS_ERROR_ABORTED, meet(ranks[rank]));
+    });
+    watchdog.join();
+    EXPECT_LT(std::chrono::steady_clock::now() - began, milliseconds(5000));
+    EXPECT_EQ(GS_ERROR_ABORTED, meet(ranks[3]));
+    for (int rank = 0; rank < 4; rank++)
+        EXPECT_EQ(GS_ERROR_ABORTED, asyncError(ranks[rank]));
+    EXPECT_EQ(GS_SUCCESS, gsCommAbort(ranks[0])) << "a second abort is no error";
+}
+
+TEST(Threads, DestroyedRankFailsItsPeersAtOnce)
+{
+    std::vector<gsComm_t> comms(3);
+    ASSERT_EQ(GS_SUCCESS, gsCommInitAll(comms.data(), 3, nullptr));
+    parallel(3, [&](int rank) {
+        if (rank == 1) {
+            std::this_thread::sleep_for(milliseconds(30));
+            ASSERT_EQ(GS_SUCCESS, gsCommDestroy(comms[1]));
+            return;
+        }
+        ASSERT_EQ(GS_ERROR_INVALID_USAGE, meet(comms[rank]));
+        ASSERT_EQ(GS_SUCCESS, gsCommDestroy(comms[rank]));
+    });
+}
+
+TEST(Threads, CommunicatorsEndInAnyOrderOnAnyThread)
+{
+    for (int first = 0; first < 3; first++) {
+        std::vector<gsComm_t> comms(3);
+        ASSERT_EQ(GS_SUCCESS, gsCommInitAll(comms.data(), 3, nullptr));
+        parallel(3, [&](int rank) {
+            ASSERT_EQ(GS_SUCCESS, meet(comms[rank]));
+            std::this_thread::sleep_for(milliseconds((rank + first) % 3));
+            ASSERT_EQ(GS_SUCCESS, gsCommDestroy(comms[rank]));
+        });
+    }
+}
+
+/* Each rank sends the number of its successes. Had one rank ever succeeded where another failed, the numbers would differ. */
+void countTogether(const Comms &ranks, int rank, uint64_t wanted, unsigned seed, int delayUs, uint64_t *failures)
+{
+    std::mt19937 random(seed * 1000 + rank);
+    std::vector<uint64_t> all(ranks.count());
+    uint64_t successes = 0;
+    while (successes < wanted) {
+        std::this_thread::sleep_for(std::chrono::microseconds(random() % delayUs));
+        gsResult_t result = allGather(ranks[rank], &successes, all.data(), sizeof successes);
+        if (result == GS_ERROR_TIMEOUT) {
+            ++*failures;
+            continue;
+        }
+        ASSERT_EQ(GS_SUCCESS, result) << gsGetLastError();
+        ASSERT_EQ(std::vector<uint64_t>(all.size(), successes), all) << "rank " << rank;
+        successes++;
+    }
+}
+
+TEST(Threads, AllRanksAgreeAboutEveryRoundUnderRandomDelays)
+{
+    for (int nranks : {2, 4, 7}) {
+        Comms ranks(nranks, 2);
+        std::vector<uint64_t> failures(nranks);
+        parallel(nranks, [&](int rank) { countTogether(ranks, rank, 100, nranks, 3000, &failures[rank]); });
+        for (int rank = 0; rank < nranks; rank++)
+            EXPECT_GT(failures[rank], 0u) << "the delays were meant to provoke deadlines";
+    }
+}
+
+/* An abort at any moment of a round: it succeeds for all ranks or for none. */
+TEST(Threads, AbortAtAnyMomentNeverSplitsTheRanks)
+{
+    for (unsigned seed = 1; seed <= 40; seed++) {
+        Comms ranks(3);
+        std::vector<uint64_t> successes(3);
+        std::thread watchdog([&] {
+            std::this_thread::sleep_for(std::chrono::microseconds(seed * 53));
+            gsCommAbort(ranks[seed % 3]);
+        });
+        parallel(3, [&](int rank) {
+            while (meet(ranks[rank]) == GS_SUCCESS)
+                successes[rank]++;
+        });
+        watchdog.join();
+        EXPECT_EQ(std::vector<uint64_t>(3, successes[0]), successes);
+    }
+}
+
+TEST(Threads, RefusesWhatItCannotMake)
+{
+    gsComm_t comms[2] = {};
+    gsCommConfig_t config = GS_COMM_CONFIG_INIT;
+    EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitAll(nullptr, 2, nullptr));
+    EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitAll(comms, 0, nullptr));
+    EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitAll(comms, 1025, nullptr));
+    config.timeoutMs = -1;
+    EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitAll(comms, 2, &config));
+    EXPECT_EQ(nullptr, comms[0]);
+}
+
+TEST(Threads, ManyRanks)
+{
+    Comms ranks(64);
+    parallel(64, [&](int rank) {
+        for (int round = 0; round < 5; round++)
+            ASSERT_EQ(GS_SUCCESS, meet(ranks[rank]));
+    });
+}
+
+} // namespace
