@@ -60,15 +60,18 @@ install_missing() {
     apt-get install -y -qq --no-install-recommends $missing >/dev/null || give_up "apt-get install failed"
 }
 
+compile() {
+    cmake -S "$source_dir" -B "$build_dir" -DCMAKE_BUILD_TYPE=Release -DGS_CUDA=OFF -DGS_MPI=OFF -DGS_TESTS=OFF &&
+        cmake --build "$build_dir" --target gs_train -j 2
+}
+
 build() {
     say "building in $build_dir"
     mkdir -p "$build_dir"
-    if ! { cmake -S "$source_dir" -B "$build_dir" -DCMAKE_BUILD_TYPE=Release -DGS_CUDA=OFF -DGS_MPI=OFF -DGS_TESTS=OFF &&
-        cmake --build "$build_dir" --target gs_train -j 2; } >"$build_dir/demo.log" 2>&1; then
-        tail -n 30 "$build_dir/demo.log"
-        say "the build failed; all of its output is in $build_dir/demo.log"
-        exit 1
-    fi
+    compile >"$build_dir/demo.log" 2>&1 && return
+    tail -n 30 "$build_dir/demo.log"
+    say "the build failed; all of its output is in $build_dir/demo.log"
+    exit 1
 }
 
 find_missing "$@"

@@ -171,12 +171,10 @@ void optionsPrintHelp(void)
            "usage: gs_train [flags]\n       mpirun -n N gs_train [flags]\n\n");
     for (int i = 0; i < FLAG_COUNT; i++)
         printf("  %-11s %-12s %s\n", flags[i].name, flags[i].value, flags[i].help);
-    printf("\nA recipe is NAME or NAME:key=value,key=value, for example dense, threshold:density=0.01, chunk-topk:k=64 "
-           "or\n"
-           "gspar:density=0.05; gradsieve.h lists them all. Loss is the mean over the epoch's training images, "
-           "accuracy that\n"
-           "on the test images. Megabytes are 10^6 bytes. Exit code: 0 done, 1 failed, 2 a command line that makes no "
-           "sense.\n");
+    printf("\nA recipe is NAME or NAME:key=value,key=value, for example dense, threshold:density=0.01,\n"
+           "chunk-topk:k=64 or gspar:density=0.05; gradsieve.h lists them all. Loss is the mean over the\n"
+           "epoch's training images, accuracy that on the test images. A megabyte is 10^6 bytes.\n"
+           "Exit code: 0 done, 1 failed, 2 a command line that makes no sense.\n");
 }
 
 const char *optionsModelName(const options_t *options)

@@ -42,7 +42,7 @@ bool ranksAgree(ranks_t *ranks, bool done);
 /* Runs the body once for each rank of this process, and returns when all have returned. */
 void ranksRun(ranks_t *ranks, void (*body)(const rank_t *rank, void *context), void *context);
 
-/* Every rank gives `bytes` bytes (up to RANKS_SHARE_BYTES) and sees those of all ranks, in rank order, until the next call. */
+/* Every rank gives `bytes` bytes, up to RANKS_SHARE_BYTES, and sees those of all ranks, in order, until the next call. */
 const void *ranksShare(const rank_t *rank, const void *mine, size_t bytes);
 
 /* The one rank of each process that writes what the process's ranks have in common. */

@@ -196,6 +196,12 @@ static void updateParameters(trainer_t *trainer)
     }
 }
 
+static bool readStats(trainer_t *trainer, gsStats_t *stats)
+{
+    gsResult_t result = gsReducerGetStats(trainer->reducer, stats);
+    return result == GS_SUCCESS || libraryFailed(trainer, result, "gsReducerGetStats");
+}
+
 static bool trainStep(trainer_t *trainer, uint64_t step)
 {
     double start = clockSeconds();
@@ -206,9 +212,7 @@ static bool trainStep(trainer_t *trainer, uint64_t step)
     start = clockSeconds();
     updateParameters(trainer);
     trainer->compute += clockSeconds() - start;
-    if (++trainer->steps == RUN_SETTLED_STEPS)
-        gsReducerGetStats(trainer->reducer, &trainer->settled);
-    return true;
+    return ++trainer->steps != RUN_SETTLED_STEPS || readStats(trainer, &trainer->settled);
 }
 
 static bool trainEpoch(trainer_t *trainer, int epoch)
@@ -331,9 +335,8 @@ static void trainRank(const rank_t *rank, void *context)
     gsStats_t from, to = {0};
     bool done = trainerMake(&trainer, task, rank);
     for (int epoch = 0; epoch < task->job->options->epochs; epoch++) {
-        done = done && trainEpoch(&trainer, epoch);
         from = to;
-        gsReducerGetStats(trainer.reducer, &to);
+        done = done && trainEpoch(&trainer, epoch) && readStats(&trainer, &to);
         const share_t *shares = shareEpoch(&trainer, done);
         const share_t *failed = firstFailure(shares, rank->ranks->count);
         if (failed && rankLeads(rank))
