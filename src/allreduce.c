@@ -1,0 +1,226 @@
+/* The road: select, pack, exchange, accumulate, commit. Nothing here knows a recipe by name. */
+#include "core.h"
+#include "range.h"
+
+#include <time.h>
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Adds the time since *mark to a stage's seconds. Devices run on their own clock: nothing is added for them. */
+static void lap(gsReducer_t r, double *mark, double *seconds)
+{
+    double time = now();
+    if (!r->comm->backend->onDevice)
+        *seconds += time - *mark;
+    *mark = time;
+}
+
+static gsResult_t checkBuffer(const char *name, const void *buffer, gsDataType_t type)
+{
+    if (!buffer)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected a buffer", name);
+    if ((uintptr_t)buffer % gsTypeBytes(type))
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a multiple of %zu, the element's size", name, buffer,
+                      gsTypeBytes(type));
+    return GS_SUCCESS;
+}
+
+static gsResult_t checkElements(gsReducer_t r, size_t count, gsDataType_t type)
+{
+    if (!r)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
+    if (count != r->spec.count)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; the reducer was made for %llu", count,
+                      (unsigned long long)r->spec.count);
+    if (type != (gsDataType_t)r->spec.type)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "datatype is %d; the reducer was made for %u", type, r->spec.type);
+    return GS_SUCCESS;
+}
+
+static gsResult_t checkOp(gsRedOp_t op)
+{
+    if (op != GS_SUM && op != GS_AVG)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "op is %d; expected GS_SUM (0) or GS_AVG (4)", op);
+    return GS_SUCCESS;
+}
+
+gsResult_t gsCheckCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op)
+{
+    GS_CHECK(checkElements(r, count, type));
+    GS_CHECK(checkOp(op));
+    if (count == 0)
+        return GS_SUCCESS;
+    GS_CHECK(checkBuffer("sendbuff", sendbuff, type));
+    GS_CHECK(checkBuffer("recvbuff", recvbuff, type));
+    uintptr_t from = (uintptr_t)sendbuff, to = (uintptr_t)recvbuff, bytes = count * gsTypeBytes(type);
+    if (from != to && from < to + bytes && to < from + bytes)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "sendbuff %p and recvbuff %p overlap; expected the same buffer or two apart",
+                      sendbuff, recvbuff);
+    return GS_SUCCESS;
+}
+
+static gsResult_t encode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
+{
+    const gsBackend *backend = r->comm->backend;
+    double mark = now();
+    GS_RANGE_BEGIN("select");
+    gsResult_t result = backend->select(r, sendbuff, stream);
+    GS_RANGE_END();
+    GS_CHECK(result);
+    GS_RANGE_BEGIN("pack");
+    result = backend->pack(r, sendbuff, record, stream);
+    GS_RANGE_END();
+    lap(r, &mark, &r->stats.encodeSeconds);
+    return result;
+}
+
+/* A fault found on the CPU is this call's error; on a device it waits for gsReducerGetAsyncError. */
+static gsResult_t callError(gsReducer_t r)
+{
+    if (r->comm->backend->onDevice)
+        return GS_SUCCESS;
+    gsResult_t error = gsVerdictError(r->state);
+    r->state->fault = GS_FAULT_NONE;
+    return error;
+}
+
+static gsResult_t decode(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    const gsBackend *backend = r->comm->backend;
+    double mark = now();
+    GS_RANGE_BEGIN("accumulate");
+    gsResult_t result = backend->validate(r, records, stream);
+    if (result == GS_SUCCESS)
+        result = backend->accumulate(r, records, recvbuff, op, stream);
+    if (result == GS_SUCCESS)
+        result = backend->commit(r, stream);
+    GS_RANGE_END();
+    lap(r, &mark, &r->stats.decodeSeconds);
+    GS_CHECK(result);
+    return callError(r);
+}
+
+static gsResult_t exchange(gsReducer_t r, gsStream_t stream)
+{
+    double mark = now();
+    GS_RANGE_BEGIN("exchange");
+    gsResult_t result = gsExchangeRecords(r, stream);
+    GS_RANGE_END();
+    lap(r, &mark, &r->stats.exchangeSeconds);
+    return result;
+}
+
+static gsResult_t reduceSparse(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    GS_CHECK(encode(r, sendbuff, r->sendRecord, stream));
+    GS_CHECK(exchange(r, stream));
+    return decode(r, r->recvRecords, recvbuff, op, stream);
+}
+
+static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    double mark = now();
+    gsResult_t result = gsExchangeDense(r, sendbuff, recvbuff, op, stream);
+    if (result == GS_SUCCESS)
+        result = r->comm->backend->commit(r, stream);
+    lap(r, &mark, &r->stats.exchangeSeconds);
+    return result;
+}
+
+/* A call as it waits on a CPU stream. */
+typedef struct {
+    const void *from;
+    void *to;
+    gsRedOp_t op;
+    gsReducer_t reducer;
+} call;
+
+static gsResult_t counted(gsReducer_t r, gsResult_t result)
+{
+    r->stats.failed += result != GS_SUCCESS;
+    return result;
+}
+
+static gsResult_t runAllReduce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    GS_RANGE_BEGIN("gsAllReduce");
+    gsResult_t result = (r->spec.select == GS_SELECT_DENSE ? reduceDense : reduceSparse)(r, sendbuff, recvbuff, op, stream);
+    GS_RANGE_END();
+    return counted(r, result);
+}
+
+static gsResult_t allReduceTask(void *arguments)
+{
+    const call *c = arguments;
+    return runAllReduce(c->reducer, c->from, c->to, c->op, NULL);
+}
+
+/* Whether the call has to wait its turn on a worker of this process. */
+static int isQueued(gsReducer_t r, gsStream_t stream)
+{
+    return stream && !r->comm->backend->onDevice;
+}
+
+gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op, gsReducer_t reducer,
+                       gsStream_t stream)
+{
+    GS_CHECK(gsCheckCall(reducer, sendbuff, recvbuff, count, type, op));
+    if (isQueued(reducer, stream))
+        return gsStreamPush(stream, allReduceTask, &(call){sendbuff, recvbuff, op, reducer}, sizeof(call));
+    return runAllReduce(reducer, sendbuff, recvbuff, op, stream);
+}
+
+/* ---- single stages ---- */
+
+static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record)
+{
+    if (r->spec.select == GS_SELECT_DENSE)
+        return gsFail(GS_ERROR_INVALID_USAGE, "the reducer is dense: it has no records to encode or decode");
+    if (!record || (uintptr_t)record % GS_RECORD_ALIGN)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, record, GS_RECORD_ALIGN);
+    return GS_SUCCESS;
+}
+
+static gsResult_t encodeTask(void *arguments)
+{
+    const call *c = arguments;
+    return counted(c->reducer, encode(c->reducer, c->from, c->to, NULL));
+}
+
+gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType_t type, gsReducer_t reducer, gsStream_t stream)
+{
+    GS_CHECK(checkElements(reducer, count, type));
+    GS_CHECK(checkStage(reducer, "record", record));
+    if (count)
+        GS_CHECK(checkBuffer("sendbuff", sendbuff, type));
+    reducer->encoded = 1;
+    if (isQueued(reducer, stream))
+        return gsStreamPush(stream, encodeTask, &(call){sendbuff, record, GS_SUM, reducer}, sizeof(call));
+    return counted(reducer, encode(reducer, sendbuff, record, stream));
+}
+
+static gsResult_t decodeTask(void *arguments)
+{
+    const call *c = arguments;
+    return counted(c->reducer, decode(c->reducer, c->from, c->to, c->op, NULL));
+}
+
+gsResult_t gsDecode(const void *records, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op, gsReducer_t reducer,
+                    gsStream_t stream)
+{
+    GS_CHECK(checkElements(reducer, count, type));
+    GS_CHECK(checkOp(op));
+    GS_CHECK(checkStage(reducer, "records", records));
+    if (count)
+        GS_CHECK(checkBuffer("recvbuff", recvbuff, type));
+    if (!reducer->encoded)
+        return gsFail(GS_ERROR_INVALID_USAGE, "gsDecode without the gsEncode of the same step");
+    if (isQueued(reducer, stream))
+        return gsStreamPush(stream, decodeTask, &(call){records, recvbuff, op, reducer}, sizeof(call));
+    return counted(reducer, decode(reducer, records, recvbuff, op, stream));
+}

@@ -1,0 +1,164 @@
+/*
+ * The internal contract on one page: what a reducer holds, and the two operation tables behind it (backend, transport).
+ * The POD structs (gsSpec, gsState) are seen by the C library and by the kernels alike; the rest is the host's.
+ */
+#ifndef GS_CORE_H
+#define GS_CORE_H
+
+#define GS_ADVANCED
+#include "gradsieve.h"
+
+#include "rules/call.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Exported for libgradsieve_cuda, _mpi and _nccl; not part of the public interface. */
+#define GS_INTERNAL GS_API
+
+/* ---- errors, log, environment (error.c, log.c, params.c) ------------------------------------------------------------- */
+
+/* Remembers the text for gsGetLastError, logs it, and returns `result`. */
+GS_INTERNAL gsResult_t gsFail(gsResult_t result, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define GS_CHECK(call)                   \
+    do {                                 \
+        gsResult_t gsCheckResult = (call); \
+        if (gsCheckResult != GS_SUCCESS) \
+            return gsCheckResult;        \
+    } while (0)
+
+typedef enum { GS_LOG_NONE = 0, GS_LOG_WARN = 1, GS_LOG_INFO = 2, GS_LOG_TRACE = 3 } gsLogLevel;
+GS_INTERNAL void gsLog(gsLogLevel level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The environment's value of a parameter in params.def; read when asked for, so that it may change between objects. */
+GS_INTERNAL const char *gsParamText(const char *name, const char *fallback);
+GS_INTERNAL gsResult_t gsParamInt(const char *name, int64_t low, int64_t high, int64_t fallback, int64_t *value);
+
+/* ---- transport: moves bytes between ranks --------------------------------------------------------------------------- */
+
+typedef struct gsTransport {
+    const char *name;
+    /* `bytes` from each rank to every rank: recv = ranks' bytes in rank order. send may be recv + rank * bytes. */
+    gsResult_t (*allGather)(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream);
+    /* Slice q of every rank's `send` to rank q: recv = slices in rank order, sliceBytes apart. A send of totalBytes has its
+     * slices sliceBytes apart; the last ones may be short or empty. NULL where allReduce is not. */
+    gsResult_t (*scatterSlices)(gsComm_t comm, const void *send, size_t totalBytes, void *recv, size_t sliceBytes,
+                                gsStream_t stream);
+    /* The transport's own dense sum; NULL where it has none and slices are summed by the backend. */
+    gsResult_t (*allReduce)(gsComm_t comm, const void *send, void *recv, size_t count, gsDataType_t type, gsRedOp_t op,
+                            gsStream_t stream);
+    /* Small host buffers, synchronous, with the deadline: for creating reducers. */
+    gsResult_t (*allGatherHost)(gsComm_t comm, const void *send, void *recv, size_t bytes); /* NULL: no comparison */
+    gsResult_t (*synchronize)(gsComm_t comm, gsStream_t stream);
+    gsResult_t (*asyncError)(gsComm_t comm);
+    gsResult_t (*abort)(gsComm_t comm);
+    void (*destroy)(gsComm_t comm); /* frees comm->impl */
+} gsTransport;
+
+struct gsComm {
+    const gsTransport *transport;
+    const struct gsBackend *backend;
+    void *impl; /* the transport's */
+    int rank, nranks;
+    int localRanks; /* ranks that share this process's processors: for the default number of threads */
+    int64_t timeoutMs;
+    int reducers; /* alive: a communicator must outlive them */
+};
+
+/* comm.c. gsCommMake allocates and fills; the transport sets impl itself. */
+GS_INTERNAL gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const struct gsBackend *backend, int rank,
+                                  int nranks, const gsCommConfig_t *config);
+GS_INTERNAL gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, int64_t *timeoutMs);
+GS_INTERNAL extern const gsTransport gsNoTransport; /* gsCommInitStages: every exchange is a usage error */
+
+/* ---- backend: computes -------------------------------------------------------------------------------------------------- */
+
+/* Every stage enqueues on the stream (CPU: runs). The state's `call` carries results from stage to stage, on the device. */
+typedef struct gsBackend {
+    const char *name;
+    int onDevice; /* calls are asynchronous: errors of decode are found later, in gsState */
+    gsResult_t (*prepare)(gsReducer_t r); /* before a reducer's memory is allocated; NULL: nothing to do */
+    gsResult_t (*allocate)(void **pointer, size_t bytes);
+    void (*release)(void *pointer);
+    gsResult_t (*put)(void *to, const void *hostFrom, size_t bytes, gsStream_t stream); /* synchronous */
+    gsResult_t (*get)(void *hostTo, const void *from, size_t bytes, gsStream_t stream); /* synchronous */
+    gsResult_t (*fill)(void *pointer, int byte, size_t bytes, gsStream_t stream);
+
+    /* gradient -> kept bits, block counts and offsets, state to be, and the plan of the record (gsState.call) */
+    gsResult_t (*select)(gsReducer_t r, const void *sendbuff, gsStream_t stream);
+    /* kept bits -> record; what was sent leaves the residual to be */
+    gsResult_t (*pack)(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream);
+    /* all records -> gsState.verdict; reads nothing beyond a slot, whatever the bytes */
+    gsResult_t (*validate)(gsReducer_t r, const void *records, gsStream_t stream);
+    /* all records -> sum in rank order -> recvbuff; NaN everywhere if a record says so; nothing after a bad verdict */
+    gsResult_t (*accumulate)(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream);
+    /* flips the phase and advances the step if the verdict allows; counts */
+    gsResult_t (*commit)(gsReducer_t r, gsStream_t stream);
+
+    /* dense: out[0..n) = op over ranks of slices (sliceElements apart) */
+    gsResult_t (*sumSlices)(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n, gsRedOp_t op,
+                            gsStream_t stream);
+    /* dense: sum -> recvbuff, NaN everywhere if one element is not finite; sets gsState.verdict */
+    gsResult_t (*finishDense)(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
+    /* residual and tau times factor */
+    gsResult_t (*scale)(gsReducer_t r, float factor, gsStream_t stream);
+} gsBackend;
+
+GS_INTERNAL extern const gsBackend gsCpuBackend;
+
+/* ---- the reducer -------------------------------------------------------------------------------------------------------- */
+
+struct gsReducer {
+    gsComm_t comm;
+    gsSpec spec;
+    int cpuThreads;
+    const void *cpuStages; /* the instruction set's stages (cpu/) */
+    int encoded;           /* gsEncode was called: gsDecode may follow */
+
+    /* Memory of the backend's kind, one allocation each. */
+    gsState *state;
+    float *residual[2];     /* feedback: [phase] is this call's e, the other the next one's; otherwise NULL */
+    uint32_t *keptBits;     /* a bit an element, GS_BLOCK_WORDS words a block */
+    uint32_t *blockKept;    /* [group][block]: kept coordinates of a block */
+    uint32_t *blockOffset;  /* [group][block + 1]: kept coordinates before the block; sums fit u32 by the capacity's limit */
+    double *blockSum;       /* [block]: gspar's statistics; the tree folds in place */
+    uint32_t *blockBelow;   /* [block]: gspar's count of coordinates with p < 1 */
+    uint32_t *histogram;    /* GS_HISTOGRAM_BINS: threshold without a tau */
+    uint8_t *sendRecord;    /* one slot */
+    uint8_t *recvRecords;   /* nranks slots; dense: slices, then sums */
+
+    void *(*allocateBytes)(size_t bytes, void *context);
+    void (*releaseBytes)(void *pointer, void *context);
+    void *allocatorContext;
+
+    gsStats_t stats; /* the host's part: seconds, failures; gsReducerGetStats adds gsState.counters */
+};
+
+/* recipe.c: text -> spec's recipe fields; messages name the position of what is wrong. */
+gsResult_t gsRecipeParse(const char *text, gsSpec *spec);
+/* reducer.c: config -> the whole spec. */
+gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec);
+/* allreduce.c: the call's arguments against the reducer. */
+gsResult_t gsCheckCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op);
+/* exchange.c: own record -> all records; the dense sum. */
+gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
+gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
+/* stream.c: on a CPU stream, runs `task` later on the worker and returns *queued = 1. */
+typedef gsResult_t (*gsTask)(void *arguments);
+gsResult_t gsStreamPush(gsStream_t stream, gsTask task, const void *arguments, size_t bytes);
+
+/* error.c: the state's fault as an error with its text, GS_SUCCESS for none; and what a GS_FAULT_ means. */
+GS_INTERNAL gsResult_t gsVerdictError(const gsState *state);
+GS_INTERNAL const char *gsFaultText(uint32_t fault);
+
+static inline size_t gsTypeBytes(gsDataType_t type)
+{
+    return type == GS_BFLOAT16 || type == GS_FLOAT16 ? 2 : type == GS_FLOAT64 ? 8 : 4;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif

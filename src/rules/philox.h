@@ -1,0 +1,56 @@
+/*
+ * Philox4x32-10: the counter-based generator behind every random draw, the same numbers as cuRAND's on the device.
+ * J. Salmon, M. Moraes, R. Dror, D. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+ *
+ * key = seed; counter = {i >> 2 as 64 bits, step, rank << 8 | purpose}; the draw of element i is word i & 3.
+ */
+#ifndef GS_RULES_PHILOX_H
+#define GS_RULES_PHILOX_H
+
+#include "numeric.h"
+
+/* What a draw is for: draws of different purposes are independent. */
+enum { GS_DRAW_KEEP = 1, GS_DRAW_ROUND = 2, GS_DRAW_THIN = 3, GS_DRAW_MASK = 4 };
+
+typedef struct {
+    uint32_t word[4];
+} gsPhilox4;
+
+/* Four draws: of the elements 4 * quad .. 4 * quad + 3. */
+GS_HD gsPhilox4 gsPhilox(uint64_t seed, uint64_t quad, uint64_t step, uint32_t rank, uint32_t purpose)
+{
+    uint32_t c0 = (uint32_t)quad, c1 = (uint32_t)(quad >> 32), c2 = (uint32_t)step, c3 = rank << 8 | purpose;
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    gsPhilox4 out;
+    int round;
+    for (round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t)p1;
+        c3 = (uint32_t)p0;
+        c0 = n0;
+        c2 = n2;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    out.word[0] = c0;
+    out.word[1] = c1;
+    out.word[2] = c2;
+    out.word[3] = c3;
+    return out;
+}
+
+/* The single draw of element i. Rare paths only: neighbours share a call of gsPhilox. */
+GS_HD uint32_t gsDraw(uint64_t seed, uint64_t i, uint64_t step, uint32_t rank, uint32_t purpose)
+{
+    return gsPhilox(seed, i >> 2, step, rank, purpose).word[i & 3];
+}
+
+/* Whether an element of probability p travels: word < p 2^32, compared exactly (p 2^32 is exact in float32, and below 1 its
+ * ceiling fits 32 bits). */
+GS_HD int gsDrawKeeps(uint32_t word, float p)
+{
+    return p >= 1.0f || word < (uint32_t)ceilf((p < 1.0f ? p : 0.0f) * 4294967296.0f);
+}
+
+#endif
