@@ -1,0 +1,449 @@
+/*
+ * mpi.c: ranks as MPI processes. A collective is a preamble, in which ranks compare what they are about to do, and then
+ * the bytes, in pieces.
+ *
+ * Every MPI call is non-blocking and polled, so that a deadline and gsCommAbort can end the wait. What they end may be
+ * under way inside MPI still, which goes on to read and write its buffers. So MPI only ever sees memory of this file:
+ * pieces are copied out of the caller's buffers and into them, two in flight. After a failure the communicator has
+ * failed for good, and memory that MPI may still touch is left to it (never freed), as is the duplicated MPI_Comm,
+ * whose freeing is collective. One rank may meet its deadline where another has just finished the same exchange: their
+ * steps then differ, which is found as a mismatch should such states ever meet again.
+ */
+#include "../core.h"
+
+#include <mpi.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    LANES = 2,            /* pieces in flight */
+    LANE_BYTES = 4 << 20, /* of all ranks' pieces together */
+    PIECE_MOST = 1 << 20, /* one rank's piece: large enough for full speed, small enough for two to overlap */
+    PIECE_LEAST = 4096,
+    SPINS = 200,            /* polls in a row before the processor is offered to another rank */
+    PATIENCE_NS = 10000000, /* of yielding before sleeping */
+    NAP_NS = 50000,
+    TEXT_BYTES = 160,
+    RANKS_NAMED = 8
+};
+
+typedef enum { ALL_GATHER = 1, SCATTER_SLICES, ALL_GATHER_HOST } operation_t;
+
+/* What a rank is about to do. operation 0: not heard from. */
+typedef struct {
+    uint64_t operation;
+    uint64_t bytes; /* a rank's contribution */
+    uint64_t slice; /* SCATTER_SLICES: from one slice to the next; otherwise `bytes` */
+} preamble_t;
+
+typedef struct {
+    preamble_t plan;
+    const char *send;
+    char *recv;
+    int64_t deadline; /* nanoseconds, CLOCK_MONOTONIC */
+} exchange_t;
+
+typedef struct {
+    MPI_Request request;
+    char *send, *recv; /* a piece for each rank */
+} lane_t;
+
+typedef struct {
+    MPI_Comm comm;
+    atomic_int failed; /* gsResult_t; for good */
+    bool mainThreadOnly;
+    size_t pieceMost;
+    preamble_t ownPreamble;
+    preamble_t *preambles;
+    MPI_Request preambleRequest;
+    lane_t lanes[LANES];
+} link_t;
+
+/* ---- failures ---------------------------------------------------------------------------------------------------- */
+
+static gsResult_t failForGood(link_t *link, gsResult_t result)
+{
+    int none = GS_SUCCESS;
+    atomic_compare_exchange_strong(&link->failed, &none, result);
+    return result;
+}
+
+static gsResult_t checkMpi(const char *what, int code)
+{
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    if (code == MPI_SUCCESS)
+        return GS_SUCCESS;
+    MPI_Error_string(code, text, &length);
+    return gsFail(GS_ERROR_TRANSPORT, "%s: %s", what, text);
+}
+
+static gsResult_t abortedError(void)
+{
+    return gsFail(GS_ERROR_ABORTED, "gsCommAbort was called on this communicator");
+}
+
+static gsResult_t checkUsable(link_t *link)
+{
+    int isMain = 1;
+    gsResult_t failed = (gsResult_t)atomic_load(&link->failed);
+    if (failed == GS_ERROR_ABORTED)
+        return abortedError();
+    if (failed != GS_SUCCESS)
+        return gsFail(GS_ERROR_INVALID_USAGE, "this communicator has failed for good (%s); destroy it and make another",
+                      gsGetErrorString(failed));
+    if (link->mainThreadOnly)
+        MPI_Is_thread_main(&isMain);
+    if (!isMain)
+        return gsFail(GS_ERROR_INVALID_USAGE,
+                      "MPI was initialised for calls from the main thread only; for others, and "
+                      "for streams, expected MPI_THREAD_SERIALIZED or more");
+    return GS_SUCCESS;
+}
+
+static void nameMissing(const link_t *link, int nranks, char *text, size_t room)
+{
+    int named = 0;
+    size_t used = 0;
+    for (int r = 0; r < nranks && named < RANKS_NAMED; r++)
+        if (link->preambles[r].operation == 0)
+            used += (size_t)snprintf(text + used, room - used, "%s%d", named++ ? ", " : "", r);
+}
+
+static gsResult_t timeoutError(gsComm_t comm)
+{
+    char missing[TEXT_BYTES] = "";
+    nameMissing(comm->impl, comm->nranks, missing, sizeof missing);
+    if (*missing)
+        return gsFail(GS_ERROR_TIMEOUT, "rank %d waited %lld ms; not heard from: rank %s", comm->rank,
+                      (long long)comm->timeoutMs, missing);
+    return gsFail(GS_ERROR_TIMEOUT, "rank %d: the exchange did not end within %lld ms, though all ranks began it",
+                  comm->rank, (long long)comm->timeoutMs);
+}
+
+/* ---- waiting ----------------------------------------------------------------------------------------------------- */
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Ranks often outnumber the processors: whoever is waited for must get one. */
+static void rest(int spins, int64_t waited)
+{
+    if (spins < SPINS)
+        return;
+    if (waited < PATIENCE_NS)
+        sched_yield();
+    else
+        nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+}
+
+static gsResult_t await(gsComm_t comm, MPI_Request *request, int64_t deadline)
+{
+    link_t *link = comm->impl;
+    int64_t began = now();
+    for (int spins = 0;; spins += spins < SPINS) {
+        int done = 0;
+        GS_CHECK(checkMpi("MPI_Test", MPI_Test(request, &done, MPI_STATUS_IGNORE)));
+        if (done)
+            return GS_SUCCESS;
+        if (atomic_load(&link->failed) != GS_SUCCESS)
+            return abortedError();
+        int64_t time = now();
+        if (time > deadline)
+            return timeoutError(comm);
+        rest(spins, time - began);
+    }
+}
+
+/* ---- the preamble ------------------------------------------------------------------------------------------------ */
+
+static const char *operationName(uint64_t operation)
+{
+    static const char *const names[] = {"nothing", "an all-gather", "a scatter", "a set-up"};
+    return names[operation <= ALL_GATHER_HOST ? operation : 0];
+}
+
+static gsResult_t comparePreambles(const link_t *link, int nranks)
+{
+    const preamble_t *a = &link->preambles[0];
+    for (int r = 1; r < nranks; r++) {
+        const preamble_t *b = &link->preambles[r];
+        if (memcmp(a, b, sizeof *a) != 0)
+            return gsFail(GS_ERROR_MISMATCH,
+                          "rank 0 is in %s of %llu bytes (slices of %llu), rank %d in %s of %llu (%llu)",
+                          operationName(a->operation), (unsigned long long)a->bytes, (unsigned long long)a->slice, r,
+                          operationName(b->operation), (unsigned long long)b->bytes, (unsigned long long)b->slice);
+    }
+    return GS_SUCCESS;
+}
+
+static gsResult_t tradePreambles(gsComm_t comm, const exchange_t *x)
+{
+    link_t *link = comm->impl;
+    link->ownPreamble = x->plan;
+    memset(link->preambles, 0, (size_t)comm->nranks * sizeof *link->preambles);
+    GS_CHECK(
+        checkMpi("MPI_Iallgather", MPI_Iallgather(&link->ownPreamble, sizeof(preamble_t), MPI_BYTE, link->preambles,
+                                                  sizeof(preamble_t), MPI_BYTE, link->comm, &link->preambleRequest)));
+    return await(comm, &link->preambleRequest, x->deadline);
+}
+
+/* ---- pieces ------------------------------------------------------------------------------------------------------ */
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Bytes that begin..begin + piece has inside a buffer of `total`. */
+static size_t inside(size_t total, size_t begin, size_t piece)
+{
+    return begin < total ? smaller(total - begin, piece) : 0;
+}
+
+static void copyBytes(char *to, const char *from, size_t bytes)
+{
+    if (bytes > 0)
+        memcpy(to, from, bytes);
+}
+
+static gsResult_t sendPiece(gsComm_t comm, const exchange_t *x, lane_t *lane, size_t at, size_t piece)
+{
+    link_t *link = comm->impl;
+    const preamble_t *plan = &x->plan;
+    if (plan->operation != SCATTER_SLICES) {
+        copyBytes(lane->send, x->send + at, piece);
+        return checkMpi("MPI_Iallgather", MPI_Iallgather(lane->send, (int)piece, MPI_BYTE, lane->recv, (int)piece,
+                                                         MPI_BYTE, link->comm, &lane->request));
+    }
+    for (size_t q = 0; q < (size_t)comm->nranks; q++) {
+        size_t begin = q * plan->slice + at;
+        copyBytes(lane->send + q * piece, x->send + begin, inside(plan->bytes, begin, piece));
+    }
+    return checkMpi("MPI_Ialltoall", MPI_Ialltoall(lane->send, (int)piece, MPI_BYTE, lane->recv, (int)piece, MPI_BYTE,
+                                                   link->comm, &lane->request));
+}
+
+static void takePiece(gsComm_t comm, const exchange_t *x, const lane_t *lane, size_t at, size_t piece)
+{
+    for (size_t r = 0; r < (size_t)comm->nranks; r++)
+        copyBytes(x->recv + r * x->plan.slice + at, lane->recv + r * piece, piece);
+}
+
+/* Piece k + 1 travels while piece k is copied out. */
+static gsResult_t movePieces(gsComm_t comm, const exchange_t *x)
+{
+    link_t *link = comm->impl;
+    size_t total = x->plan.slice, most = link->pieceMost, pieces = (total + most - 1) / most;
+    for (size_t k = 0; k <= pieces; k++) {
+        if (k < pieces)
+            GS_CHECK(sendPiece(comm, x, &link->lanes[k % LANES], k * most, inside(total, k * most, most)));
+        if (k == 0)
+            continue;
+        lane_t *lane = &link->lanes[(k - 1) % LANES];
+        GS_CHECK(await(comm, &lane->request, x->deadline));
+        takePiece(comm, x, lane, (k - 1) * most, inside(total, (k - 1) * most, most));
+    }
+    return GS_SUCCESS;
+}
+
+static gsResult_t exchange(gsComm_t comm, const void *send, void *recv, preamble_t plan)
+{
+    link_t *link = comm->impl;
+    exchange_t x = {plan, send, recv, now() + comm->timeoutMs * 1000000};
+    GS_CHECK(checkUsable(link));
+    gsResult_t result = tradePreambles(comm, &x);
+    if (result != GS_SUCCESS)
+        return failForGood(link, result);
+    GS_CHECK(comparePreambles(link, comm->nranks)); /* seen by all ranks alike, and nothing is under way */
+    result = movePieces(comm, &x);
+    return result == GS_SUCCESS ? GS_SUCCESS : failForGood(link, result);
+}
+
+/* ---- the transport ----------------------------------------------------------------------------------------------- */
+
+static gsResult_t mpiAllGather(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream)
+{
+    (void)stream; /* the CPU's workers call with their stream's order kept */
+    return exchange(comm, send, recv, (preamble_t){ALL_GATHER, bytes, bytes});
+}
+
+static gsResult_t mpiScatterSlices(gsComm_t comm, const void *send, size_t totalBytes, void *recv, size_t sliceBytes,
+                                   gsStream_t stream)
+{
+    (void)stream;
+    return exchange(comm, send, recv, (preamble_t){SCATTER_SLICES, totalBytes, sliceBytes});
+}
+
+static gsResult_t mpiAllGatherHost(gsComm_t comm, const void *send, void *recv, size_t bytes)
+{
+    return exchange(comm, send, recv, (preamble_t){ALL_GATHER_HOST, bytes, bytes});
+}
+
+static gsResult_t mpiSynchronize(gsComm_t comm, gsStream_t stream)
+{
+    (void)comm; /* the deadline runs inside the calls on the stream */
+    return gsStreamSynchronize(stream);
+}
+
+static gsResult_t mpiAsyncError(gsComm_t comm)
+{
+    link_t *link = comm->impl;
+    return (gsResult_t)atomic_load(&link->failed);
+}
+
+/* Ends this rank's wait; no MPI call, so that any thread may do it. The peers meet their deadlines. */
+static gsResult_t mpiAbort(gsComm_t comm)
+{
+    failForGood(comm->impl, GS_ERROR_ABORTED);
+    return GS_SUCCESS;
+}
+
+static bool isDone(MPI_Request *request)
+{
+    int done = 0;
+    return *request == MPI_REQUEST_NULL || (MPI_Test(request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done);
+}
+
+static bool isQuiet(link_t *link)
+{
+    int finalized = 0;
+    MPI_Finalized(&finalized);
+    if (finalized)
+        return true;
+    bool quiet = isDone(&link->preambleRequest);
+    for (int i = 0; i < LANES; i++)
+        quiet = isDone(&link->lanes[i].request) && quiet;
+    return quiet;
+}
+
+static void freeLink(link_t *link)
+{
+    for (int i = 0; i < LANES; i++) {
+        free(link->lanes[i].send);
+        free(link->lanes[i].recv);
+    }
+    free(link->preambles);
+    free(link);
+}
+
+static void mpiDestroy(gsComm_t comm)
+{
+    link_t *link = comm->impl;
+    int finalized = 0;
+    if (!link)
+        return; /* never connected */
+    MPI_Finalized(&finalized);
+    if (!isQuiet(link))
+        return; /* MPI still has these buffers */
+    if (!finalized && atomic_load(&link->failed) == GS_SUCCESS)
+        MPI_Comm_free(&link->comm);
+    freeLink(link);
+}
+
+static const gsTransport mpiTransport = {
+    .name = "mpi",
+    .allGather = mpiAllGather,
+    .scatterSlices = mpiScatterSlices,
+    .allGatherHost = mpiAllGatherHost,
+    .synchronize = mpiSynchronize,
+    .asyncError = mpiAsyncError,
+    .abort = mpiAbort,
+    .destroy = mpiDestroy,
+};
+
+/* ---- beginning --------------------------------------------------------------------------------------------------- */
+
+static gsResult_t checkState(const void *mpiComm)
+{
+    int initialized = 0, finalized = 0, inter = 0;
+    if (!mpiComm || *(const MPI_Comm *)mpiComm == MPI_COMM_NULL)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "mpiComm is NULL; expected a pointer to an MPI_Comm");
+    MPI_Initialized(&initialized);
+    MPI_Finalized(&finalized);
+    if (!initialized || finalized)
+        return gsFail(GS_ERROR_INVALID_USAGE, "gsCommInitMpi: expected it between MPI_Init and MPI_Finalize");
+    MPI_Comm_test_inter(*(const MPI_Comm *)mpiComm, &inter);
+    if (inter)
+        return gsFail(GS_ERROR_UNSUPPORTED, "mpiComm is an intercommunicator; expected one group of ranks");
+    return GS_SUCCESS;
+}
+
+static link_t *makeLink(int nranks)
+{
+    size_t ranks = (size_t)nranks;
+    link_t *link = calloc(1, sizeof *link);
+    if (!link)
+        return NULL;
+    link->pieceMost = smaller(PIECE_MOST, LANE_BYTES / ranks > PIECE_LEAST ? LANE_BYTES / ranks : PIECE_LEAST);
+    link->preambleRequest = MPI_REQUEST_NULL;
+    link->preambles = calloc(ranks, sizeof *link->preambles);
+    bool complete = link->preambles != NULL;
+    for (int i = 0; i < LANES; i++) {
+        lane_t *lane = &link->lanes[i];
+        *lane = (lane_t){MPI_REQUEST_NULL, calloc(ranks, link->pieceMost), calloc(ranks, link->pieceMost)};
+        complete = complete && lane->send && lane->recv;
+    }
+    if (complete)
+        return link;
+    freeLink(link);
+    return NULL;
+}
+
+static gsResult_t duplicate(link_t *link, MPI_Comm theirs)
+{
+    GS_CHECK(checkMpi("MPI_Comm_dup", MPI_Comm_dup(theirs, &link->comm)));
+    return checkMpi("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(link->comm, MPI_ERRORS_RETURN));
+}
+
+static gsResult_t countLocalRanks(MPI_Comm comm, int *ranks)
+{
+    MPI_Comm node;
+    GS_CHECK(checkMpi("MPI_Comm_split_type", MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node)));
+    MPI_Comm_size(node, ranks);
+    return checkMpi("MPI_Comm_free", MPI_Comm_free(&node));
+}
+
+static gsResult_t connect(gsComm_t comm, MPI_Comm theirs)
+{
+    int level = MPI_THREAD_SINGLE;
+    link_t *link = makeLink(comm->nranks);
+    if (!link)
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "gsCommInitMpi: no memory for pieces of %d ranks", comm->nranks);
+    gsResult_t result = duplicate(link, theirs);
+    if (result == GS_SUCCESS)
+        result = countLocalRanks(link->comm, &comm->localRanks);
+    if (result != GS_SUCCESS) {
+        freeLink(link);
+        return result;
+    }
+    MPI_Query_thread(&level);
+    link->mainThreadOnly = level < MPI_THREAD_SERIALIZED;
+    comm->impl = link;
+    return GS_SUCCESS;
+}
+
+gsResult_t gsCommInitMpi(gsComm_t *comm, const void *mpiComm, const gsCommConfig_t *config)
+{
+    int rank = 0, nranks = 0;
+    GS_CHECK(checkState(mpiComm));
+    MPI_Comm theirs = *(const MPI_Comm *)mpiComm;
+    GS_CHECK(checkMpi("MPI_Comm_rank", MPI_Comm_rank(theirs, &rank)));
+    GS_CHECK(checkMpi("MPI_Comm_size", MPI_Comm_size(theirs, &nranks)));
+    GS_CHECK(gsCommMake(comm, &mpiTransport, &gsCpuBackend, rank, nranks, config));
+    gsResult_t result = connect(*comm, theirs);
+    if (result != GS_SUCCESS) {
+        gsCommDestroy(*comm);
+        *comm = NULL;
+    }
+    return result;
+}
