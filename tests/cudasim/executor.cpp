@@ -1,0 +1,427 @@
+/* Runs a grid: who runs next, barriers, warp collectives, and the errors that a wrong use of them becomes.
+ *
+ * A thread runs until it waits for others; then the next ready thread is switched to. CUDASIM_SCHEDULE says which one
+ * that is (forward, reverse, random or random:SEED), so that code which lacks a barrier gives different results under
+ * different schedules. CUDASIM_BLOCKS does the same for the order of the blocks.
+ */
+#include "executor.h"
+
+#include "fiber.h"
+#include "sanitizer.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <vector>
+
+/* The declarations in device_launch_parameters.h are const for kernels; the executor writes through these. */
+#define CUDASIM_DEFINE(type, name) CUDASIM_PER_WORKER type cudasim_##name asm(#name)
+CUDASIM_DEFINE(uint3, threadIdx);
+CUDASIM_DEFINE(uint3, blockIdx);
+CUDASIM_DEFINE(uint3, blockDim);
+CUDASIM_DEFINE(uint3, gridDim);
+CUDASIM_DEFINE(int, warpSize) = 32;
+
+namespace cudasim {
+
+namespace {
+
+constexpr unsigned lanesPerWarp = 32;
+
+enum class State { Ready, InBarrier, InCollective, Exited };
+
+struct Thread {
+    explicit Thread(void (*entry)()) : fiber(entry) {}
+
+    Fiber fiber;
+    uint3 index;
+    unsigned rank; /* in the block */
+    State state;
+    Where where;         /* of the builtin it waits in */
+    bool predicate;      /* block barrier */
+    Collective what;     /* the rest: warp collective */
+    unsigned mask;
+    uint64_t value, result;
+    int source;
+
+    unsigned lane() const { return rank % lanesPerWarp; }
+};
+
+/* Which of several equals goes first. */
+class Order {
+public:
+    explicit Order(const char *variable) {
+        const char *text = getenv(variable);
+        std::string name = text ? text : "forward";
+        reverse = name == "reverse";
+        random = name.compare(0, 6, "random") == 0;
+        if (random && name.size() > 7) generator.seed(unsigned(strtoul(name.c_str() + 7, nullptr, 0)));
+    }
+    template <typename T> void arrange(std::vector<T> &items) {
+        if (reverse) std::reverse(items.begin(), items.end());
+        if (random) std::shuffle(items.begin(), items.end(), generator);
+    }
+    bool isRandom() const { return random; }
+    size_t below(size_t bound) { return generator() % bound; }
+
+private:
+    bool reverse, random;
+    std::minstd_rand generator;
+};
+
+/* Threads that could run now. */
+class ReadyQueue {
+public:
+    void clear() { threads.clear(), head = 0; }
+    void push(Thread *thread) { threads.push_back(thread); }
+    Thread *pop(Order &order) {
+        if (head == threads.size()) return nullptr;
+        if (order.isRandom()) std::swap(threads[head], threads[head + order.below(threads.size() - head)]);
+        Thread *next = threads[head++];
+        if (head == threads.size()) clear();
+        return next;
+    }
+
+private:
+    std::vector<Thread *> threads;
+    size_t head = 0;
+};
+
+class Executor {
+public:
+    bool run(const Launch &launch);
+    int barrier(bool predicate, Where where);
+    uint64_t collective(Collective what, unsigned mask, uint64_t value, int source, Where where);
+    void yield();
+    [[noreturn]] void fail(const Thread &culprit, Where where, const std::string &message);
+    const Thread &current() const { return *self; }
+    void *sharedMemory() { return shared; }
+    void threadMain();
+
+private:
+    void runBlock(size_t blockNumber);
+    void prepareThreads();
+    void allocateShared();
+    void resume(Thread *next);
+    void dispatch();
+    void wakeGroup();
+    void exitThread();
+    void releaseBarrier();
+    void checkMask(unsigned mask, Where where);
+    bool isComplete(unsigned mask, Collective what) const;
+    void combine(Collective what, unsigned mask);
+    uint64_t resultFor(const Thread &lane, Collective what, unsigned mask);
+    void reportDeadlock();
+    void report(const Thread &culprit, Where where, const std::string &message);
+    Thread *warpOf(unsigned rank, unsigned lane) const;
+
+    const Launch *launch = nullptr;
+    std::unique_ptr<Fiber> host;
+    std::vector<std::unique_ptr<Thread>> threads; /* kept from block to block and from launch to launch */
+    unsigned blockSize = 0, arrived = 0, exited = 0;
+    int barrierResult = 0;
+    bool failed = false;
+    Thread *self = nullptr;
+    ReadyQueue ready;
+    std::vector<Thread *> group; /* those about to be woken together; a member only to save allocations */
+    std::unique_ptr<Order> threadOrder;
+    void *shared = nullptr;
+    char blockFence, barrierFence; /* addresses for the thread sanitizer */
+};
+
+CUDASIM_PER_WORKER Executor *executor;
+
+std::string format(const char *pattern, unsigned a, unsigned b = 0) {
+    char text[160];
+    snprintf(text, sizeof text, pattern, a, b);
+    return text;
+}
+
+bool Executor::run(const Launch &launched) {
+    launch = &launched;
+    failed = false;
+    host = std::make_unique<Fiber>();
+    threadOrder = std::make_unique<Order>("CUDASIM_SCHEDULE");
+    Order blockOrder("CUDASIM_BLOCKS");
+    blockSize = launch->block.x * launch->block.y * launch->block.z;
+    cudasim_blockDim = {launch->block.x, launch->block.y, launch->block.z};
+    cudasim_gridDim = {launch->grid.x, launch->grid.y, launch->grid.z};
+    std::vector<size_t> blocks(size_t(launch->grid.x) * launch->grid.y * launch->grid.z);
+    for (size_t i = 0; i < blocks.size(); i++) blocks[i] = i;
+    blockOrder.arrange(blocks);
+    allocateShared();
+    prepareThreads();
+    for (size_t block : blocks) {
+        runBlock(block);
+        if (failed) break;
+    }
+    free(shared);
+    if (failed) threads.clear(); /* their stacks are in the middle of the kernel */
+    return !failed;
+}
+
+/* Of exactly the size asked for, so that the address sanitizer sees the end. */
+void Executor::allocateShared() {
+    shared = nullptr;
+    if (launch->sharedBytes && posix_memalign(&shared, 128, launch->sharedBytes)) throw std::bad_alloc();
+}
+
+void Executor::prepareThreads() {
+    while (threads.size() < blockSize) threads.push_back(std::make_unique<Thread>([] { executor->threadMain(); }));
+    for (unsigned rank = 0; rank < blockSize; rank++) {
+        Thread &thread = *threads[rank];
+        thread.rank = rank;
+        thread.index.x = rank % launch->block.x;
+        thread.index.y = rank / launch->block.x % launch->block.y;
+        thread.index.z = rank / launch->block.x / launch->block.y;
+    }
+}
+
+void Executor::runBlock(size_t number) {
+    cudasim_blockIdx.x = unsigned(number % launch->grid.x);
+    cudasim_blockIdx.y = unsigned(number / launch->grid.x % launch->grid.y);
+    cudasim_blockIdx.z = unsigned(number / launch->grid.x / launch->grid.y);
+    if (shared) memset(shared, 0xa5, launch->sharedBytes); /* nobody may count on zeros */
+    arrived = exited = 0;
+    ready.clear();
+    group.clear();
+    for (unsigned rank = 0; rank < blockSize; rank++) group.push_back(threads[rank].get());
+    wakeGroup();
+    publish(&blockFence);
+    if (Thread *first = ready.pop(*threadOrder)) {
+        self = first;
+        cudasim_threadIdx = first->index;
+        host->switchTo(first->fiber);
+    }
+    observe(&blockFence);
+    if (!failed && exited < blockSize) reportDeadlock();
+}
+
+/* Body of every fiber: one turn of the loop is one thread of one block. */
+void Executor::threadMain() {
+    Fiber::begin();
+    for (;;) {
+        observe(&blockFence);
+        launch->body();
+        publish(&blockFence);
+        exitThread();
+    }
+}
+
+void Executor::resume(Thread *next) {
+    Fiber &from = self->fiber;
+    self = next;
+    if (!next) return from.switchTo(*host);
+    cudasim_threadIdx = next->index;
+    if (&next->fiber != &from) from.switchTo(next->fiber);
+}
+
+/* Leaves the current thread for the next ready one, or for the host if none is. */
+void Executor::dispatch() { resume(ready.pop(*threadOrder)); }
+
+void Executor::wakeGroup() {
+    threadOrder->arrange(group);
+    for (Thread *thread : group) {
+        thread->state = State::Ready;
+        ready.push(thread);
+    }
+}
+
+void Executor::yield() {
+    ready.push(self);
+    dispatch();
+}
+
+void Executor::exitThread() {
+    self->state = State::Exited;
+    exited++;
+    for (unsigned lane = 0; lane < lanesPerWarp; lane++) {
+        Thread *other = warpOf(self->rank, lane);
+        if (other && other->state == State::InCollective && other->mask >> self->lane() & 1)
+            fail(*other, other->where, format("lane %u of its mask 0x%08x has exited", self->lane(), other->mask));
+    }
+    dispatch();
+}
+
+Thread *Executor::warpOf(unsigned rank, unsigned lane) const {
+    unsigned other = rank / lanesPerWarp * lanesPerWarp + lane;
+    return other < blockSize ? threads[other].get() : nullptr;
+}
+
+/* ---- block barrier ---------------------------------------------------------------------------------------------- */
+
+int Executor::barrier(bool predicate, Where where) {
+    if (exited) fail(*self, where, format("%u threads of the block have exited and will never come here", exited));
+    self->where = where;
+    self->predicate = predicate;
+    self->state = State::InBarrier;
+    publish(&barrierFence);
+    if (++arrived == blockSize) releaseBarrier();
+    else dispatch();
+    observe(&barrierFence);
+    return barrierResult;
+}
+
+/* The last to arrive frees the others and goes on. */
+void Executor::releaseBarrier() {
+    arrived = 0;
+    barrierResult = 0;
+    group.clear();
+    for (unsigned rank = 0; rank < blockSize; rank++) {
+        Thread *thread = threads[rank].get();
+        if (thread->where.line != self->where.line || strcmp(thread->where.file, self->where.file))
+            fail(*thread, thread->where,
+                 format("divergent barrier: another thread waits at line %u", unsigned(self->where.line)));
+        barrierResult += thread->predicate;
+        if (thread != self) group.push_back(thread);
+    }
+    self->state = State::Ready;
+    wakeGroup();
+}
+
+/* ---- warp collectives ------------------------------------------------------------------------------------------- */
+
+uint64_t Executor::collective(Collective what, unsigned mask, uint64_t value, int source, Where where) {
+    checkMask(mask, where);
+    Thread *thread = self;
+    thread->where = where;
+    thread->what = what;
+    thread->mask = mask;
+    thread->value = value;
+    thread->source = source;
+    thread->state = State::InCollective;
+    /* Of all warp builtins only __syncwarp orders memory. */
+    void *fence = warpOf(thread->rank, 0);
+    if (what == Collective::Sync) publish(fence);
+    if (isComplete(mask, what)) combine(what, mask);
+    else dispatch();
+    if (what == Collective::Sync) observe(fence);
+    return thread->result;
+}
+
+void Executor::checkMask(unsigned mask, Where where) {
+    if (!(mask >> self->lane() & 1))
+        fail(*self, where, format("lane %u is not in its own mask 0x%08x", self->lane(), mask));
+    for (unsigned lane = 0; lane < lanesPerWarp; lane++) {
+        if (!(mask >> lane & 1)) continue;
+        Thread *other = warpOf(self->rank, lane);
+        if (!other) fail(*self, where, format("lane %u of mask 0x%08x is beyond the end of the block", lane, mask));
+        if (other->state == State::Exited)
+            fail(*self, where, format("lane %u of mask 0x%08x has exited", lane, mask));
+    }
+}
+
+bool Executor::isComplete(unsigned mask, Collective what) const {
+    for (unsigned lane = 0; lane < lanesPerWarp; lane++) {
+        if (!(mask >> lane & 1)) continue;
+        const Thread *thread = warpOf(self->rank, lane);
+        if (thread->state != State::InCollective || thread->mask != mask || thread->what != what) return false;
+    }
+    return true;
+}
+
+uint64_t fold(Collective what, uint64_t a, uint64_t b) {
+    switch (what) {
+    case Collective::Add: return a + b;
+    case Collective::Min: return uint64_t(std::min(int64_t(a), int64_t(b)));
+    case Collective::Max: return uint64_t(std::max(int64_t(a), int64_t(b)));
+    case Collective::And: return a & b;
+    case Collective::Or: return a | b;
+    default: return a ^ b;
+    }
+}
+
+/* The last lane to arrive computes everyone's result, frees the others and goes on. */
+void Executor::combine(Collective what, unsigned mask) {
+    group.clear();
+    for (unsigned lane = 0; lane < lanesPerWarp; lane++)
+        if (mask >> lane & 1) group.push_back(warpOf(self->rank, lane));
+    for (Thread *lane : group) lane->result = resultFor(*lane, what, mask);
+    group.erase(std::find(group.begin(), group.end(), self));
+    self->state = State::Ready;
+    wakeGroup();
+}
+
+/* `group` holds the lanes of the mask. Results equal for all lanes are computed once, for the first. */
+uint64_t Executor::resultFor(const Thread &lane, Collective what, unsigned mask) {
+    uint64_t result = 0;
+    if (what == Collective::Shuffle) {
+        if (!(mask >> lane.source & 1))
+            fail(lane, lane.where,
+                 format("reads from lane %u, which is absent from mask 0x%08x", unsigned(lane.source), mask));
+        return warpOf(self->rank, unsigned(lane.source))->value;
+    }
+    if (what == Collective::MatchAny) {
+        for (Thread *other : group) result |= uint64_t(other->value == lane.value) << other->lane();
+        return result;
+    }
+    if (&lane != group[0]) return group[0]->result;
+    if (what == Collective::Ballot) {
+        for (Thread *other : group) result |= other->value << other->lane();
+        return result;
+    }
+    result = lane.value;
+    for (size_t i = 1; i < group.size(); i++) result = fold(what, result, group[i]->value);
+    return result;
+}
+
+/* ---- errors ----------------------------------------------------------------------------------------------------- */
+
+void Executor::report(const Thread &culprit, Where where, const std::string &message) {
+    fprintf(stderr, "cudasim: error in kernel %s at %s:%d: %s: block (%u,%u,%u) thread (%u,%u,%u): %s\n",
+            launch->name.c_str(), where.file, where.line, where.builtin, cudasim_blockIdx.x, cudasim_blockIdx.y,
+            cudasim_blockIdx.z, culprit.index.x, culprit.index.y, culprit.index.z, message.c_str());
+    failed = true;
+}
+
+void Executor::fail(const Thread &culprit, Where where, const std::string &message) {
+    report(culprit, where, message);
+    resume(nullptr);
+    abort(); /* a failed grid is never resumed */
+}
+
+/* Nobody can run and somebody waits: the first waiting thread stands for all. */
+void Executor::reportDeadlock() {
+    for (unsigned rank = 0; rank < blockSize; rank++) {
+        const Thread &thread = *threads[rank];
+        if (thread.state == State::InBarrier)
+            return report(thread, thread.where, format("divergent barrier: %u of %u threads wait here for ever", arrived, blockSize));
+        if (thread.state == State::InCollective)
+            return report(thread, thread.where,
+                          format("waits for ever for the other lanes of mask 0x%08x", thread.mask));
+    }
+}
+
+} // namespace
+
+/* ---- the face towards kernels and streams ----------------------------------------------------------------------- */
+
+uint64_t warpCollective(Collective what, unsigned mask, uint64_t value, int source, Where where) {
+    return executor->collective(what, mask, value, source, where);
+}
+
+int blockBarrier(bool predicate, Where where) { return executor->barrier(predicate, where); }
+
+void yieldThread() { executor->yield(); }
+
+void trap(Where where) { executor->fail(executor->current(), where, "the kernel trapped"); }
+
+unsigned laneId() { return executor->current().lane(); }
+
+void *dynamicSharedMemory() { return executor->sharedMemory(); }
+
+bool execute(const Launch &launch) {
+#ifdef CUDASIM_THREAD_SANITIZER
+    static thread_local Executor own;
+#else
+    static std::mutex oneKernelAtATime;
+    static Executor &own = *new Executor; /* workers may outlive static objects */
+    std::lock_guard<std::mutex> lock(oneKernelAtATime);
+#endif
+    executor = &own;
+    return own.run(launch);
+}
+
+} // namespace cudasim
