@@ -31,13 +31,19 @@ void reportRecipe(const options_t *options, const char *recipe)
     fflush(stdout);
 }
 
+/* Under mpirun a pseudo terminal stands before a file or a pipe, too. */
+static bool hasBar(const options_t *options)
+{
+    return !options->quiet && options->transport == TRANSPORT_THREADS && isatty(STDOUT_FILENO);
+}
+
 void reportProgress(const options_t *options, int epoch, uint64_t step, uint64_t steps)
 {
     static double drawn;
     static const char full[] = "########################################",
                       empty[] = "........................................";
     double now = clockSeconds();
-    if (options->quiet || !isatty(STDOUT_FILENO) || (now - drawn < 0.1 && step < steps))
+    if (!hasBar(options) || (now - drawn < 0.1 && step < steps))
         return;
     drawn = now;
     int done = (int)(BAR_WIDTH * step / steps);
@@ -53,9 +59,9 @@ void reportEpoch(const options_t *options, const run_t *run)
         return;
     printf("%s  epoch %3d/%d  loss %.4f  accuracy %5.2f %%  density %6.3f %%  payload %.2f MB  wire %.2f MB  "
            "compute %.2f s  encode %.2f s  exchange %.2f s  decode %.2f s\n",
-           isatty(STDOUT_FILENO) ? "\r\033[K" : "", run->epochCount, options->epochs, epoch->loss,
-           100.0 * epoch->accuracy, 100.0 * epoch->density, (double)epoch->payloadBytes / megabyte,
-           (double)epoch->wireBytes / megabyte, epoch->compute, epoch->encode, epoch->exchange, epoch->decode);
+           hasBar(options) ? "\r\033[K" : "", run->epochCount, options->epochs, epoch->loss, 100.0 * epoch->accuracy,
+           100.0 * epoch->density, (double)epoch->payloadBytes / megabyte, (double)epoch->wireBytes / megabyte,
+           epoch->compute, epoch->encode, epoch->exchange, epoch->decode);
     fflush(stdout);
 }
 
@@ -79,7 +85,7 @@ static void printRatio(const run_t *run, int width, uint64_t wireBytes)
 static void printRow(const run_t *run, int width)
 {
     epoch_t total = runTotal(run);
-    printf("%-*s %8.2f%% %8.4f", width, run->recipe, 100.0 * total.accuracy, total.loss);
+    printf("%-*s %8.2f%% %#8.4g", width, run->recipe, 100.0 * total.accuracy, total.loss);
     printf(" %8.3f%%", 100.0 * total.density);
     printf(" %10.2f %10.2f", (double)total.payloadBytes / megabyte, (double)total.wireBytes / megabyte);
     printRatio(run, 4, total.wireBytes);

@@ -72,7 +72,7 @@ bool jobMake(job_t *job, const options_t *options, const dataset_t *dataset, int
         gsReducerConfig_t config = reducerConfig(job, options->compare.recipes[i]);
         gsMemory_t memory;
         if (gsReducerGetMemory(&config, ranks, &memory) != GS_SUCCESS)
-            return fail("recipe '%s': %s", config.recipe, gsGetLastError());
+            return fail("%s", gsGetLastError());
     }
     return true;
 }
