@@ -2,11 +2,8 @@
  * Selection: gradient (and residual) -> kept bits, kept coordinates per block, the residual to be with kept values left in place.
  * A rule looks at one block at a time, in level 1 cache.
  */
+#include "draws.h"
 #include "stages.h"
-
-#ifdef __AVX2__
-#include <immintrin.h>
-#endif
 
 /* ---- kept bits ---- */
 
@@ -132,18 +129,6 @@ GS_INLINE void selectWithFeedback(gsReducer_t r, const void *sendbuff, uint32_t 
 
 /* ---- rules without feedback: a draw decides ---- */
 
-GS_INLINE void drawBlock(const gsSpec *spec, uint64_t first, uint64_t step, uint32_t select, uint32_t *words)
-{
-    for (uint32_t q = 0; q < GS_BLOCK / 4; q++) {
-        gsPhilox4 p = select == GS_SELECT_RANDK ? gsRandkDraws(spec->seed, first / 4 + q, step)
-                                                : gsPhilox(spec->seed, first / 4 + q, step, spec->rank, GS_DRAW_KEEP);
-        words[4 * q] = p.word[0];
-        words[4 * q + 1] = p.word[1];
-        words[4 * q + 2] = p.word[2];
-        words[4 * q + 3] = p.word[3];
-    }
-}
-
 /* Returns how many of the kept have p = 1 (gspar). keep has room for a whole block; its tail becomes 0. */
 GS_INLINE uint32_t drawKept(const void *sendbuff, const uint32_t *words, uint64_t first, uint32_t n, float s, uint32_t select,
                             uint8_t *keep, uint32_t *bad, uint32_t type)
@@ -175,7 +160,10 @@ GS_INLINE void selectByDraw(gsReducer_t r, const void *sendbuff, uint32_t select
         uint32_t words[GS_BLOCK];
         uint8_t keep[GS_BLOCK];
         uint64_t first = (uint64_t)b * GS_BLOCK;
-        drawBlock(spec, first, step, select, words);
+        if (select == GS_SELECT_RANDK)
+            drawBlock(spec->seed, first / 4, step, 0, GS_DRAW_MASK, words); /* as gsRandkDraws */
+        else
+            drawBlock(spec->seed, first / 4, step, spec->rank, GS_DRAW_KEEP, words);
         uint32_t exact = drawKept(sendbuff, words, first, blockLength(spec, (uint64_t)b), s, select, keep, &bad, type);
         uint32_t kept = keepBytes(keep, r->keptBits + b * GS_BLOCK_WORDS);
         r->blockKept[b] = groups == 2 ? exact : kept;

@@ -16,28 +16,37 @@ typedef struct {
     uint32_t word[4];
 } gsPhilox4;
 
+#define GS_PHILOX_ROUNDS 10
+#define GS_PHILOX_FACTOR0 0xD2511F53u
+#define GS_PHILOX_FACTOR1 0xCD9E8D57u
+#define GS_PHILOX_KEY0 0x9E3779B9u /* the key's steps from round to round: golden ratio, sqrt(3) - 1 */
+#define GS_PHILOX_KEY1 0xBB67AE85u
+
+GS_HD void gsPhiloxRound(uint32_t *c0, uint32_t *c1, uint32_t *c2, uint32_t *c3, uint32_t k0, uint32_t k1)
+{
+    uint64_t p0 = (uint64_t)GS_PHILOX_FACTOR0 * *c0, p1 = (uint64_t)GS_PHILOX_FACTOR1 * *c2;
+    *c0 = (uint32_t)(p1 >> 32) ^ *c1 ^ k0;
+    *c2 = (uint32_t)(p0 >> 32) ^ *c3 ^ k1;
+    *c1 = (uint32_t)p1;
+    *c3 = (uint32_t)p0;
+}
+
 /* Four draws: of the elements 4 * quad .. 4 * quad + 3. */
 GS_HD gsPhilox4 gsPhilox(uint64_t seed, uint64_t quad, uint64_t step, uint32_t rank, uint32_t purpose)
 {
-    uint32_t c0 = (uint32_t)quad, c1 = (uint32_t)(quad >> 32), c2 = (uint32_t)step, c3 = rank << 8 | purpose;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-    gsPhilox4 out;
+    gsPhilox4 c;
     int round;
-    for (round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-        uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)p1;
-        c3 = (uint32_t)p0;
-        c0 = n0;
-        c2 = n2;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+    c.word[0] = (uint32_t)quad;
+    c.word[1] = (uint32_t)(quad >> 32);
+    c.word[2] = (uint32_t)step;
+    c.word[3] = rank << 8 | purpose;
+    for (round = 0; round < GS_PHILOX_ROUNDS; round++) {
+        gsPhiloxRound(&c.word[0], &c.word[1], &c.word[2], &c.word[3], k0, k1);
+        k0 += GS_PHILOX_KEY0;
+        k1 += GS_PHILOX_KEY1;
     }
-    out.word[0] = c0;
-    out.word[1] = c1;
-    out.word[2] = c2;
-    out.word[3] = c3;
-    return out;
+    return c;
 }
 
 /* The single draw of element i. Rare paths only: neighbours share a call of gsPhilox. */

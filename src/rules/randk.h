@@ -7,7 +7,7 @@
 
 #include "philox.h"
 
-/* The mask is everybody's: its draws leave the rank out. */
+/* The mask is everybody's: its draws name rank 0 on all ranks. */
 GS_HD gsPhilox4 gsRandkDraws(uint64_t seed, uint64_t quad, uint64_t step)
 {
     return gsPhilox(seed, quad, step, 0, GS_DRAW_MASK);
