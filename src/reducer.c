@@ -43,6 +43,8 @@ static double capacityOf(const gsSpec *s)
     if (s->select == GS_SELECT_TOPK)
         return (double)gsTopkTotal(s->k, s->count);
     room = s->capacityShare > 0 ? ceil(s->capacityShare * n) : ceil(1.25 * expected + 6 * sqrt(expected)) + 1;
+    if (room < gsRecordGroups(s->value)) /* each group of a thinned record keeps a slot */
+        room = gsRecordGroups(s->value);
     return room < n ? room : n;
 }
 

@@ -21,7 +21,7 @@ GS_HD gsThinning gsThinningOf(uint64_t kept, uint64_t sent, uint32_t word)
     t.kept = kept;
     t.sent = sent;
     t.shift = ((uint64_t)word * sent) >> 32;
-    t.gain = sent < kept ? (float)((double)kept / (double)sent) : 1.0f;
+    t.gain = sent > 0 && sent < kept ? (float)((double)kept / (double)sent) : 1.0f;
     t.unused = 0;
     return t;
 }

@@ -10,24 +10,20 @@
  * steps then differ, which is found as a mismatch should such states ever meet again.
  */
 #include "../core.h"
+#include "wait.h"
 
 #include <mpi.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     LANES = 2,            /* pieces in flight */
     LANE_BYTES = 4 << 20, /* of all ranks' pieces together */
     PIECE_MOST = 1 << 20, /* one rank's piece: large enough for full speed, small enough for two to overlap */
     PIECE_LEAST = 4096,
-    SPINS = 200,            /* polls in a row before the processor is offered to another rank */
-    PATIENCE_NS = 10000000, /* of yielding before sleeping */
-    NAP_NS = 50000,
     TEXT_BYTES = 160,
     RANKS_NAMED = 8
 };
@@ -45,7 +41,7 @@ typedef struct {
     preamble_t plan;
     const char *send;
     char *recv;
-    int64_t deadline; /* nanoseconds, CLOCK_MONOTONIC */
+    gsWait wait;
 } exchange_t;
 
 typedef struct {
@@ -128,40 +124,21 @@ static gsResult_t timeoutError(gsComm_t comm)
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
-static int64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-/* Ranks often outnumber the processors: whoever is waited for must get one. */
-static void rest(int spins, int64_t waited)
-{
-    if (spins < SPINS)
-        return;
-    if (waited < PATIENCE_NS)
-        sched_yield();
-    else
-        nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
-}
-
-static gsResult_t await(gsComm_t comm, MPI_Request *request, int64_t deadline)
+static gsResult_t await(gsComm_t comm, MPI_Request *request, gsWait *wait)
 {
     link_t *link = comm->impl;
-    int64_t began = now();
-    for (int spins = 0;; spins += spins < SPINS) {
+    for (;;) {
         int done = 0;
         GS_CHECK(checkMpi("MPI_Test", MPI_Test(request, &done, MPI_STATUS_IGNORE)));
         if (done)
-            return GS_SUCCESS;
+            break;
         if (atomic_load(&link->failed) != GS_SUCCESS)
             return abortedError();
-        int64_t time = now();
-        if (time > deadline)
+        if (!gsWaitPause(wait))
             return timeoutError(comm);
-        rest(spins, time - began);
     }
+    gsWaitProgress(wait);
+    return GS_SUCCESS;
 }
 
 /* ---- the preamble ------------------------------------------------------------------------------------------------ */
@@ -186,7 +163,7 @@ static gsResult_t comparePreambles(const link_t *link, int nranks)
     return GS_SUCCESS;
 }
 
-static gsResult_t tradePreambles(gsComm_t comm, const exchange_t *x)
+static gsResult_t tradePreambles(gsComm_t comm, exchange_t *x)
 {
     link_t *link = comm->impl;
     link->ownPreamble = x->plan;
@@ -194,7 +171,7 @@ static gsResult_t tradePreambles(gsComm_t comm, const exchange_t *x)
     GS_CHECK(
         checkMpi("MPI_Iallgather", MPI_Iallgather(&link->ownPreamble, sizeof(preamble_t), MPI_BYTE, link->preambles,
                                                   sizeof(preamble_t), MPI_BYTE, link->comm, &link->preambleRequest)));
-    return await(comm, &link->preambleRequest, x->deadline);
+    return await(comm, &link->preambleRequest, &x->wait);
 }
 
 /* ---- pieces ------------------------------------------------------------------------------------------------------ */
@@ -240,7 +217,7 @@ static void takePiece(gsComm_t comm, const exchange_t *x, const lane_t *lane, si
 }
 
 /* Piece k + 1 travels while piece k is copied out. */
-static gsResult_t movePieces(gsComm_t comm, const exchange_t *x)
+static gsResult_t movePieces(gsComm_t comm, exchange_t *x)
 {
     link_t *link = comm->impl;
     size_t total = x->plan.slice, most = link->pieceMost, pieces = (total + most - 1) / most;
@@ -250,7 +227,7 @@ static gsResult_t movePieces(gsComm_t comm, const exchange_t *x)
         if (k == 0)
             continue;
         lane_t *lane = &link->lanes[(k - 1) % LANES];
-        GS_CHECK(await(comm, &lane->request, x->deadline));
+        GS_CHECK(await(comm, &lane->request, &x->wait));
         takePiece(comm, x, lane, (k - 1) * most, inside(total, (k - 1) * most, most));
     }
     return GS_SUCCESS;
@@ -259,7 +236,7 @@ static gsResult_t movePieces(gsComm_t comm, const exchange_t *x)
 static gsResult_t exchange(gsComm_t comm, const void *send, void *recv, preamble_t plan)
 {
     link_t *link = comm->impl;
-    exchange_t x = {plan, send, recv, now() + comm->timeoutMs * 1000000};
+    exchange_t x = {plan, send, recv, gsWaitBegin(comm->timeoutMs)};
     GS_CHECK(checkUsable(link));
     gsResult_t result = tradePreambles(comm, &x);
     if (result != GS_SUCCESS)
