@@ -1,0 +1,136 @@
+/* perf.c: what both benchmarks share. */
+#include "perf.h"
+
+#include "train/random.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void perfStop(int code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    putc('\n', stderr);
+    exit(code);
+}
+
+void perfRequire(gsResult_t result, const char *call)
+{
+    if (result != GS_SUCCESS)
+        perfStop(PERF_EXIT_WRONG, "%.*s: %s: %s", (int)strcspn(call, "("), call, gsGetErrorString(result),
+                 gsGetLastError());
+}
+
+void *perfAllocate(size_t bytes)
+{
+    void *memory = aligned_alloc(64, (bytes + 64) / 64 * 64);
+    if (!memory)
+        perfStop(PERF_EXIT_WRONG, "no memory for %zu bytes", bytes);
+    return memory;
+}
+
+size_t perfBytes(const char *flag, const char *text)
+{
+    char *end;
+    double value = strtod(text, &end);
+    const char *units = "KMG";
+    const char *unit = *end ? strchr(units, *end & ~0x20) : NULL;
+    if (unit && end++)
+        value *= (double)(1ull << 10 * (unit - units + 1));
+    if (end == text || *end || !(value >= 1 && value < 0x1p50))
+        perfStop(PERF_EXIT_USAGE, "%s: got '%s', expected bytes such as 4096, 64K, 32M or 1G", flag, text);
+    return (size_t)value;
+}
+
+double perfNumber(const char *flag, const char *text, double low, double high)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value >= low && value <= high))
+        perfStop(PERF_EXIT_USAGE, "%s: got '%s', expected a number from %g to %g", flag, text, low, high);
+    return value;
+}
+
+gsDataType_t perfType(const char *flag, const char *text)
+{
+    if (strcmp(text, "float") == 0)
+        return GS_FLOAT32;
+    if (strcmp(text, "bfloat16") == 0)
+        return GS_BFLOAT16;
+    perfStop(PERF_EXIT_USAGE, "%s: got '%s', expected float or bfloat16", flag, text);
+}
+
+void perfAddRecipe(perfRecipes_t *recipes, const char *recipe)
+{
+    if (recipes->count == PERF_MAX_RECIPES)
+        perfStop(PERF_EXIT_USAGE, "--recipe: more than %d of them", PERF_MAX_RECIPES);
+    recipes->recipes[recipes->count++] = recipe;
+}
+
+static gsResult_t memoryOf(const char *recipe, size_t count, gsDataType_t type, int nranks, gsMemory_t *memory)
+{
+    gsReducerConfig_t config = GS_REDUCER_CONFIG_INIT;
+    config.recipe = recipe;
+    config.count = count;
+    config.datatype = type;
+    return gsReducerGetMemory(&config, nranks, memory);
+}
+
+void perfCheckRecipes(const perfRecipes_t *recipes, size_t count, gsDataType_t type, int nranks)
+{
+    gsMemory_t memory;
+    for (int i = 0; i < recipes->count; i++)
+        if (memoryOf(recipes->recipes[i], count, type, nranks, &memory) != GS_SUCCESS)
+            perfStop(PERF_EXIT_USAGE, "--recipe %s: %s", recipes->recipes[i], gsGetLastError());
+}
+
+/* Only recipes that send records need scratch, and only those with feedback keep more state than the dense one. */
+perfKind_t perfKindOf(const char *recipe, size_t count, gsDataType_t type, int nranks)
+{
+    gsMemory_t dense, own;
+    PERF_REQUIRE(memoryOf("dense", count, type, nranks, &dense));
+    PERF_REQUIRE(memoryOf(recipe, count, type, nranks, &own));
+    return (perfKind_t){.sparse = own.scratchBytes > 0, .feedback = own.stateBytes > dense.stateBytes};
+}
+
+FILE *perfJsonOpen(const char *path)
+{
+    FILE *json = fopen(path, "w");
+    if (!json)
+        perfStop(PERF_EXIT_USAGE, "--json %s: cannot be written", path);
+    fputs("[\n", json);
+    return json;
+}
+
+void perfJsonClose(FILE *json, const char *path)
+{
+    fputs("\n]\n", json);
+    if (ferror(json) | fclose(json))
+        perfStop(PERF_EXIT_WRONG, "--json %s: not all of it was written", path);
+}
+
+const char *perfTypeName(gsDataType_t type)
+{
+    return type == GS_BFLOAT16 ? "bfloat16" : "float";
+}
+
+/* Student's t with two degrees of freedom by its quantile function, cut at 141. */
+static float heavyTailed(random_t *random)
+{
+    float u = randomSigned(random);
+    return u * sqrtf(2.0f / (1.0001f - u * u));
+}
+
+void perfGradient(void *gradient, size_t count, gsDataType_t type, int rank)
+{
+    random_t common = randomMake(1, 0), own = randomMake(2, (uint64_t)rank);
+    for (size_t i = 0; i < count; i++) {
+        float layer = 0.01f / (float)(1 << (i >> 16 & 3));
+        perfStore(gradient, i, type, layer * (heavyTailed(&common) + heavyTailed(&own)));
+    }
+}
