@@ -169,7 +169,7 @@ GS_HD void gsCallPlan(const gsSpec *spec, gsState *state, const uint64_t kept[2]
         c->flags = spec->feedback ? GS_FLAG_OVERFLOWED : GS_FLAG_THINNED;
     c->tauNext = c->tau;
     if (spec->select == GS_SELECT_THRESHOLD && spec->tau < 0.0f)
-        c->tauNext = gsTauNext(c->tau, kept[0], spec->target);
+        c->tauNext = gsTauNext(c->tau, kept[0], spec->target, spec->capacity);
 }
 
 /* The header of the planned record, checksum left 0. */

@@ -39,17 +39,20 @@ GS_HD float gsTauFromHistogram(const uint32_t *bins, uint64_t target)
 }
 
 /*
- * The next tau, from how many were kept against how many were wanted. A residual's tail falls about like tau^-2 (a random walk
- * reaches tau after tau^2 steps), so the step is close to the square root of the ratio: (1 + 3r)/(3 + r) agrees with it to
- * the second order at r = 1 and stays within [1/3, 3]. A count that is far off (a first step, a jump of the gradient's scale)
- * makes tau unknown again, which costs the next call one histogram.
+ * The next tau, from how many were kept against how many were wanted: tau (1 + (r - 1)/8), which stands still where the mean of r
+ * is 1. The count of one step says little of the next (minibatch gradients differ in scale by a factor of two and more), so one
+ * step moves tau by at most an eighth; a step that follows each count fully would double its variance. r counts what a record
+ * can hold (`room`), because that is what travels, but at least a quarter more than is wanted, so that tau can still rise. A
+ * count that is eight times off (a first step, a jump of the gradient's scale) makes tau unknown again: the next call looks at
+ * a histogram.
  */
-GS_HD float gsTauNext(float tau, uint64_t kept, uint64_t target)
+GS_HD float gsTauNext(float tau, uint64_t kept, uint64_t target, uint64_t room)
 {
-    double r = (double)kept / (double)target;
-    if (kept == 0 || kept / 8 > target)
+    uint64_t most = room > target + target / 4 ? room : target + target / 4;
+    double r = (double)(kept < most ? kept : most) / (double)target;
+    if (kept < target / 8 + (target < 8) || kept / 8 > target)
         return 0.0f;
-    return (float)((double)tau * (1.0 + 3.0 * r) / (3.0 + r));
+    return (float)((double)tau * (1.0 + (r - 1.0) * 0.125));
 }
 
 #endif
