@@ -71,6 +71,8 @@ static void setSizes(gsSpec *s)
 gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec)
 {
     memset(spec, 0, sizeof *spec); /* padding too: it travels by value */
+    spec->rank = (uint32_t)rank; /* first: cleaning up after a refusal divides by nranks */
+    spec->nranks = (uint32_t)nranks;
     GS_CHECK(checkConfig(config));
     GS_CHECK(gsRecipeParse(config->recipe, spec));
     if (strcmp(gsParamText("GS_DISABLE", "0"), "1") == 0 && spec->select != GS_SELECT_DENSE) {
@@ -80,8 +82,6 @@ gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, gsS
     spec->count = config->count;
     spec->seed = config->seed;
     spec->type = config->datatype;
-    spec->rank = (uint32_t)rank;
-    spec->nranks = (uint32_t)nranks;
     spec->blocks = (uint32_t)((config->count + GS_BLOCK - 1) / GS_BLOCK);
     if (spec->select != GS_SELECT_DENSE) {
         double room = capacityOf(spec);
