@@ -44,7 +44,7 @@ extern "C" {
 #define GS_MAJOR 0
 #define GS_MINOR 1
 #define GS_PATCH 0
-#define GS_VERSION(major, minor, patch) ((major) * 10000 + (minor) * 100 + (patch))
+#define GS_VERSION(major, minor, patch) ((major)*10000 + (minor)*100 + (patch))
 #define GS_VERSION_CODE GS_VERSION(GS_MAJOR, GS_MINOR, GS_PATCH)
 
 /* ---- results ------------------------------------------------------------------------------------------------------ */
@@ -52,17 +52,17 @@ extern "C" {
 typedef enum {
     GS_SUCCESS = 0,
     GS_ERROR_INVALID_ARGUMENT = 1, /* null, a wrong count or type, a value out of its range */
-    GS_ERROR_INVALID_RECIPE = 2,   /* the text names the position of what cannot be read, or why the recipe cannot work */
-    GS_ERROR_INVALID_USAGE = 3,    /* calls in an order that makes no sense, or on an object that has failed for good */
+    GS_ERROR_INVALID_RECIPE = 2, /* the text names the position of what cannot be read, or why the recipe cannot work */
+    GS_ERROR_INVALID_USAGE = 3,  /* calls in an order that makes no sense, or on an object that has failed for good */
     GS_ERROR_OUT_OF_MEMORY = 4,
-    GS_ERROR_MISMATCH = 5,         /* ranks disagree: recipe, count, type, seed, step */
-    GS_ERROR_CORRUPT = 6,          /* bytes that are no valid record or no valid state */
-    GS_ERROR_TIMEOUT = 7,          /* a rank did not arrive before the communicator's deadline */
-    GS_ERROR_ABORTED = 8,          /* gsCommAbort was called */
-    GS_ERROR_TRANSPORT = 9,        /* MPI or NCCL reported an error */
-    GS_ERROR_DEVICE = 10,          /* CUDA reported an error */
-    GS_ERROR_UNSUPPORTED = 11,     /* valid, but not on this build, type or communicator */
-    GS_ERROR_SYSTEM = 12           /* the operating system reported an error */
+    GS_ERROR_MISMATCH = 5,     /* ranks disagree: recipe, count, type, seed, step */
+    GS_ERROR_CORRUPT = 6,      /* bytes that are no valid record or no valid state */
+    GS_ERROR_TIMEOUT = 7,      /* a rank did not arrive before the communicator's deadline */
+    GS_ERROR_ABORTED = 8,      /* gsCommAbort was called */
+    GS_ERROR_TRANSPORT = 9,    /* MPI or NCCL reported an error */
+    GS_ERROR_DEVICE = 10,      /* CUDA reported an error */
+    GS_ERROR_UNSUPPORTED = 11, /* valid, but not on this build, type or communicator */
+    GS_ERROR_SYSTEM = 12       /* the operating system reported an error */
 } gsResult_t;
 
 GS_API const char *gsGetErrorString(gsResult_t result); /* a constant; never NULL */
@@ -90,11 +90,15 @@ typedef void *gsStream_t; /* a cudaStream_t on CUDA communicators; otherwise NUL
 /* ---- communicators ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    size_t size;       /* sizeof(gsCommConfig_t) */
-    uint32_t version;  /* GS_VERSION_CODE */
-    int32_t timeoutMs; /* deadline of every exchange, in milliseconds; 0: the environment's GS_TIMEOUT_MS, else 600000 */
+    size_t size;      /* sizeof(gsCommConfig_t) */
+    uint32_t version; /* GS_VERSION_CODE */
+    int32_t
+        timeoutMs; /* deadline of every exchange, in milliseconds; 0: the environment's GS_TIMEOUT_MS, else 600000 */
 } gsCommConfig_t;
-#define GS_COMM_CONFIG_INIT {sizeof(gsCommConfig_t), GS_VERSION_CODE, 0}
+#define GS_COMM_CONFIG_INIT                        \
+    {                                              \
+        sizeof(gsCommConfig_t), GS_VERSION_CODE, 0 \
+    }
 
 /* Ranks as threads of this process. Makes `nranks` (1..1024) communicators; each thread then uses its own. config may be
  * NULL. A rank that meets the deadline fails the exchange for all: each rank sees GS_ERROR_TIMEOUT once, with its state
@@ -168,13 +172,16 @@ typedef struct {
     const char *recipe;    /* see above; copied; alike on all ranks */
     uint64_t count;        /* elements of the gradient, from 0; alike on all ranks */
     uint64_t seed;         /* of every random draw; alike on all ranks (the rank enters the draws by itself) */
-    int32_t cpuThreads;    /* CPU: threads of one call; 0: processors divided by the ranks of this process, at least 1 */
-    int32_t reserved;      /* 0 */
-    void *(*allocate)(size_t bytes, void *context);  /* NULL: the library's own. Memory of the communicator's kind, */
-    void (*release)(void *pointer, void *context);   /* aligned to 256 bytes. Called at creation and destruction only */
+    int32_t cpuThreads; /* CPU: threads of one call; 0: processors divided by the ranks of this process, at least 1 */
+    int32_t reserved;   /* 0 */
+    void *(*allocate)(size_t bytes, void *context); /* NULL: the library's own. Memory of the communicator's kind, */
+    void (*release)(void *pointer, void *context);  /* aligned to 256 bytes. Called at creation and destruction only */
     void *allocatorContext;
 } gsReducerConfig_t;
-#define GS_REDUCER_CONFIG_INIT {sizeof(gsReducerConfig_t), GS_VERSION_CODE, GS_FLOAT32, "dense", 0, 0, 0, 0, NULL, NULL, NULL}
+#define GS_REDUCER_CONFIG_INIT                                                                        \
+    {                                                                                                 \
+        sizeof(gsReducerConfig_t), GS_VERSION_CODE, GS_FLOAT32, "dense", 0, 0, 0, 0, NULL, NULL, NULL \
+    }
 
 typedef struct {
     uint64_t stateBytes;   /* what lives from call to call: residuals, twice, for recipes with feedback */
@@ -213,24 +220,24 @@ GS_API gsResult_t gsReducerScale(gsReducer_t reducer, float factor, gsStream_t s
 GS_API gsResult_t gsReducerGetAsyncError(gsReducer_t reducer, gsResult_t *asyncError);
 
 typedef struct {
-    uint64_t calls;          /* exchanges that ended well, non-finite ones included */
-    uint64_t compressed;     /* of these: sparse records travelled */
-    uint64_t dense;          /* of these: the dense sum, by recipe */
-    uint64_t bypassed;       /* of these: the dense sum, because GS_DISABLE is set */
-    uint64_t nonFinite;      /* of these: NaN on all ranks */
-    uint64_t thinned;        /* own record did not fit and was thinned (recipes without feedback) */
-    uint64_t overflowed;     /* own record did not fit, the rest stayed in the residual (recipes with feedback) */
-    uint64_t failed;         /* calls that ended with an error */
-    uint64_t lastKept;       /* coordinates selected by the last call on this rank, before the capacity was applied */
-    uint64_t lastSent;       /* coordinates in its record */
-    uint64_t keptTotal;      /* sums over the calls */
+    uint64_t calls;      /* exchanges that ended well, non-finite ones included */
+    uint64_t compressed; /* of these: sparse records travelled */
+    uint64_t dense;      /* of these: the dense sum, by recipe */
+    uint64_t bypassed;   /* of these: the dense sum, because GS_DISABLE is set */
+    uint64_t nonFinite;  /* of these: NaN on all ranks */
+    uint64_t thinned;    /* own record did not fit and was thinned (recipes without feedback) */
+    uint64_t overflowed; /* own record did not fit, the rest stayed in the residual (recipes with feedback) */
+    uint64_t failed;     /* calls that ended with an error */
+    uint64_t lastKept;   /* coordinates selected by the last call on this rank, before the capacity was applied */
+    uint64_t lastSent;   /* coordinates in its record */
+    uint64_t keptTotal;  /* sums over the calls */
     uint64_t sentTotal;
-    uint64_t payloadBytes;   /* sum of own records' lengths; dense: of the gradient's */
-    uint64_t wireBytes;      /* bytes that left this rank: (P-1) slots a call, dense 2(P-1)/P of the gradient */
-    double encodeSeconds;    /* CPU only: wall time in select and pack */
-    double exchangeSeconds;  /* CPU only: waiting for the other ranks included */
-    double decodeSeconds;    /* CPU only */
-    float tau;               /* threshold: the next call's; 0 while unknown */
+    uint64_t payloadBytes;  /* sum of own records' lengths; dense: of the gradient's */
+    uint64_t wireBytes;     /* bytes that left this rank: (P-1) slots a call, dense 2(P-1)/P of the gradient */
+    double encodeSeconds;   /* CPU only: wall time in select and pack */
+    double exchangeSeconds; /* CPU only: waiting for the other ranks included */
+    double decodeSeconds;   /* CPU only */
+    float tau;              /* threshold: the next call's; 0 while unknown */
     uint32_t reserved;
 } gsStats_t;
 
@@ -274,13 +281,13 @@ typedef struct {
     uint64_t recordBytes;
     uint64_t indexBytes; /* of the sections, padding left out */
     uint64_t valueBytes;
-    const char *layout;  /* "global", "chunked", "mask" */
-    const char *value;   /* "f32", "bf16", "shared" */
+    const char *layout; /* "global", "chunked", "mask" */
+    const char *value;  /* "f32", "bf16", "shared" */
 } gsRecordInfo_t;
-#define GS_RECORD_SKIP 1u       /* reserved: a rank that sends nothing */
-#define GS_RECORD_NONFINITE 2u  /* NaN or Inf in this rank's input */
-#define GS_RECORD_THINNED 4u    /* more was kept than fitted; unbiased thinning was applied */
-#define GS_RECORD_DENSE 8u      /* reserved: values of all coordinates */
+#define GS_RECORD_SKIP 1u        /* reserved: a rank that sends nothing */
+#define GS_RECORD_NONFINITE 2u   /* NaN or Inf in this rank's input */
+#define GS_RECORD_THINNED 4u     /* more was kept than fitted; unbiased thinning was applied */
+#define GS_RECORD_DENSE 8u       /* reserved: values of all coordinates */
 #define GS_RECORD_OVERFLOWED 16u /* more was kept than fitted; the rest stayed in the residual */
 
 /* Reads a record in host memory: `bytes` are there, any of them may be wrong. Checks everything but the configuration. */

@@ -25,8 +25,8 @@ static gsResult_t checkBuffer(const char *name, const void *buffer, gsDataType_t
     if (!buffer)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected a buffer", name);
     if ((uintptr_t)buffer % gsTypeBytes(type))
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a multiple of %zu, the element's size", name, buffer,
-                      gsTypeBytes(type));
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a multiple of %zu, the element's size", name,
+                      buffer, gsTypeBytes(type));
     return GS_SUCCESS;
 }
 
@@ -49,7 +49,8 @@ static gsResult_t checkOp(gsRedOp_t op)
     return GS_SUCCESS;
 }
 
-gsResult_t gsCheckCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op)
+gsResult_t gsCheckCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type,
+                       gsRedOp_t op)
 {
     GS_CHECK(checkElements(r, count, type));
     GS_CHECK(checkOp(op));
@@ -59,8 +60,8 @@ gsResult_t gsCheckCall(gsReducer_t r, const void *sendbuff, const void *recvbuff
     GS_CHECK(checkBuffer("recvbuff", recvbuff, type));
     uintptr_t from = (uintptr_t)sendbuff, to = (uintptr_t)recvbuff, bytes = count * gsTypeBytes(type);
     if (from != to && from < to + bytes && to < from + bytes)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "sendbuff %p and recvbuff %p overlap; expected the same buffer or two apart",
-                      sendbuff, recvbuff);
+        return gsFail(GS_ERROR_INVALID_ARGUMENT,
+                      "sendbuff %p and recvbuff %p overlap; expected the same buffer or two apart", sendbuff, recvbuff);
     return GS_SUCCESS;
 }
 
@@ -149,7 +150,8 @@ static gsResult_t counted(gsReducer_t r, gsResult_t result)
 static gsResult_t runAllReduce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     GS_RANGE_BEGIN("gsAllReduce");
-    gsResult_t result = (r->spec.select == GS_SELECT_DENSE ? reduceDense : reduceSparse)(r, sendbuff, recvbuff, op, stream);
+    gsResult_t result =
+        (r->spec.select == GS_SELECT_DENSE ? reduceDense : reduceSparse)(r, sendbuff, recvbuff, op, stream);
     GS_RANGE_END();
     return counted(r, result);
 }
@@ -166,8 +168,8 @@ static int isQueued(gsReducer_t r, gsStream_t stream)
     return stream && !r->comm->backend->onDevice;
 }
 
-gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op, gsReducer_t reducer,
-                       gsStream_t stream)
+gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op,
+                       gsReducer_t reducer, gsStream_t stream)
 {
     GS_CHECK(gsCheckCall(reducer, sendbuff, recvbuff, count, type, op));
     if (isQueued(reducer, stream))
@@ -182,7 +184,8 @@ static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record
     if (r->spec.select == GS_SELECT_DENSE)
         return gsFail(GS_ERROR_INVALID_USAGE, "the reducer is dense: it has no records to encode or decode");
     if (!record || (uintptr_t)record % GS_RECORD_ALIGN)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, record, GS_RECORD_ALIGN);
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, record,
+                      GS_RECORD_ALIGN);
     return GS_SUCCESS;
 }
 
@@ -192,7 +195,8 @@ static gsResult_t encodeTask(void *arguments)
     return counted(c->reducer, encode(c->reducer, c->from, c->to, NULL));
 }
 
-gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType_t type, gsReducer_t reducer, gsStream_t stream)
+gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType_t type, gsReducer_t reducer,
+                    gsStream_t stream)
 {
     GS_CHECK(checkElements(reducer, count, type));
     GS_CHECK(checkStage(reducer, "record", record));
@@ -210,8 +214,8 @@ static gsResult_t decodeTask(void *arguments)
     return counted(c->reducer, decode(c->reducer, c->from, c->to, c->op, NULL));
 }
 
-gsResult_t gsDecode(const void *records, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op, gsReducer_t reducer,
-                    gsStream_t stream)
+gsResult_t gsDecode(const void *records, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op,
+                    gsReducer_t reducer, gsStream_t stream)
 {
     GS_CHECK(checkElements(reducer, count, type));
     GS_CHECK(checkOp(op));

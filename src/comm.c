@@ -17,12 +17,14 @@ gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, int64_t *timeoutMs)
     if (!config)
         config = &defaults;
     if (config->size != sizeof *config)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->size is %zu; expected %zu: begin with GS_COMM_CONFIG_INIT", config->size,
-                      sizeof *config);
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->size is %zu; expected %zu: begin with GS_COMM_CONFIG_INIT",
+                      config->size, sizeof *config);
     if (config->version / 100 != GS_VERSION_CODE / 100)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->version is %u; this library is %d", config->version, GS_VERSION_CODE);
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->version is %u; this library is %d", config->version,
+                      GS_VERSION_CODE);
     if (config->timeoutMs < 0)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->timeoutMs is %d; expected 0 (default) or more", config->timeoutMs);
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->timeoutMs is %d; expected 0 (default) or more",
+                      config->timeoutMs);
     *timeoutMs = config->timeoutMs;
     if (*timeoutMs > 0)
         return GS_SUCCESS;
@@ -37,12 +39,17 @@ gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const gsBack
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "comm is NULL; expected a place for the communicator");
     *comm = NULL;
     if (nranks < 1 || rank < 0 || rank >= nranks || nranks >= 1 << 24) /* a draw's counter has 24 bits for the rank */
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "rank %d of %d ranks; expected 0 <= rank < nranks < 2^24", rank, nranks);
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "rank %d of %d ranks; expected 0 <= rank < nranks < 2^24", rank,
+                      nranks);
     GS_CHECK(gsCommConfigCheck(config, &timeoutMs));
     gsComm_t made = calloc(1, sizeof *made);
     if (!made)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a communicator", sizeof *made);
-    *made = (struct gsComm){.transport = transport, .backend = backend, .rank = rank, .nranks = nranks, .localRanks = 1,
+    *made = (struct gsComm){.transport = transport,
+                            .backend = backend,
+                            .rank = rank,
+                            .nranks = nranks,
+                            .localRanks = 1,
                             .timeoutMs = timeoutMs};
     *comm = made;
     return GS_SUCCESS;
@@ -97,7 +104,8 @@ gsResult_t gsCommDestroy(gsComm_t comm)
     if (!comm)
         return GS_SUCCESS;
     if (comm->reducers > 0)
-        return gsFail(GS_ERROR_INVALID_USAGE, "the communicator still has %d reducers; destroy them first", comm->reducers);
+        return gsFail(GS_ERROR_INVALID_USAGE, "the communicator still has %d reducers; destroy them first",
+                      comm->reducers);
     comm->transport->destroy(comm);
     free(comm);
     return GS_SUCCESS;
@@ -107,7 +115,8 @@ gsResult_t gsCommDestroy(gsComm_t comm)
 
 static gsResult_t noExchange(void)
 {
-    return gsFail(GS_ERROR_INVALID_USAGE, "this communicator moves nothing (gsCommInitStages); use gsEncode and gsDecode");
+    return gsFail(GS_ERROR_INVALID_USAGE,
+                  "this communicator moves nothing (gsCommInitStages); use gsEncode and gsDecode");
 }
 
 static gsResult_t noAllGather(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream)

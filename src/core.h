@@ -22,11 +22,11 @@ extern "C" {
 /* Remembers the text for gsGetLastError, logs it, and returns `result`. */
 GS_INTERNAL gsResult_t gsFail(gsResult_t result, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-#define GS_CHECK(call)                   \
-    do {                                 \
+#define GS_CHECK(call)                     \
+    do {                                   \
         gsResult_t gsCheckResult = (call); \
-        if (gsCheckResult != GS_SUCCESS) \
-            return gsCheckResult;        \
+        if (gsCheckResult != GS_SUCCESS)   \
+            return gsCheckResult;          \
     } while (0)
 
 typedef enum { GS_LOG_NONE = 0, GS_LOG_WARN = 1, GS_LOG_INFO = 2, GS_LOG_TRACE = 3 } gsLogLevel;
@@ -68,8 +68,8 @@ struct gsComm {
 };
 
 /* comm.c. gsCommMake allocates and fills; the transport sets impl itself. */
-GS_INTERNAL gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const struct gsBackend *backend, int rank,
-                                  int nranks, const gsCommConfig_t *config);
+GS_INTERNAL gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const struct gsBackend *backend,
+                                  int rank, int nranks, const gsCommConfig_t *config);
 GS_INTERNAL gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, int64_t *timeoutMs);
 GS_INTERNAL extern const gsTransport gsNoTransport; /* gsCommInitStages: every exchange is a usage error */
 
@@ -78,7 +78,7 @@ GS_INTERNAL extern const gsTransport gsNoTransport; /* gsCommInitStages: every e
 /* Every stage enqueues on the stream (CPU: runs). The state's `call` carries results from stage to stage, on the device. */
 typedef struct gsBackend {
     const char *name;
-    int onDevice; /* calls are asynchronous: errors of decode are found later, in gsState */
+    int onDevice;                         /* calls are asynchronous: errors of decode are found later, in gsState */
     gsResult_t (*prepare)(gsReducer_t r); /* before a reducer's memory is allocated; NULL: nothing to do */
     gsResult_t (*allocate)(void **pointer, size_t bytes);
     void (*release)(void *pointer);
@@ -98,8 +98,8 @@ typedef struct gsBackend {
     gsResult_t (*commit)(gsReducer_t r, gsStream_t stream);
 
     /* dense: out[0..n) = op over ranks of slices (sliceElements apart) */
-    gsResult_t (*sumSlices)(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n, gsRedOp_t op,
-                            gsStream_t stream);
+    gsResult_t (*sumSlices)(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n,
+                            gsRedOp_t op, gsStream_t stream);
     /* dense: sum -> recvbuff, NaN everywhere if one element is not finite; sets gsState.verdict */
     gsResult_t (*finishDense)(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
     /* residual and tau times factor */
@@ -119,15 +119,16 @@ struct gsReducer {
 
     /* Memory of the backend's kind, one allocation each. */
     gsState *state;
-    float *residual[2];     /* feedback: [phase] is this call's e, the other the next one's; otherwise NULL */
-    uint32_t *keptBits;     /* a bit an element, GS_BLOCK_WORDS words a block */
-    uint32_t *blockKept;    /* [group][block]: kept coordinates of a block */
-    uint32_t *blockOffset;  /* [group][block + 1]: kept coordinates before the block; sums fit u32 by the capacity's limit */
-    double *blockSum;       /* [block]: gspar's statistics; the tree folds in place */
-    uint32_t *blockBelow;   /* [block]: gspar's count of coordinates with p < 1 */
-    uint32_t *histogram;    /* GS_HISTOGRAM_BINS: threshold without a tau */
-    uint8_t *sendRecord;    /* one slot */
-    uint8_t *recvRecords;   /* nranks slots; dense: slices, then sums */
+    float *residual[2];  /* feedback: [phase] is this call's e, the other the next one's; otherwise NULL */
+    uint32_t *keptBits;  /* a bit an element, GS_BLOCK_WORDS words a block */
+    uint32_t *blockKept; /* [group][block]: kept coordinates of a block */
+    uint32_t
+        *blockOffset; /* [group][block + 1]: kept coordinates before the block; sums fit u32 by the capacity's limit */
+    double *blockSum; /* [block]: gspar's statistics; the tree folds in place */
+    uint32_t *blockBelow; /* [block]: gspar's count of coordinates with p < 1 */
+    uint32_t *histogram;  /* GS_HISTOGRAM_BINS: threshold without a tau */
+    uint8_t *sendRecord;  /* one slot */
+    uint8_t *recvRecords; /* nranks slots; dense: slices, then sums */
 
     void *(*allocateBytes)(size_t bytes, void *context);
     void (*releaseBytes)(void *pointer, void *context);
@@ -141,7 +142,8 @@ gsResult_t gsRecipeParse(const char *text, gsSpec *spec);
 /* reducer.c: config -> the whole spec. */
 gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec);
 /* allreduce.c: the call's arguments against the reducer. */
-gsResult_t gsCheckCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op);
+gsResult_t gsCheckCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type,
+                       gsRedOp_t op);
 /* exchange.c: own record -> all records; the dense sum. */
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);

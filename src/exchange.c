@@ -7,7 +7,8 @@ gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream)
 }
 
 /* Rank q sums slice q of everybody in rank order, and all gather the sums. */
-static gsResult_t sumBySlices(gsReducer_t r, const void *sendbuff, uint8_t *sums, uint64_t slice, gsRedOp_t op, gsStream_t stream)
+static gsResult_t sumBySlices(gsReducer_t r, const void *sendbuff, uint8_t *sums, uint64_t slice, gsRedOp_t op,
+                              gsStream_t stream)
 {
     const gsTransport *transport = r->comm->transport;
     size_t width = gsTypeBytes((gsDataType_t)r->spec.type), sliceBytes = slice * width;

@@ -34,8 +34,8 @@ gsResult_t gsParamInt(const char *name, int64_t low, int64_t high, int64_t fallb
     errno = 0;
     long long parsed = strtoll(text, &end, 10);
     if (errno || *end || parsed < low || parsed > high)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "environment %s is \"%s\"; expected a whole number from %lld to %lld", name,
-                      text, (long long)low, (long long)high);
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "environment %s is \"%s\"; expected a whole number from %lld to %lld",
+                      name, text, (long long)low, (long long)high);
     *value = parsed;
     return GS_SUCCESS;
 }

@@ -7,7 +7,8 @@
 
 static inline nvtxDomainHandle_t gsRangeDomain(void)
 {
-    static nvtxDomainHandle_t domain; /* creating it twice gives the same handle, so the race of two first calls is harmless */
+    static nvtxDomainHandle_t
+        domain; /* creating it twice gives the same handle, so the race of two first calls is harmless */
     nvtxDomainHandle_t known = __atomic_load_n(&domain, __ATOMIC_RELAXED);
     if (!known) {
         known = nvtxDomainCreateA("gradsieve");

@@ -56,8 +56,8 @@ static const char *keyText(int i)
 /* Positions count from 1, in characters of the recipe. */
 static gsResult_t unreadable(const char *recipe, const char *at, size_t length, const char *what, const char *expected)
 {
-    return gsFail(GS_ERROR_INVALID_RECIPE, "recipe \"%s\", position %d: %s \"%.*s\"; expected %s", recipe, (int)(at - recipe) + 1,
-                  what, (int)length, at, expected);
+    return gsFail(GS_ERROR_INVALID_RECIPE, "recipe \"%s\", position %d: %s \"%.*s\"; expected %s", recipe,
+                  (int)(at - recipe) + 1, what, (int)length, at, expected);
 }
 
 static int readNumber(const char *text, size_t length, double *value)
@@ -126,19 +126,22 @@ static gsResult_t readKey(const char *recipe, const recipeRow *row, const char *
     int mask = 0;
     for (int i = 0; i < KEYS; i++)
         mask |= (row->keys & keys[i].bit ? 1 : 0) << i;
-    return unreadable(recipe, at, length, "key", mask ? listOf(list, sizeof list, keyText, KEYS, mask) : "no key for this recipe");
+    return unreadable(recipe, at, length, "key",
+                      mask ? listOf(list, sizeof list, keyText, KEYS, mask) : "no key for this recipe");
 }
 
 /* Settings that read well and cannot work. */
 static gsResult_t checkSense(const char *recipe, const recipeRow *row, const recipeKeys *k)
 {
     if (k->given & GS_KEY_TAU && k->given & GS_KEY_DENSITY)
-        return gsFail(GS_ERROR_INVALID_RECIPE, "recipe \"%s\": tau is fixed and density would move it; give one of them", recipe);
+        return gsFail(GS_ERROR_INVALID_RECIPE,
+                      "recipe \"%s\": tau is fixed and density would move it; give one of them", recipe);
     if (k->given & GS_KEY_TAU && !(k->given & GS_KEY_CAPACITY))
-        return gsFail(GS_ERROR_INVALID_RECIPE, "recipe \"%s\": a fixed tau says nothing of a record's size; add capacity=C", recipe);
+        return gsFail(GS_ERROR_INVALID_RECIPE,
+                      "recipe \"%s\": a fixed tau says nothing of a record's size; add capacity=C", recipe);
     if (k->value == GS_VALUE_SHARED && row->select != GS_SELECT_GSPAR)
-        return gsFail(GS_ERROR_INVALID_RECIPE, "recipe \"%s\": only gspar's values share a magnitude; expected value=f32 or bf16",
-                      recipe);
+        return gsFail(GS_ERROR_INVALID_RECIPE,
+                      "recipe \"%s\": only gspar's values share a magnitude; expected value=f32 or bf16", recipe);
     return GS_SUCCESS;
 }
 
@@ -164,7 +167,8 @@ gsResult_t gsRecipeParse(const char *recipe, gsSpec *spec)
         if (strlen(recipes[i].name) == length && strncmp(recipes[i].name, recipe, length) == 0)
             row = &recipes[i];
     if (!row)
-        return unreadable(recipe, recipe, length, "name", listOf(list, sizeof list, recipeName, RECIPES, (1 << RECIPES) - 1));
+        return unreadable(recipe, recipe, length, "name",
+                          listOf(list, sizeof list, recipeName, RECIPES, (1 << RECIPES) - 1));
     recipeKeys k = {.density = row->density, .k = 64, .value = GS_VALUE_BF16};
     for (const char *at = recipe + length; *at;)
         GS_CHECK(readKey(recipe, row, at + 1, &k, &at));

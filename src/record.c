@@ -43,7 +43,8 @@ static uint32_t groupFault(const uint8_t *record, const gsRecordHeader *h, const
     for (uint64_t b = 0; b < blocks; b++) {
         uint64_t left = h->count - b * GS_BLOCK;
         uint32_t length = left < GS_BLOCK ? (uint32_t)left : GS_BLOCK;
-        uint64_t end = h->layout == GS_LAYOUT_GLOBAL ? readTable(record + at->table, b + 1) : slot + gsTopkKept(segment->aux, length);
+        uint64_t end = h->layout == GS_LAYOUT_GLOBAL ? readTable(record + at->table, b + 1)
+                                                     : slot + gsTopkKept(segment->aux, length);
         if (end < slot || end > slots || end - slot > length)
             return GS_FAULT_TABLE;
         if (!indicesValid(record + at->indices, slot, end, length))
@@ -102,9 +103,16 @@ gsResult_t gsRecordInspect(const void *record, size_t bytes, gsRecordInfo_t *inf
     if (fault)
         return corrupt(fault);
     gsRecordSlots(&h, &segment, slots);
-    *info = (gsRecordInfo_t){.rank = h.rank, .flags = h.flags, .step = h.step, .count = h.count, .kept = h.kept,
-                             .configHash = h.configHash, .recordBytes = h.recordBytes,
-                             .indexBytes = sectionBytes(&h, slots, 1), .valueBytes = sectionBytes(&h, slots, 0),
-                             .layout = layouts[h.layout], .value = values[h.value]};
+    *info = (gsRecordInfo_t){.rank = h.rank,
+                             .flags = h.flags,
+                             .step = h.step,
+                             .count = h.count,
+                             .kept = h.kept,
+                             .configHash = h.configHash,
+                             .recordBytes = h.recordBytes,
+                             .indexBytes = sectionBytes(&h, slots, 1),
+                             .valueBytes = sectionBytes(&h, slots, 0),
+                             .layout = layouts[h.layout],
+                             .value = values[h.value]};
     return GS_SUCCESS;
 }

@@ -15,20 +15,24 @@ static gsResult_t checkConfig(const gsReducerConfig_t *config)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->size is %zu; expected %zu: begin with GS_REDUCER_CONFIG_INIT",
                       config->size, sizeof *config);
     if (config->version / 100 != GS_VERSION_CODE / 100)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->version is %u; this library is %d", config->version, GS_VERSION_CODE);
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->version is %u; this library is %d", config->version,
+                      GS_VERSION_CODE);
     if (config->datatype == GS_FLOAT16 || config->datatype == GS_FLOAT64)
-        return gsFail(GS_ERROR_UNSUPPORTED, "config->datatype is %d; this version takes GS_FLOAT32 (7) and GS_BFLOAT16 (9)",
+        return gsFail(GS_ERROR_UNSUPPORTED,
+                      "config->datatype is %d; this version takes GS_FLOAT32 (7) and GS_BFLOAT16 (9)",
                       config->datatype);
     if (config->datatype != GS_FLOAT32 && config->datatype != GS_BFLOAT16)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->datatype is %d; expected GS_FLOAT32 (7) or GS_BFLOAT16 (9)",
                       config->datatype);
     if (!config->recipe)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->recipe is NULL; expected a text such as \"threshold:density=0.01\"");
+        return gsFail(GS_ERROR_INVALID_ARGUMENT,
+                      "config->recipe is NULL; expected a text such as \"threshold:density=0.01\"");
     if (config->count > (uint64_t)GS_BLOCK * 0xfffffffeu)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->count is %llu; expected at most 4096 (2^32 - 2)",
                       (unsigned long long)config->count);
     if (config->cpuThreads < 0 || config->cpuThreads > 1024)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->cpuThreads is %d; expected 0 (default) to 1024", config->cpuThreads);
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->cpuThreads is %d; expected 0 (default) to 1024",
+                      config->cpuThreads);
     if (config->reserved)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->reserved is %d; expected 0", config->reserved);
     if (!config->allocate != !config->release)
@@ -51,8 +55,9 @@ static double capacityOf(const gsSpec *s)
 /* FNV-1a over the fields that ranks must share. */
 static uint64_t configHash(const gsSpec *s)
 {
-    const uint64_t fields[] = {GS_RECORD_VERSION, s->count, s->seed, s->capacity, s->target, s->nranks, s->type,
-                               s->select, s->layout, s->value, s->k, gsBits(s->tau), s->bypassed, gsBits((float)s->density)};
+    const uint64_t fields[] = {
+        GS_RECORD_VERSION, s->count,  s->seed,  s->capacity, s->target,      s->nranks,   s->type,
+        s->select,         s->layout, s->value, s->k,        gsBits(s->tau), s->bypassed, gsBits((float)s->density)};
     const unsigned char *bytes = (const unsigned char *)fields;
     uint64_t hash = 0xcbf29ce484222325u;
     for (size_t i = 0; i < sizeof fields; i++)
@@ -71,7 +76,7 @@ static void setSizes(gsSpec *s)
 gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec)
 {
     memset(spec, 0, sizeof *spec); /* padding too: it travels by value */
-    spec->rank = (uint32_t)rank; /* first: cleaning up after a refusal divides by nranks */
+    spec->rank = (uint32_t)rank;   /* first: cleaning up after a refusal divides by nranks */
     spec->nranks = (uint32_t)nranks;
     GS_CHECK(checkConfig(config));
     GS_CHECK(gsRecipeParse(config->recipe, spec));
@@ -86,8 +91,10 @@ gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, gsS
     if (spec->select != GS_SELECT_DENSE) {
         double room = capacityOf(spec);
         if (room > (double)GS_RECORD_MAX_KEPT)
-            return gsFail(GS_ERROR_INVALID_RECIPE, "recipe \"%s\" with count %llu has records of up to %.0f coordinates; expected at "
-                          "most 4294967295: lower the density", config->recipe, (unsigned long long)config->count, room);
+            return gsFail(GS_ERROR_INVALID_RECIPE,
+                          "recipe \"%s\" with count %llu has records of up to %.0f coordinates; expected at "
+                          "most 4294967295: lower the density",
+                          config->recipe, (unsigned long long)config->count, room);
         spec->capacity = (uint64_t)room;
         spec->target = (uint64_t)ceil(spec->density * (double)spec->count);
         setSizes(spec);
@@ -216,16 +223,17 @@ static gsResult_t compare(gsReducer_t r, const agreement *all)
             return gsFail(GS_ERROR_MISMATCH, "rank %d could not make its reducer (%s)", i,
                           gsGetErrorString((gsResult_t)other->result));
         if (other->count != own->count)
-            return gsFail(GS_ERROR_MISMATCH, "rank %d has count %llu, rank %d has %llu", i, (unsigned long long)other->count,
-                          r->comm->rank, (unsigned long long)own->count);
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has count %llu, rank %d has %llu", i,
+                          (unsigned long long)other->count, r->comm->rank, (unsigned long long)own->count);
         if (other->type != own->type)
-            return gsFail(GS_ERROR_MISMATCH, "rank %d has datatype %llu, rank %d has %llu", i, (unsigned long long)other->type,
-                          r->comm->rank, (unsigned long long)own->type);
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has datatype %llu, rank %d has %llu", i,
+                          (unsigned long long)other->type, r->comm->rank, (unsigned long long)own->type);
         if (other->seed != own->seed)
-            return gsFail(GS_ERROR_MISMATCH, "rank %d has seed %llu, rank %d has %llu", i, (unsigned long long)other->seed,
-                          r->comm->rank, (unsigned long long)own->seed);
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has seed %llu, rank %d has %llu", i,
+                          (unsigned long long)other->seed, r->comm->rank, (unsigned long long)own->seed);
         if (other->configHash != own->configHash)
-            return gsFail(GS_ERROR_MISMATCH, "rank %d has another recipe (or GS_DISABLE) than rank %d", i, r->comm->rank);
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has another recipe (or GS_DISABLE) than rank %d", i,
+                          r->comm->rank);
     }
     return GS_SUCCESS;
 }
@@ -292,9 +300,9 @@ gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerC
         return result;
     }
     comm->reducers++;
-    gsLog(GS_LOG_INFO, "rank %d of %d: reducer \"%s\", %llu elements, capacity %llu coordinates, slot %llu bytes", comm->rank,
-          comm->nranks, config->recipe, (unsigned long long)r->spec.count, (unsigned long long)r->spec.capacity,
-          (unsigned long long)r->spec.slotBytes);
+    gsLog(GS_LOG_INFO, "rank %d of %d: reducer \"%s\", %llu elements, capacity %llu coordinates, slot %llu bytes",
+          comm->rank, comm->nranks, config->recipe, (unsigned long long)r->spec.count,
+          (unsigned long long)r->spec.capacity, (unsigned long long)r->spec.slotBytes);
     *reducer = r;
     return GS_SUCCESS;
 }
@@ -310,7 +318,8 @@ gsResult_t gsReducerDestroy(gsReducer_t r)
     if (!r)
         return GS_SUCCESS;
     if (gsReducerGetStats(r, &stats) == GS_SUCCESS)
-        gsLog(GS_LOG_INFO, "rank %d: %llu calls, %llu compressed, %llu dense, %llu bypassed, %llu failed, %llu bytes left",
+        gsLog(GS_LOG_INFO,
+              "rank %d: %llu calls, %llu compressed, %llu dense, %llu bypassed, %llu failed, %llu bytes left",
               r->comm->rank, (unsigned long long)stats.calls, (unsigned long long)stats.compressed,
               (unsigned long long)stats.dense, (unsigned long long)stats.bypassed, (unsigned long long)stats.failed,
               (unsigned long long)stats.wireBytes);

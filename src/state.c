@@ -59,14 +59,15 @@ gsResult_t gsReducerExport(gsReducer_t r, void *buffer, size_t *bytes)
 static gsResult_t checkState(gsReducer_t r, const stateHeader *h, const void *buffer, size_t bytes)
 {
     if (h->magic != STATE_MAGIC || h->version != 1)
-        return gsFail(GS_ERROR_CORRUPT, "the state begins with %08x, version %u; expected %08x, version 1", h->magic, h->version,
-                      STATE_MAGIC);
+        return gsFail(GS_ERROR_CORRUPT, "the state begins with %08x, version %u; expected %08x, version 1", h->magic,
+                      h->version, STATE_MAGIC);
     if (h->configHash != r->spec.configHash)
         return gsFail(GS_ERROR_MISMATCH, "the state is of another recipe, count, type, seed or number of ranks");
     if (h->rank != r->spec.rank)
         return gsFail(GS_ERROR_MISMATCH, "the state is rank %u's; this is rank %u", h->rank, r->spec.rank);
     if (bytes != sizeof *h + residualBytes(r) || h->residualBytes != residualBytes(r))
-        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected %zu", bytes, sizeof *h + (size_t)residualBytes(r));
+        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected %zu", bytes,
+                      sizeof *h + (size_t)residualBytes(r));
     if (h->checksum != checksum(buffer, bytes))
         return gsFail(GS_ERROR_CORRUPT, "the state does not match its checksum");
     return GS_SUCCESS;
@@ -88,6 +89,7 @@ gsResult_t gsReducerImport(gsReducer_t r, const void *buffer, size_t bytes)
     state.step = h.step;
     state.tau = h.tau;
     if (r->spec.feedback)
-        GS_CHECK(r->comm->backend->put(r->residual[0], (const char *)buffer + sizeof h, r->spec.count * sizeof(float), NULL));
+        GS_CHECK(r->comm->backend->put(r->residual[0], (const char *)buffer + sizeof h, r->spec.count * sizeof(float),
+                                       NULL));
     return r->comm->backend->put(r->state, &state, sizeof state, NULL);
 }

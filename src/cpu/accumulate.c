@@ -22,11 +22,12 @@ static groupView viewGroup(const uint8_t *record, int g)
     gsRecordSlots(&h, &segment, slots);
     uint32_t blocks = (uint32_t)((h.count + GS_BLOCK - 1) / GS_BLOCK);
     gsRecordSections s = gsRecordLayout(h.layout, h.value, blocks, slots);
-    return (groupView){.table = h.layout == GS_LAYOUT_GLOBAL ? (const uint32_t *)(const void *)(record + s.group[g].table) : NULL,
-                       .values = record + s.group[g].values,
-                       .indices = record + s.group[g].indices,
-                       .slots = slots[g],
-                       .magnitude = segment.scale};
+    return (groupView){
+        .table = h.layout == GS_LAYOUT_GLOBAL ? (const uint32_t *)(const void *)(record + s.group[g].table) : NULL,
+        .values = record + s.group[g].values,
+        .indices = record + s.group[g].indices,
+        .slots = slots[g],
+        .magnitude = segment.scale};
 }
 
 GS_INLINE float readValue(const groupView *v, uint64_t slot, uint32_t value, int g)

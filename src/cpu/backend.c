@@ -110,7 +110,8 @@ static gsResult_t validateStage(gsReducer_t r, const void *records, gsStream_t s
     state->verdictRank = 0;
     state->anyNonFinite = 0;
     for (uint32_t rank = 0; rank < r->spec.nranks && !state->verdict; rank++) {
-        state->verdict = recordFault(r, (const uint8_t *)records + rank * r->spec.slotBytes, rank, &state->anyNonFinite);
+        state->verdict =
+            recordFault(r, (const uint8_t *)records + rank * r->spec.slotBytes, rank, &state->anyNonFinite);
         state->verdictRank = rank;
     }
     return GS_SUCCESS;
@@ -144,7 +145,8 @@ static gsResult_t commitStage(gsReducer_t r, gsStream_t stream)
     return GS_SUCCESS;
 }
 
-static gsResult_t sumSlices(gsReducer_t r, const void *slices, uint64_t apart, void *out, uint64_t n, gsRedOp_t op, gsStream_t stream)
+static gsResult_t sumSlices(gsReducer_t r, const void *slices, uint64_t apart, void *out, uint64_t n, gsRedOp_t op,
+                            gsStream_t stream)
 {
     (void)stream;
     stagesOf(r)->sumSlices(r, slices, apart, out, n, op);

@@ -1,8 +1,8 @@
 /* Dense loops: the rank-ordered sum of slices, the search for non-finite results, and the scaling of a residual. */
 #include "stages.h"
 
-GS_INLINE void sumRange(const gsReducer_t r, const void *slices, uint64_t apart, void *out, uint64_t from, uint64_t to, float factor,
-                        uint32_t type)
+GS_INLINE void sumRange(const gsReducer_t r, const void *slices, uint64_t apart, void *out, uint64_t from, uint64_t to,
+                        float factor, uint32_t type)
 {
     float sum[GS_BLOCK];
     for (uint64_t i = from; i < to; i++)
@@ -39,8 +39,8 @@ int GS_STAGE(gsAllFinite)(gsReducer_t r, const void *values)
     uint32_t bad = 0;
     GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1) reduction(| : bad))
     for (int64_t b = 0; b < (int64_t)r->spec.blocks; b++)
-        GS_FOR_TYPE(r->spec.type, bad |= largestMagnitude(values, (uint64_t)b * GS_BLOCK, blockLength(&r->spec, (uint64_t)b), T) >=
-                                         GS_F32_INF);
+        GS_FOR_TYPE(r->spec.type, bad |= largestMagnitude(values, (uint64_t)b * GS_BLOCK,
+                                                          blockLength(&r->spec, (uint64_t)b), T) >= GS_F32_INF);
     return !bad;
 }
 

@@ -34,7 +34,8 @@ GS_INLINE void storeQuads(const __m256i c[4], uint32_t *words)
 /* quad is a multiple of 8, so that its low word does not wrap among the eight. */
 GS_INLINE void drawEight(uint64_t seed, uint64_t quad, uint64_t step, uint32_t last, uint32_t *words)
 {
-    const __m256i factor0 = _mm256_set1_epi32((int)GS_PHILOX_FACTOR0), factor1 = _mm256_set1_epi32((int)GS_PHILOX_FACTOR1);
+    const __m256i factor0 = _mm256_set1_epi32((int)GS_PHILOX_FACTOR0),
+                  factor1 = _mm256_set1_epi32((int)GS_PHILOX_FACTOR1);
     __m256i c[4] = {_mm256_add_epi32(_mm256_set1_epi32((int)quad), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)),
                     _mm256_set1_epi32((int)(quad >> 32)), _mm256_set1_epi32((int)step), _mm256_set1_epi32((int)last)};
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);

@@ -3,19 +3,26 @@
 
 #include <string.h>
 
-#define DECLARE(isa)                                                                                            \
-    void gsFindScale_##isa(gsReducer_t, const void *);                                                          \
-    void gsFindTau_##isa(gsReducer_t, const void *);                                                            \
-    void gsSelect_##isa(gsReducer_t, const void *);                                                             \
-    void gsPack_##isa(gsReducer_t, const void *, uint8_t *);                                                    \
-    uint64_t gsChecksum_##isa(const gsReducer_t, const uint8_t *, uint64_t, uint64_t);                          \
-    void gsAccumulate_##isa(gsReducer_t, const uint8_t *, void *, gsRedOp_t);                                   \
-    void gsSumSlices_##isa(gsReducer_t, const void *, uint64_t, void *, uint64_t, gsRedOp_t);                   \
-    int gsAllFinite_##isa(gsReducer_t, const void *);                                                           \
-    void gsScale_##isa(gsReducer_t, float *, float);                                                            \
-    static const gsCpuStages stages_##isa = {#isa,          gsFindScale_##isa,  gsFindTau_##isa,                \
-                                             gsSelect_##isa, gsPack_##isa,       gsChecksum_##isa,              \
-                                             gsAccumulate_##isa, gsSumSlices_##isa, gsAllFinite_##isa, gsScale_##isa};
+#define DECLARE(isa)                                                                          \
+    void gsFindScale_##isa(gsReducer_t, const void *);                                        \
+    void gsFindTau_##isa(gsReducer_t, const void *);                                          \
+    void gsSelect_##isa(gsReducer_t, const void *);                                           \
+    void gsPack_##isa(gsReducer_t, const void *, uint8_t *);                                  \
+    uint64_t gsChecksum_##isa(const gsReducer_t, const uint8_t *, uint64_t, uint64_t);        \
+    void gsAccumulate_##isa(gsReducer_t, const uint8_t *, void *, gsRedOp_t);                 \
+    void gsSumSlices_##isa(gsReducer_t, const void *, uint64_t, void *, uint64_t, gsRedOp_t); \
+    int gsAllFinite_##isa(gsReducer_t, const void *);                                         \
+    void gsScale_##isa(gsReducer_t, float *, float);                                          \
+    static const gsCpuStages stages_##isa = {#isa,                                            \
+                                             gsFindScale_##isa,                               \
+                                             gsFindTau_##isa,                                 \
+                                             gsSelect_##isa,                                  \
+                                             gsPack_##isa,                                    \
+                                             gsChecksum_##isa,                                \
+                                             gsAccumulate_##isa,                              \
+                                             gsSumSlices_##isa,                               \
+                                             gsAllFinite_##isa,                               \
+                                             gsScale_##isa};
 
 DECLARE(portable)
 #ifdef GS_HAVE_AVX2
@@ -53,7 +60,8 @@ gsResult_t gsCpuStagesFind(const gsCpuStages **stages)
             return GS_SUCCESS;
         }
         if (wanted)
-            return gsFail(GS_ERROR_UNSUPPORTED, "environment GS_CPU is \"%s\", which this processor does not run", wanted);
+            return gsFail(GS_ERROR_UNSUPPORTED, "environment GS_CPU is \"%s\", which this processor does not run",
+                          wanted);
     }
     return gsFail(GS_ERROR_INVALID_ARGUMENT, "environment GS_CPU is \"%s\"; expected avx2 or portable", wanted);
 }

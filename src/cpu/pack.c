@@ -175,6 +175,7 @@ void GS_STAGE(gsPack)(gsReducer_t r, const void *sendbuff, uint8_t *record)
     closeTables(&r->spec, c, record);
     memcpy(record, &header, sizeof header);
     memcpy(record + sizeof header, &segment, sizeof segment);
-    header.checksum = GS_STAGE(gsChecksum)(r, record, gsChecksumKey(header.configHash, header.step, header.rank), header.recordBytes);
+    header.checksum =
+        GS_STAGE(gsChecksum)(r, record, gsChecksumKey(header.configHash, header.step, header.rank), header.recordBytes);
     memcpy(record, &header, sizeof header);
 }

@@ -130,8 +130,8 @@ GS_INLINE void selectWithFeedback(gsReducer_t r, const void *sendbuff, uint32_t 
 /* ---- rules without feedback: a draw decides ---- */
 
 /* Returns how many of the kept have p = 1 (gspar). keep has room for a whole block; its tail becomes 0. */
-GS_INLINE uint32_t drawKept(const void *sendbuff, const uint32_t *words, uint64_t first, uint32_t n, float s, uint32_t select,
-                            uint8_t *keep, uint32_t *bad, uint32_t type)
+GS_INLINE uint32_t drawKept(const void *sendbuff, const uint32_t *words, uint64_t first, uint32_t n, float s,
+                            uint32_t select, uint8_t *keep, uint32_t *bad, uint32_t type)
 {
     uint32_t exact = 0, largest = 0;
     for (uint32_t i = 0; i < n; i++) {

@@ -50,7 +50,7 @@ void GS_STAGE(gsScale)(gsReducer_t r, float *residual, float factor);
 
 /* for (b = 0; b < blocks; b++), shared among the call's threads in contiguous ranges. */
 #define GS_PRAGMA(text) _Pragma(#text)
-#define GS_FOR_BLOCKS(r, b)                                                                                        \
+#define GS_FOR_BLOCKS(r, b)                                                                            \
     GS_PRAGMA(omp parallel for schedule(static) num_threads((r)->cpuThreads) if ((r)->cpuThreads > 1)) \
     for (int64_t b = 0; b < (int64_t)(r)->spec.blocks; b++)
 
@@ -76,15 +76,15 @@ GS_INLINE void storeElement(uint32_t type, void *buffer, uint64_t i, float x)
 }
 
 /* Runs body(..., type) with the type a constant. */
-#define GS_FOR_TYPE(type, statement)                 \
-    do {                                             \
-        if ((type) == GS_BFLOAT16) {                 \
-            enum { T = GS_BFLOAT16 };                \
-            statement;                               \
-        } else {                                     \
-            enum { T = GS_FLOAT32 };                 \
-            statement;                               \
-        }                                            \
+#define GS_FOR_TYPE(type, statement)  \
+    do {                              \
+        if ((type) == GS_BFLOAT16) {  \
+            enum { T = GS_BFLOAT16 }; \
+            statement;                \
+        } else {                      \
+            enum { T = GS_FLOAT32 };  \
+            statement;                \
+        }                             \
     } while (0)
 
 #endif

@@ -70,7 +70,8 @@ GS_INLINE void scalePass(gsReducer_t r, const void *sendbuff, int pass, uint32_t
     GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1) reduction(+ : below) reduction(| : nonFinite))
     for (int64_t b = 0; b < (int64_t)r->spec.blocks; b++) {
         uint64_t first = (uint64_t)b * GS_BLOCK;
-        blockStatistics s = sumBlock(sendbuff, first, blockLength(&r->spec, (uint64_t)b), pass == 0 ? 0.0f : c->s, type);
+        blockStatistics s =
+            sumBlock(sendbuff, first, blockLength(&r->spec, (uint64_t)b), pass == 0 ? 0.0f : c->s, type);
         r->blockSum[b] = s.sum;
         below += s.below;
         nonFinite |= s.nonFinite;

@@ -18,33 +18,33 @@ enum { GS_SELECT_DENSE = 0, GS_SELECT_THRESHOLD = 1, GS_SELECT_TOPK = 2, GS_SELE
 
 /* Fixed at creation. Plain data: travels by value into kernels. */
 typedef struct {
-    uint64_t count;      /* elements */
+    uint64_t count; /* elements */
     uint64_t seed;
-    uint64_t configHash; /* alike on all ranks; of everything here but rank */
-    uint64_t slotBytes;  /* room of a record; 0 for dense */
-    uint64_t target;     /* wanted kept coordinates; threshold with fixed tau: 0 */
-    uint64_t capacity;   /* most kept coordinates in a record, below 2^32 */
-    double density;      /* as the recipe gives it */
+    uint64_t configHash;  /* alike on all ranks; of everything here but rank */
+    uint64_t slotBytes;   /* room of a record; 0 for dense */
+    uint64_t target;      /* wanted kept coordinates; threshold with fixed tau: 0 */
+    uint64_t capacity;    /* most kept coordinates in a record, below 2^32 */
+    double density;       /* as the recipe gives it */
     double capacityShare; /* likewise; 0: by default */
-    uint32_t blocks;     /* ceil(count / GS_BLOCK) */
+    uint32_t blocks;      /* ceil(count / GS_BLOCK) */
     uint32_t rank;
     uint32_t nranks;
-    uint32_t type;       /* gsDataType_t */
-    uint32_t select;     /* GS_SELECT_ */
-    uint32_t layout;     /* GS_LAYOUT_ */
-    uint32_t value;      /* GS_VALUE_ */
-    uint32_t k;          /* chunk-topk */
-    float tau;           /* threshold: fixed, or -1 when it follows the density */
+    uint32_t type;   /* gsDataType_t */
+    uint32_t select; /* GS_SELECT_ */
+    uint32_t layout; /* GS_LAYOUT_ */
+    uint32_t value;  /* GS_VALUE_ */
+    uint32_t k;      /* chunk-topk */
+    float tau;       /* threshold: fixed, or -1 when it follows the density */
     uint8_t feedback;
     uint8_t random;
-    uint8_t bypassed;    /* dense because of GS_DISABLE */
+    uint8_t bypassed; /* dense because of GS_DISABLE */
     uint8_t reserved;
 } gsSpec;
 
 /* One call's findings. */
 typedef struct {
-    uint64_t step;      /* the step that select worked for */
-    float tau;          /* threshold: in force */
+    uint64_t step; /* the step that select worked for */
+    float tau;     /* threshold: in force */
     float tauNext;
     float s;            /* gspar: p = min(s |g|, 1); randk: the probability */
     float inverse;      /* gspar, randk: 1/s, what a value is multiplied by or replaced with */
@@ -61,10 +61,10 @@ typedef struct {
 /* Why records cannot be summed. */
 enum {
     GS_FAULT_NONE = 0,
-    GS_FAULT_CONFIG,   /* mismatch: another recipe, count, type, seed or number of ranks */
-    GS_FAULT_STEP,     /* mismatch: another step */
-    GS_FAULT_RANK,     /* mismatch: not the record of this place */
-    GS_FAULT_MAGIC,    /* corrupt, and so on */
+    GS_FAULT_CONFIG, /* mismatch: another recipe, count, type, seed or number of ranks */
+    GS_FAULT_STEP,   /* mismatch: another step */
+    GS_FAULT_RANK,   /* mismatch: not the record of this place */
+    GS_FAULT_MAGIC,  /* corrupt, and so on */
     GS_FAULT_VERSION,
     GS_FAULT_FLAGS,
     GS_FAULT_LAYOUT,
@@ -76,10 +76,10 @@ enum {
 };
 
 typedef struct {
-    uint64_t step;   /* committed exchanges */
-    uint32_t phase;  /* which residual is current */
-    float tau;       /* threshold: the next call's; 0: unknown */
-    uint32_t fault;  /* sticky on devices: GS_FAULT_ of the first failed call */
+    uint64_t step;  /* committed exchanges */
+    uint32_t phase; /* which residual is current */
+    float tau;      /* threshold: the next call's; 0: unknown */
+    uint32_t fault; /* sticky on devices: GS_FAULT_ of the first failed call */
     uint32_t faultRank;
     /* the call under way */
     uint32_t verdict; /* GS_FAULT_ of this call's records: the lowest rank's */
