@@ -158,7 +158,7 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *   for all but dense:
  *       value=f32|bf16       how a value travels (default bf16). With feedback the rounding stays in the residual; without
  *                            it bf16 rounds stochastically, so that the mean is kept
- *       value=shared         gspar only: values with p < 1 share one magnitude and travel as a sign bit (Section 3.3)
+ *       value=shared         gspar only: values with p < 1 share one magnitude and travel as a sign bit
  *   for threshold, gspar and randk:
  *       capacity=C           0 < C <= 1: the share of coordinates that a record has room for. Default: 1.25 D plus six
  *                            standard deviations, sqrt(D/count) each. With feedback, what does not fit stays in the
@@ -202,9 +202,8 @@ GS_API gsResult_t gsReducerDestroy(gsReducer_t reducer); /* NULL is allowed; syn
  * same order on each communicator.
  *
  * Non-finite input: a NaN or Inf on one rank makes every element of recvbuff NaN on all ranks and changes no state.
- * Failure: on an error, recvbuff and every state stay as they were (dense over NCCL excepted only where NCCL itself
- * failed). On CUDA, an error found on the device is sticky: gsReducerGetAsyncError tells it, and the reducer's later calls
- * change nothing until gsReducerReset.
+ * Failure: on an error, recvbuff and every state stay as they were, and the call can be made again. On CUDA, an error found
+ * on the device is sticky: later calls change nothing until gsReducerGetAsyncError has told it.
  */
 GS_API gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDataType_t datatype, gsRedOp_t op,
                               gsReducer_t reducer, gsStream_t stream);
@@ -216,7 +215,7 @@ GS_API gsResult_t gsReducerReset(gsReducer_t reducer, gsStream_t stream);
  * are multiplied by it. A fixed tau is the recipe's and stays. */
 GS_API gsResult_t gsReducerScale(gsReducer_t reducer, float factor, gsStream_t stream);
 
-/* The error that an enqueued call has met; GS_SUCCESS if none. Synchronises with the device. */
+/* The error that an enqueued call has met on a device, which this call then clears; GS_SUCCESS if none. Synchronises. */
 GS_API gsResult_t gsReducerGetAsyncError(gsReducer_t reducer, gsResult_t *asyncError);
 
 typedef struct {

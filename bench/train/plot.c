@@ -13,7 +13,7 @@
 
 extern char **environ;
 
-enum { WIDTH = 1100, PANELS_HEIGHT = 760, LEGEND_ROW = 24, LEGEND_COLUMNS = 2 };
+enum { WIDTH = 1100, PANELS_HEIGHT = 760, LEGEND_ROW = 24 };
 
 /* Columns of the data blocks. */
 enum { WIRE_MB = 1, SECONDS, LOSS, ACCURACY };
@@ -69,7 +69,7 @@ static bool allSend(const run_t *runs, int count)
 /* Recipes differ in bytes by orders of magnitude, so bytes stand on a logarithmic scale, if there are any. */
 static void writeScript(FILE *file, const char *path, const run_t *runs, int count)
 {
-    int legend = LEGEND_ROW * ((count + LEGEND_COLUMNS - 1) / LEGEND_COLUMNS);
+    int legend = LEGEND_ROW * count;
     double foot = (double)legend / (PANELS_HEIGHT + legend);
     fprintf(file, "set terminal svg size %d,%d dynamic noenhanced font 'sans-serif,14' background 'white'\nset output ",
             WIDTH, PANELS_HEIGHT + legend);
@@ -89,7 +89,7 @@ static void writeScript(FILE *file, const char *path, const run_t *runs, int cou
     fputs(scale, file);
     snprintf(labels, sizeof labels, "set xlabel '%s'; set ylabel 'test accuracy, %%'", bytes);
     writePanel(file, runs, count, WIRE_MB, ACCURACY, labels);
-    fprintf(file, "set key at screen 0.5,0.01 center bottom horizontal maxcols %d samplen 3\n", LEGEND_COLUMNS);
+    fputs("set key at screen 0.5,0.01 center bottom vertical maxcols 1 Left reverse samplen 3\n", file);
     snprintf(labels, sizeof labels, "unset logscale x; set xlabel '%s'", time);
     writePanel(file, runs, count, SECONDS, ACCURACY, labels);
     fputs("unset multiplot\n", file);

@@ -167,7 +167,12 @@ __global__ void syncwarpThatNeverCompletesKernel() {
 
 __global__ void trappedKernel() { __trap(); }
 
-/* ---- for streams ------------------------------------------------------------------------------------------------ */
+/* ---- for launches and streams ------------------------------------------------------------------------------------ */
+
+__global__ void largeSharedKernel(unsigned bytes) {
+    extern __shared__ char large[];
+    if (threadIdx.x == 0) large[bytes - 1] = 1;
+}
 
 __global__ void addOneKernel(unsigned *values, unsigned n) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -215,6 +220,13 @@ cudaError_t maskBeyondBlock() { return launch(1, 20, 0, nullptr, maskBeyondBlock
 cudaError_t shuffleFromAbsentLane() { return launch(1, 32, 0, nullptr, shuffleFromAbsentLaneKernel); }
 cudaError_t syncwarpThatNeverCompletes() { return launch(1, 32, 0, nullptr, syncwarpThatNeverCompletesKernel); }
 cudaError_t trapped() { return launch(1, 1, 0, nullptr, trappedKernel); }
+cudaError_t largeShared(unsigned bytes, bool askFor) {
+    if (askFor) {
+        cudaError_t asked = cudaFuncSetAttribute(largeSharedKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+        if (asked != cudaSuccess) return asked;
+    }
+    return launch(1, 32, bytes, nullptr, largeSharedKernel, bytes);
+}
 cudaError_t addOne(unsigned *values, unsigned n, cudaStream_t stream) {
     return launch((n + 63) / 64, 64, 0, stream, addOneKernel, values, n);
 }

@@ -27,7 +27,8 @@ cudaError_t shuffleFromAbsentLane();
 cudaError_t syncwarpThatNeverCompletes();
 cudaError_t trapped();
 
-/* ---- for streams ---- */
+/* ---- for launches and streams ---- */
+cudaError_t largeShared(unsigned bytes, bool askFor);
 cudaError_t addOne(unsigned *values, unsigned count, cudaStream_t stream);
 
 #endif /* CUDASIM_TESTS_KERNELS_H */
