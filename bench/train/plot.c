@@ -13,7 +13,7 @@
 
 extern char **environ;
 
-enum { WIDTH = 1100, PANELS_HEIGHT = 760, LEGEND_ROW = 24 };
+enum { WIDTH = 1100, PANELS_HEIGHT = 760, LEGEND_ROW = 22 };
 
 /* Columns of the data blocks. */
 enum { WIRE_MB = 1, SECONDS, LOSS, ACCURACY };
