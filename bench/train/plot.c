@@ -66,7 +66,7 @@ static bool allSend(const run_t *runs, int count)
     return true;
 }
 
-/* Recipes differ in bytes by orders of magnitude, so bytes stand on a logarithmic scale, if there are any. */
+/* Recipes differ in bytes by orders of magnitude: a logarithmic scale, unless a single rank has sent nothing. */
 static void writeScript(FILE *file, const char *path, const run_t *runs, int count)
 {
     int legend = LEGEND_ROW * count;
@@ -78,19 +78,19 @@ static void writeScript(FILE *file, const char *path, const run_t *runs, int cou
     for (int i = 0; i < count; i++)
         writeData(file, &runs[i], i);
     fprintf(file, "set multiplot layout 2,2 margins 0.08,0.98,%.4f,0.97 spacing 0.09,0.11\nset key off\n", foot + 0.09);
-    const char *scale = allSend(runs, count) ? "set logscale x\n" : "";
+    const char *scale = allSend(runs, count) ? "set logscale x\n" : "set xrange [-1:1]\n";
     fputs(scale, file);
     const char *bytes = "MB sent by a rank (wire)", *time = "seconds (compute, encode, exchange, decode)";
     char labels[256];
     snprintf(labels, sizeof labels, "set xlabel '%s'; set ylabel 'training loss'", bytes);
     writePanel(file, runs, count, WIRE_MB, LOSS, labels);
-    snprintf(labels, sizeof labels, "unset logscale x; set xlabel '%s'", time);
+    snprintf(labels, sizeof labels, "unset logscale x; set autoscale x; set xlabel '%s'", time);
     writePanel(file, runs, count, SECONDS, LOSS, labels);
     fputs(scale, file);
     snprintf(labels, sizeof labels, "set xlabel '%s'; set ylabel 'test accuracy, %%'", bytes);
     writePanel(file, runs, count, WIRE_MB, ACCURACY, labels);
     fputs("set key at screen 0.5,0.01 center bottom vertical maxcols 1 Left reverse samplen 3\n", file);
-    snprintf(labels, sizeof labels, "unset logscale x; set xlabel '%s'", time);
+    snprintf(labels, sizeof labels, "unset logscale x; set autoscale x; set xlabel '%s'", time);
     writePanel(file, runs, count, SECONDS, ACCURACY, labels);
     fputs("unset multiplot\n", file);
 }

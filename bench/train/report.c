@@ -105,6 +105,5 @@ void reportTable(const run_t *runs, int count)
     printf("\nLast epoch's accuracy, loss and density. Payload: a rank's own records. Wire: the bytes that leave a "
            "rank.\n");
     for (int i = 0; i < count; i++)
-        printf("%-*s parameters %016" PRIx64 " on all %d ranks\n", width, runs[i].recipe, runs[i].hashes[0],
-               runs[i].ranks);
+        printf("%-*s parameters %016" PRIx64 " on every rank\n", width, runs[i].recipe, runs[i].hashes[0]);
 }
