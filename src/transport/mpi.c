@@ -5,8 +5,8 @@
  * Every MPI call is non-blocking and polled, so that a deadline and gsCommAbort can end the wait. What they end may be
  * under way inside MPI still, which goes on to read and write its buffers. So MPI only ever sees memory of this file:
  * pieces are copied out of the caller's buffers and into them, two in flight. After a failure the communicator has
- * failed for good, and memory that MPI may still touch is left to it (never freed), as is the duplicated MPI_Comm,
- * whose freeing is collective. One rank may meet its deadline where another has just finished the same exchange: their
+ * failed for good, and what MPI may still touch is left to it, never freed: the pieces, and the duplicated MPI_Comm, for
+ * which a message may come yet. One rank may meet its deadline where another has just finished the same exchange: their
  * steps then differ, which is found as a mismatch should such states ever meet again.
  */
 #include "../core.h"
@@ -24,11 +24,12 @@ enum {
     LANE_BYTES = 4 << 20, /* of all ranks' pieces together */
     PIECE_MOST = 1 << 20, /* one rank's piece: large enough for full speed, small enough for two to overlap */
     PIECE_LEAST = 4096,
+    GOODBYE_MS = 1000,    /* a rank that waits longer leaves without freeing the MPI_Comm */
     TEXT_BYTES = 160,
     RANKS_NAMED = 8
 };
 
-typedef enum { ALL_GATHER = 1, SCATTER_SLICES, ALL_GATHER_HOST } operation_t;
+typedef enum { ALL_GATHER = 1, SCATTER_SLICES, ALL_GATHER_HOST, GOODBYE } operation_t;
 
 /* What a rank is about to do. operation 0: not heard from. */
 typedef struct {
@@ -145,8 +146,17 @@ static gsResult_t await(gsComm_t comm, MPI_Request *request, gsWait *wait)
 
 static const char *operationName(uint64_t operation)
 {
-    static const char *const names[] = {"nothing", "an all-gather", "a scatter", "a set-up"};
-    return names[operation <= ALL_GATHER_HOST ? operation : 0];
+    static const char *const names[] = {"nothing", "an all-gather", "a scatter", "a set-up", "gsCommDestroy"};
+    return names[operation <= GOODBYE ? operation : 0];
+}
+
+/* A rank that is leaving answers no call any more: its peers' communicators have failed for good. */
+static gsResult_t checkPresent(link_t *link, int nranks)
+{
+    for (int r = 0; r < nranks; r++)
+        if (link->preambles[r].operation == GOODBYE && link->ownPreamble.operation != GOODBYE)
+            return failForGood(link, gsFail(GS_ERROR_INVALID_USAGE, "rank %d's communicator has been destroyed", r));
+    return GS_SUCCESS;
 }
 
 static gsResult_t comparePreambles(const link_t *link, int nranks)
@@ -241,6 +251,7 @@ static gsResult_t exchange(gsComm_t comm, const void *send, void *recv, preamble
     gsResult_t result = tradePreambles(comm, &x);
     if (result != GS_SUCCESS)
         return failForGood(link, result);
+    GS_CHECK(checkPresent(link, comm->nranks));
     GS_CHECK(comparePreambles(link, comm->nranks)); /* seen by all ranks alike, and nothing is under way */
     result = movePieces(comm, &x);
     return result == GS_SUCCESS ? GS_SUCCESS : failForGood(link, result);
@@ -293,10 +304,6 @@ static bool isDone(MPI_Request *request)
 
 static bool isQuiet(link_t *link)
 {
-    int finalized = 0;
-    MPI_Finalized(&finalized);
-    if (finalized)
-        return true;
     bool quiet = isDone(&link->preambleRequest);
     for (int i = 0; i < LANES; i++)
         quiet = isDone(&link->lanes[i].request) && quiet;
@@ -313,6 +320,16 @@ static void freeLink(link_t *link)
     free(link);
 }
 
+/* Whether all ranks are leaving, so that no message can come any more. Freeing an MPI_Comm before that is an error. */
+static bool saidGoodbye(gsComm_t comm)
+{
+    link_t *link = comm->impl;
+    comm->timeoutMs = (int64_t)smaller((size_t)comm->timeoutMs, GOODBYE_MS);
+    exchange_t x = {.plan = {.operation = GOODBYE}, .wait = gsWaitBegin(comm->timeoutMs)};
+    return checkUsable(link) == GS_SUCCESS && tradePreambles(comm, &x) == GS_SUCCESS &&
+           comparePreambles(link, comm->nranks) == GS_SUCCESS;
+}
+
 static void mpiDestroy(gsComm_t comm)
 {
     link_t *link = comm->impl;
@@ -320,11 +337,10 @@ static void mpiDestroy(gsComm_t comm)
     if (!link)
         return; /* never connected */
     MPI_Finalized(&finalized);
-    if (!isQuiet(link))
-        return; /* MPI still has these buffers */
-    if (!finalized && atomic_load(&link->failed) == GS_SUCCESS)
+    if (!finalized && saidGoodbye(comm))
         MPI_Comm_free(&link->comm);
-    freeLink(link);
+    if (finalized || isQuiet(link))
+        freeLink(link); /* otherwise MPI still has these buffers */
 }
 
 static const gsTransport mpiTransport = {

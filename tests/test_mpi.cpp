@@ -1,0 +1,392 @@
+/* Ranks as MPI processes. Run it by mpirun with 1 to 4 ranks; it fails on all ranks if it fails on one. */
+#include <gtest/gtest.h>
+
+#include <mpi.h>
+
+#include "reference.h"
+
+namespace {
+
+using gst::Buffer;
+using gst::Plan;
+using gst::Shape;
+
+int rankOf(MPI_Comm comm)
+{
+    int rank = 0;
+    MPI_Comm_rank(comm, &rank);
+    return rank;
+}
+
+int sizeOf(MPI_Comm comm)
+{
+    int ranks = 0;
+    MPI_Comm_size(comm, &ranks);
+    return ranks;
+}
+
+/* A communicator of this process, with or without a reducer. */
+class MpiRank {
+public:
+    explicit MpiRank(int timeoutMs = 20000, MPI_Comm world = MPI_COMM_WORLD)
+    {
+        gsCommConfig_t config = GS_COMM_CONFIG_INIT;
+        config.timeoutMs = timeoutMs;
+        EXPECT_EQ(GS_SUCCESS, gsCommInitMpi(&comm, &world, &config)) << gsGetLastError();
+    }
+    explicit MpiRank(const Plan &plan) : MpiRank(plan.timeoutMs) { EXPECT_EQ(GS_SUCCESS, add(plan)); }
+    ~MpiRank()
+    {
+        for (gsReducer_t reducer : reducers)
+            EXPECT_EQ(GS_SUCCESS, gsReducerDestroy(reducer)) << gsGetLastError();
+        EXPECT_EQ(GS_SUCCESS, gsCommDestroy(comm)) << gsGetLastError();
+    }
+    MpiRank(const MpiRank &) = delete;
+
+    gsResult_t add(const Plan &plan)
+    {
+        gsReducerConfig_t config = gst::configOf(plan);
+        gsReducer_t reducer = nullptr;
+        gsResult_t made = gsReducerCreate(&reducer, comm, &config);
+        if (made == GS_SUCCESS)
+            reducers.push_back(reducer);
+        return made;
+    }
+    gsResult_t call(const Plan &plan, const void *send, void *recv, size_t which = 0)
+    {
+        return gsAllReduce(send, recv, plan.count, plan.type, plan.op, reducers[which], nullptr);
+    }
+
+    gsComm_t comm = nullptr;
+    std::vector<gsReducer_t> reducers;
+};
+
+class Mpi : public testing::Test {
+protected:
+    void SetUp() override { MPI_Barrier(MPI_COMM_WORLD); }
+    void TearDown() override { MPI_Barrier(MPI_COMM_WORLD); }
+
+    Plan planOf(const std::string &recipe, gsDataType_t type = GS_FLOAT32, uint64_t count = 10007) const
+    {
+        Plan plan;
+        plan.recipe = recipe;
+        plan.type = type;
+        plan.count = count;
+        plan.nranks = nranks;
+        return plan;
+    }
+    Buffer gradientOf(const Plan &plan, int step) const
+    {
+        return Buffer(plan.type, gst::makeGradients(Shape::Skewed, plan, static_cast<uint64_t>(step))[mine()]);
+    }
+    size_t mine() const { return static_cast<size_t>(rank); }
+    gsResult_t asyncError(gsComm_t comm) const
+    {
+        gsResult_t error = GS_ERROR_SYSTEM;
+        EXPECT_EQ(GS_SUCCESS, gsCommGetAsyncError(comm, &error));
+        return error;
+    }
+
+    const int rank = rankOf(MPI_COMM_WORLD), nranks = sizeOf(MPI_COMM_WORLD);
+};
+
+void expectSameAsThreads(const Plan &plan, int rank, bool inPlace)
+{
+    const int steps = 3;
+    size_t mine = static_cast<size_t>(rank);
+    gst::Reference expected = gst::runOnThreads(plan, Shape::Skewed, steps);
+    MpiRank ranks(plan);
+    for (int step = 0; step < steps; step++) {
+        Buffer send(plan.type, gst::makeGradients(Shape::Skewed, plan, static_cast<uint64_t>(step))[mine]);
+        Buffer recv(plan.type, plan.count);
+        Buffer &out = inPlace ? send : recv;
+        ASSERT_EQ(GS_SUCCESS, ranks.call(plan, send.data(), out.data())) << gsGetLastError();
+        ASSERT_EQ(expected.steps[static_cast<size_t>(step)][mine], out.raw()) << "step " << step;
+    }
+    EXPECT_EQ(expected.states[mine], gst::exportState(ranks.reducers[0]));
+    gst::expectSameStats(expected.stats[mine], gst::statsOf(ranks.reducers[0]));
+}
+
+TEST_F(Mpi, EveryRecipeEqualsThreads)
+{
+    for (const std::string &recipe : gst::allRecipes())
+        for (gsDataType_t type : {GS_FLOAT32, GS_BFLOAT16})
+            for (gsRedOp_t op : {GS_SUM, GS_AVG}) {
+                SCOPED_TRACE(recipe + " " + gst::nameOf(type) + " op " + std::to_string(op));
+                Plan plan = planOf(recipe, type);
+                plan.op = op;
+                expectSameAsThreads(plan, rank, op == GS_AVG);
+            }
+}
+
+/* No element, less elements than ranks, and around a block's end. */
+TEST_F(Mpi, EveryCountEqualsThreads)
+{
+    for (uint64_t count : {0ull, 1ull, 3ull, 4096ull, 4097ull})
+        for (const char *recipe : {"dense", "gspar", "threshold:density=0.1", "chunk-topk"}) {
+            SCOPED_TRACE(std::string(recipe) + " count " + std::to_string(count));
+            expectSameAsThreads(planOf(recipe, GS_BFLOAT16, count), rank, false);
+        }
+}
+
+uint8_t byteOf(size_t rank, size_t i)
+{
+    return static_cast<uint8_t>(i * 7 + i / 251 + rank * 31);
+}
+
+const std::vector<size_t> sizes = {0, 1, 1 << 20, (3 << 20) + 5};
+
+TEST_F(Mpi, AllGatherBringsEveryRanksBytes)
+{
+    MpiRank ranks;
+    for (size_t bytes : sizes) {
+        std::vector<uint8_t> send(bytes), all(bytes * static_cast<size_t>(nranks) + 1, 0xee);
+        for (size_t i = 0; i < bytes; i++)
+            send[i] = byteOf(mine(), i);
+        ASSERT_EQ(GS_SUCCESS, ranks.comm->transport->allGather(ranks.comm, send.data(), all.data(), bytes, nullptr));
+        for (size_t r = 0; r < static_cast<size_t>(nranks); r++)
+            for (size_t i = 0; i < bytes; i++)
+                ASSERT_EQ(byteOf(r, i), all[r * bytes + i]);
+        ASSERT_EQ(0xee, all.back());
+    }
+}
+
+/* The last slices are short or empty. */
+TEST_F(Mpi, ScatterBringsEachRankItsSlices)
+{
+    MpiRank ranks;
+    for (size_t slice : sizes) {
+        size_t total = slice * static_cast<size_t>(nranks) - slice / 3 * static_cast<size_t>(nranks);
+        std::vector<uint8_t> send(total), slices(slice * static_cast<size_t>(nranks) + 1, 0xee);
+        for (size_t i = 0; i < total; i++)
+            send[i] = byteOf(mine(), i);
+        ASSERT_EQ(GS_SUCCESS, ranks.comm->transport->scatterSlices(ranks.comm, send.data(), total, slices.data(), slice,
+                                                                   nullptr));
+        for (size_t r = 0; r < static_cast<size_t>(nranks); r++)
+            for (size_t i = mine() * slice; i < (mine() + 1) * slice && i < total; i++)
+                ASSERT_EQ(byteOf(r, i), slices[r * slice + i - mine() * slice]);
+        ASSERT_EQ(0xee, slices.back());
+    }
+}
+
+TEST_F(Mpi, NaNOnOneRankIsNaNOnAllAndChangesNoState)
+{
+    for (const std::string &recipe : gst::allRecipes()) {
+        SCOPED_TRACE(recipe);
+        Plan plan = planOf(recipe);
+        MpiRank ranks(plan);
+        Buffer send = gradientOf(plan, 0), recv(plan.type, plan.count);
+        ASSERT_EQ(GS_SUCCESS, ranks.call(plan, send.data(), recv.data()));
+        auto before = gst::exportState(ranks.reducers[0]);
+        if (rank == nranks - 1)
+            send.set(4711, std::nanf(""));
+        ASSERT_EQ(GS_SUCCESS, ranks.call(plan, send.data(), recv.data()));
+        EXPECT_TRUE(gst::allNaN(recv.raw(), plan.type));
+        EXPECT_EQ(before, gst::exportState(ranks.reducers[0]));
+        EXPECT_EQ(1u, gst::statsOf(ranks.reducers[0]).nonFinite);
+    }
+}
+
+TEST_F(Mpi, DifferentConfigurationsAreRefusedOnAllRanks)
+{
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank cannot differ";
+    MpiRank ranks;
+    bool differs = rank == nranks - 1;
+    Plan recipe = planOf(differs ? "gspar:density=0.06" : "gspar:density=0.05"), count = planOf("gspar"), seed = count;
+    count.count += differs;
+    seed.seed += differs;
+    Plan type = planOf("gspar", differs ? GS_BFLOAT16 : GS_FLOAT32);
+    Plan invalid = planOf(differs ? "gspar:density=2" : "gspar:density=0.5");
+    for (const Plan &plan : {recipe, count, seed, type})
+        EXPECT_EQ(GS_ERROR_MISMATCH, ranks.add(plan)) << gsGetLastError();
+    EXPECT_NE(GS_SUCCESS, ranks.add(invalid));
+    EXPECT_EQ(GS_SUCCESS, ranks.add(planOf("gspar"))) << "the communicator still works";
+}
+
+/* Two reducers, and one rank takes the other one: by slot size, and by configuration alone. */
+TEST_F(Mpi, DifferentCallsAreMismatchesOnAllRanks)
+{
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank cannot differ";
+    for (bool sameSize : {false, true}) {
+        Plan plan = planOf("threshold:density=0.02"), other = plan;
+        other.count = plan.count / 2;
+        if (sameSize)
+            other = plan, other.seed++;
+        MpiRank ranks(plan);
+        ASSERT_EQ(GS_SUCCESS, ranks.add(other));
+        Buffer send = gradientOf(plan, 0), recv(plan.type, plan.count);
+        ASSERT_EQ(GS_SUCCESS, ranks.call(plan, send.data(), recv.data()));
+        auto states = {gst::exportState(ranks.reducers[0]), gst::exportState(ranks.reducers[1])};
+        auto result = recv.raw();
+        bool differs = rank == 0;
+        EXPECT_EQ(GS_ERROR_MISMATCH, ranks.call(differs ? other : plan, send.data(), recv.data(), differs)) << sameSize;
+        EXPECT_EQ(result, recv.raw());
+        EXPECT_EQ(states.begin()[0], gst::exportState(ranks.reducers[0]));
+        EXPECT_EQ(states.begin()[1], gst::exportState(ranks.reducers[1]));
+        EXPECT_EQ(GS_SUCCESS, ranks.call(plan, send.data(), recv.data())) << gsGetLastError();
+    }
+}
+
+/* As the transport's all-gather, but a byte of rank 0's record arrives changed. */
+gsResult_t corruptAllGather(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t)
+{
+    GS_CHECK(comm->transport->allGatherHost(comm, send, recv, bytes));
+    static_cast<uint8_t *>(recv)[84] ^= 4;
+    return GS_SUCCESS;
+}
+
+TEST_F(Mpi, CorruptRecordIsRefusedAndTheCallCanBeMadeAgain)
+{
+    for (const std::string &recipe : gst::sparseRecipes()) {
+        SCOPED_TRACE(recipe);
+        Plan plan = planOf(recipe);
+        gst::Reference expected = gst::runOnThreads(plan, Shape::Skewed, 1);
+        MpiRank ranks(plan);
+        Buffer send = gradientOf(plan, 0), recv(plan.type, plan.count);
+        auto state = gst::exportState(ranks.reducers[0]), untouched = recv.raw();
+        {
+            gst::OtherAllGather corrupt(ranks.comm, corruptAllGather);
+            EXPECT_EQ(GS_ERROR_CORRUPT, ranks.call(plan, send.data(), recv.data())) << gsGetLastError();
+        }
+        EXPECT_EQ(untouched, recv.raw());
+        EXPECT_EQ(state, gst::exportState(ranks.reducers[0]));
+        ASSERT_EQ(GS_SUCCESS, ranks.call(plan, send.data(), recv.data())) << gsGetLastError();
+        EXPECT_EQ(expected.steps[0][mine()], recv.raw());
+    }
+}
+
+TEST_F(Mpi, DeadlineFailsTheCommunicatorAndChangesNothing)
+{
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    for (const char *recipe : {"threshold:density=0.02", "dense"}) {
+        Plan plan = planOf(recipe);
+        plan.timeoutMs = 2000; /* for creation; then less */
+        MpiRank ranks(plan);
+        Buffer send = gradientOf(plan, 0), recv(plan.type, plan.count);
+        ASSERT_EQ(GS_SUCCESS, ranks.call(plan, send.data(), recv.data()));
+        auto state = gst::exportState(ranks.reducers[0]), result = recv.raw();
+        ranks.comm->timeoutMs = 300;
+        if (rank != nranks - 1) {
+            EXPECT_EQ(GS_ERROR_TIMEOUT, ranks.call(plan, send.data(), recv.data()));
+            std::string text = gsGetLastError(), absent = "rank " + std::to_string(nranks - 1);
+            EXPECT_NE(std::string::npos, text.find("not heard from: " + absent)) << text;
+            EXPECT_EQ(GS_ERROR_TIMEOUT, asyncError(ranks.comm));
+            EXPECT_EQ(GS_ERROR_INVALID_USAGE, ranks.call(plan, send.data(), recv.data()));
+        }
+        MPI_Barrier(MPI_COMM_WORLD);
+        if (rank == nranks - 1) {
+            EXPECT_EQ(GS_ERROR_TIMEOUT, ranks.call(plan, send.data(), recv.data())) << "its peers have gone";
+        }
+        EXPECT_EQ(result, recv.raw());
+        EXPECT_EQ(state, gst::exportState(ranks.reducers[0]));
+    }
+    MpiRank another;
+    EXPECT_EQ(GS_SUCCESS, another.add(planOf("gspar"))) << gsGetLastError();
+}
+
+TEST_F(Mpi, AbortEndsTheWaitFromAnotherThread)
+{
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    Plan plan = planOf("gspar");
+    MpiRank ranks(plan);
+    Buffer send = gradientOf(plan, 0), recv(plan.type, plan.count);
+    if (rank != 0) {
+        std::thread watchdog([&] {
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+            EXPECT_EQ(GS_SUCCESS, gsCommAbort(ranks.comm));
+        });
+        EXPECT_EQ(GS_ERROR_ABORTED, ranks.call(plan, send.data(), recv.data()));
+        watchdog.join();
+        EXPECT_EQ(GS_ERROR_ABORTED, asyncError(ranks.comm));
+        EXPECT_EQ(GS_ERROR_ABORTED, ranks.call(plan, send.data(), recv.data()));
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
+TEST_F(Mpi, DestroyedRankFailsItsPeersAtOnce)
+{
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    MpiRank ranks(planOf("gspar"));
+    Buffer send = gradientOf(planOf("gspar"), 0), recv(GS_FLOAT32, send.count());
+    if (rank == 0)
+        return;
+    EXPECT_EQ(GS_ERROR_INVALID_USAGE, ranks.call(planOf("gspar"), send.data(), recv.data()));
+    EXPECT_EQ(GS_ERROR_INVALID_USAGE, asyncError(ranks.comm));
+}
+
+TEST_F(Mpi, PartsOfTheWorldAreIndependent)
+{
+    MPI_Comm part;
+    MPI_Comm_split(MPI_COMM_WORLD, rank % 2, 0, &part);
+    {
+        MpiRank ranks(20000, part);
+        int count = 0, own = -1;
+        EXPECT_EQ(GS_SUCCESS, gsCommCount(ranks.comm, &count));
+        EXPECT_EQ(GS_SUCCESS, gsCommUserRank(ranks.comm, &own));
+        EXPECT_EQ(sizeOf(part), count);
+        EXPECT_EQ(rankOf(part), own);
+        Plan plan = planOf("dense");
+        std::vector<float> ones(plan.count, 1.0f), sum(plan.count);
+        ASSERT_EQ(GS_SUCCESS, ranks.add(plan));
+        for (int call = 0; call <= rank % 2; call++)
+            ASSERT_EQ(GS_SUCCESS, ranks.call(plan, ones.data(), sum.data()));
+        EXPECT_EQ(std::vector<float>(plan.count, static_cast<float>(count)), sum);
+    }
+    MPI_Comm_free(&part);
+}
+
+TEST_F(Mpi, OtherThreadsAreRefusedWhereMpiForbidsThem)
+{
+    MpiRank ranks;
+    uint64_t own = 1;
+    std::vector<uint64_t> all(static_cast<size_t>(nranks));
+    auto gather = [&] { return ranks.comm->transport->allGatherHost(ranks.comm, &own, all.data(), sizeof own); };
+    std::thread other([&] { EXPECT_EQ(GS_ERROR_INVALID_USAGE, gather()); });
+    other.join();
+    EXPECT_EQ(GS_SUCCESS, gather());
+}
+
+TEST_F(Mpi, RefusesWhatIsNoCommunicator)
+{
+    gsComm_t comm = nullptr;
+    MPI_Comm none = MPI_COMM_NULL, world = MPI_COMM_WORLD;
+    gsCommConfig_t config = GS_COMM_CONFIG_INIT;
+    config.timeoutMs = -1;
+    EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitMpi(&comm, nullptr, nullptr));
+    EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitMpi(&comm, &none, nullptr));
+    EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitMpi(nullptr, &world, nullptr));
+    EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitMpi(&comm, &world, &config));
+}
+
+/* Rank 0 prints everything, the others what fails. */
+class FailurePrinter : public testing::EmptyTestEventListener {
+    void OnTestPartResult(const testing::TestPartResult &part) override
+    {
+        if (part.failed())
+            std::printf("rank %d: %s:%d: %s\n", rankOf(MPI_COMM_WORLD), part.file_name(), part.line_number(),
+                        part.message());
+    }
+};
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+    int level = 0;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &level);
+    testing::InitGoogleTest(&argc, argv);
+    testing::TestEventListeners &listeners = testing::UnitTest::GetInstance()->listeners();
+    if (rankOf(MPI_COMM_WORLD) != 0) {
+        delete listeners.Release(listeners.default_result_printer());
+        listeners.Append(new FailurePrinter);
+    }
+    int failed = RUN_ALL_TESTS(), anyFailed = 0;
+    MPI_Allreduce(&failed, &anyFailed, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+    MPI_Finalize();
+    return anyFailed;
+}
