@@ -1,0 +1,64 @@
+/* The CUDA backend's table, its memory and its copies. */
+#include "kernels.cuh"
+#include "launch.cuh"
+
+static gsResult_t allocate(void **pointer, size_t bytes)
+{
+    return gsCudaCheck(cudaMalloc(pointer, bytes), "cudaMalloc");
+}
+
+static void release(void *pointer)
+{
+    cudaFree(pointer);
+}
+
+static gsResult_t synchronize(gsStream_t stream)
+{
+    return gsCudaCheck(cudaStreamSynchronize((cudaStream_t)stream), "cudaStreamSynchronize");
+}
+
+static gsResult_t put(void *to, const void *hostFrom, size_t bytes, gsStream_t stream)
+{
+    GS_CHECK(gsCudaCheck(cudaMemcpyAsync(to, hostFrom, bytes, cudaMemcpyHostToDevice, (cudaStream_t)stream), "copy to device"));
+    return synchronize(stream);
+}
+
+static gsResult_t get(void *hostTo, const void *from, size_t bytes, gsStream_t stream)
+{
+    if (bytes)
+        GS_CHECK(gsCudaCheck(cudaMemcpyAsync(hostTo, from, bytes, cudaMemcpyDeviceToHost, (cudaStream_t)stream),
+                             "copy from device"));
+    return synchronize(stream);
+}
+
+static gsResult_t fill(void *pointer, int byte, size_t bytes, gsStream_t stream)
+{
+    return gsCudaCheck(cudaMemsetAsync(pointer, byte, bytes, (cudaStream_t)stream), "cudaMemsetAsync");
+}
+
+extern "C" {
+
+const gsBackend gsCudaBackend = {
+    "cuda",
+    1,       /* onDevice */
+    nullptr, /* prepare */
+    allocate,
+    release,
+    put,
+    get,
+    fill,
+    gsCudaSelect,
+    gsCudaPack,
+    gsCudaValidate,
+    gsCudaAccumulate,
+    gsCudaCommit,
+    gsCudaSumSlices,
+    gsCudaFinishDense,
+    gsCudaScale,
+};
+
+gsResult_t gsCommInitStagesCuda(gsComm_t *comm, int rank, int nranks, const gsCommConfig_t *config)
+{
+    return gsCommMake(comm, &gsNoTransport, &gsCudaBackend, rank, nranks, config);
+}
+}

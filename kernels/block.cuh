@@ -1,0 +1,239 @@
+/*
+ * What a CTA does with a block of 4096 elements: who holds which element, wide loads and stores, sums, kept bits and their list.
+ *
+ * Thread t = 32 warp + lane of GS_CTA holds four quads; quad v is the elements 512 warp + 128 v + 4 lane .. + 3. So each load
+ * of a warp is one run of 128 elements, and the elements of a warp are consecutive. float32 moves 16 bytes a thread at a time;
+ * a bfloat16 gradient moves 8, because its residuals, 16, must stay consecutive too.
+ */
+#ifndef GS_BLOCK_CUH
+#define GS_BLOCK_CUH
+
+#include "rules/call.h"
+#include "tuning.cuh"
+
+#define GS_ALL_LANES 0xffffffffu
+
+/* A bfloat16 element; float stands for itself. */
+struct gsBf16 {
+    uint16_t bits;
+};
+
+__device__ __forceinline__ float gsToFloat(float x)
+{
+    return x;
+}
+
+__device__ __forceinline__ float gsToFloat(gsBf16 x)
+{
+    return gsFromBf16(x.bits);
+}
+
+/* Four neighbours as the hardware moves them. */
+template <typename T> struct gsVector;
+
+template <> struct gsVector<float> {
+    using Type = float4;
+    static __device__ __forceinline__ void unpack(float4 v, float *x)
+    {
+        x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+    }
+    static __device__ __forceinline__ float4 pack(const float *x)
+    {
+        return make_float4(x[0], x[1], x[2], x[3]);
+    }
+    static __device__ __forceinline__ float from(float x)
+    {
+        return x;
+    }
+    static __device__ __forceinline__ float nan()
+    {
+        return gsFloat(GS_F32_NAN);
+    }
+};
+
+template <> struct gsVector<gsBf16> {
+    using Type = ushort4;
+    static __device__ __forceinline__ void unpack(ushort4 v, float *x)
+    {
+        x[0] = gsFromBf16(v.x), x[1] = gsFromBf16(v.y), x[2] = gsFromBf16(v.z), x[3] = gsFromBf16(v.w);
+    }
+    static __device__ __forceinline__ ushort4 pack(const float *x)
+    {
+        return make_ushort4(gsToBf16(x[0]), gsToBf16(x[1]), gsToBf16(x[2]), gsToBf16(x[3]));
+    }
+    static __device__ __forceinline__ gsBf16 from(float x)
+    {
+        return {gsToBf16(x)};
+    }
+    static __device__ __forceinline__ gsBf16 nan()
+    {
+        return {GS_BF16_NAN};
+    }
+};
+
+__device__ __forceinline__ unsigned gsLane()
+{
+    return threadIdx.x % 32;
+}
+
+__device__ __forceinline__ unsigned gsWarp()
+{
+    return threadIdx.x / 32;
+}
+
+/* The place, inside a block, of this thread's quad v. */
+__device__ __forceinline__ unsigned gsQuadAt(unsigned v)
+{
+    return gsWarp() * (GS_BLOCK / GS_WARPS) + v * 128 + gsLane() * 4;
+}
+
+/* Elements of block b. */
+__device__ __forceinline__ unsigned gsBlockLength(const gsSpec &spec, uint32_t b)
+{
+    uint64_t left = spec.count - (uint64_t)b * GS_BLOCK;
+    return left < GS_BLOCK ? (unsigned)left : GS_BLOCK;
+}
+
+/* Whether a whole block may move four elements at a time. Alike for all blocks of a vector but the last. */
+template <typename T> __device__ __forceinline__ bool gsIsWide(const T *block, unsigned length)
+{
+    return length == GS_BLOCK && (uintptr_t)block % sizeof(typename gsVector<T>::Type) == 0;
+}
+
+/* This thread's 16 elements of a block, zeros beyond its end. All loads are issued before the first is used. */
+template <typename T> __device__ __forceinline__ void gsLoadTile(const T *block, unsigned length, float *x)
+{
+    using Vector = gsVector<T>;
+    if (gsIsWide(block, length)) {
+        typename Vector::Type raw[GS_QUADS];
+#pragma unroll
+        for (unsigned v = 0; v < GS_QUADS; v++)
+            raw[v] = *(const typename Vector::Type *)(block + gsQuadAt(v));
+#pragma unroll
+        for (unsigned v = 0; v < GS_QUADS; v++)
+            Vector::unpack(raw[v], x + 4 * v);
+        return;
+    }
+#pragma unroll
+    for (unsigned i = 0; i < 4 * GS_QUADS; i++) {
+        unsigned at = gsQuadAt(i / 4) + i % 4;
+        x[i] = at < length ? gsToFloat(block[at]) : 0.0f;
+    }
+}
+
+template <typename T> __device__ __forceinline__ void gsStoreTile(T *block, unsigned length, const float *x)
+{
+    using Vector = gsVector<T>;
+    bool wide = gsIsWide(block, length);
+#pragma unroll
+    for (unsigned v = 0; v < GS_QUADS; v++) {
+        unsigned at = gsQuadAt(v);
+        if (wide) {
+            *(typename Vector::Type *)(block + at) = Vector::pack(x + 4 * v);
+        } else {
+#pragma unroll
+            for (unsigned c = 0; c < 4; c++)
+                if (at + c < length)
+                    block[at + c] = Vector::from(x[4 * v + c]);
+        }
+    }
+}
+
+/* Which of this thread's 16 elements a block of `length` has, as bits. */
+__device__ __forceinline__ uint32_t gsPresent(unsigned length)
+{
+    uint32_t present = 0;
+    if (length == GS_BLOCK)
+        return 0xffffu;
+#pragma unroll
+    for (unsigned i = 0; i < 4 * GS_QUADS; i++)
+        present |= (uint32_t)(gsQuadAt(i / 4) + i % 4 < length) << i;
+    return present;
+}
+
+/* Adds over the threads of a CTA. Two rows of partial sums take turns, so that one barrier a sum is enough. */
+class gsCtaSum {
+public:
+    __device__ explicit gsCtaSum(uint32_t (*partial)[GS_WARPS]) : partial_(partial), turn_(0) {}
+
+    __device__ __forceinline__ uint32_t operator()(uint32_t x)
+    {
+        uint32_t *row = partial_[turn_], sum = 0;
+        turn_ ^= 1u;
+        x = __reduce_add_sync(GS_ALL_LANES, x);
+        if (gsLane() == 0)
+            row[gsWarp()] = x;
+        __syncthreads();
+#pragma unroll
+        for (unsigned w = 0; w < GS_WARPS; w++)
+            sum += row[w];
+        return sum;
+    }
+
+private:
+    uint32_t (*partial_)[GS_WARPS];
+    unsigned turn_;
+};
+
+/* Sum of x over a warp's lanes, in every lane; the same bits as folding 16, 8, 4, 2, 1. */
+template <typename T> __device__ __forceinline__ T gsWarpSum(T x)
+{
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2)
+        x += __shfl_xor_sync(GS_ALL_LANES, x, offset);
+    return x;
+}
+
+/* Writes a block's kept bits, of which this thread holds 16. Eight lanes share a word of 32 elements; the word of quad v is
+ * put together in all eight and kept by the v-th, so that half of the lanes store, 64 consecutive bytes a warp. */
+__device__ __forceinline__ void gsStoreKept(uint32_t *words, uint32_t kept)
+{
+    uint32_t mine = 0;
+#pragma unroll
+    for (unsigned v = 0; v < GS_QUADS; v++) {
+        uint32_t word = (kept >> (4 * v) & 15u) << (4 * (gsLane() % 8));
+        word |= __shfl_xor_sync(GS_ALL_LANES, word, 1);
+        word |= __shfl_xor_sync(GS_ALL_LANES, word, 2);
+        word |= __shfl_xor_sync(GS_ALL_LANES, word, 4);
+        if (gsLane() % 8 == v)
+            mine = word;
+    }
+    if (gsLane() % 8 < GS_QUADS)
+        words[gsWarp() * (GS_BLOCK_WORDS / GS_WARPS) + 4 * (gsLane() % 8) + gsLane() / 8] = mine;
+}
+
+/* A block's kept coordinates as a list: group 0 in index order, then group 1. */
+struct gsKeptList {
+    uint16_t place[GS_BLOCK];
+    uint32_t warpKept[GS_WARPS];
+};
+
+/*
+ * Fills the list; word t of group 0 and of group 1 is in thread t < GS_BLOCK_WORDS. Returns both groups' lengths, 16 bits each:
+ * a sum of two such pairs never carries, since a block has 4096 elements. Ends behind a barrier.
+ */
+__device__ __forceinline__ uint32_t gsListKept(gsKeptList *list, uint32_t word0, uint32_t word1)
+{
+    uint32_t own = (uint32_t)__popc(word0) | (uint32_t)__popc(word1) << 16, before = own, total = 0;
+    for (unsigned offset = 1; offset < 32; offset *= 2) {
+        uint32_t lower = __shfl_up_sync(GS_ALL_LANES, before, offset);
+        before += gsLane() >= offset ? lower : 0;
+    }
+    if (gsLane() == 31)
+        list->warpKept[gsWarp()] = before;
+    before -= own;
+    __syncthreads();
+    for (unsigned w = 0; w < blockDim.x / 32; w++) {
+        before += w < gsWarp() ? list->warpKept[w] : 0;
+        total += list->warpKept[w];
+    }
+    uint16_t *place0 = list->place + (before & 0xffffu), *place1 = list->place + (total & 0xffffu) + (before >> 16);
+    for (; word0; word0 &= word0 - 1)
+        *place0++ = (uint16_t)(threadIdx.x * 32 + __ffs((int)word0) - 1);
+    for (; word1; word1 &= word1 - 1)
+        *place1++ = (uint16_t)(threadIdx.x * 32 + __ffs((int)word1) - 1);
+    __syncthreads();
+    return total;
+}
+
+#endif

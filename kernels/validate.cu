@@ -1,0 +1,187 @@
+/* All records -> verdict: nothing is written anywhere else before every byte that will be used has been checked. */
+#include "block.cuh"
+#include "kernels.cuh"
+#include "launch.cuh"
+
+/*
+ * While the checks run, the state's verdict is rank << 8 | fault of the lowest rank's first fault: smaller is first, since the
+ * faults are numbered in the order of the checks (header, checksum, table, index) and a header has one.
+ */
+#define NO_VERDICT 0xffffffffu
+
+static __device__ __forceinline__ void report(gsState *state, uint32_t rank, uint32_t fault)
+{
+    atomicMin(&state->verdict, rank << 8 | fault);
+}
+
+static __device__ __forceinline__ uint32_t headerFault(const gsSpec &spec, const gsState *state, const uint8_t *record,
+                                                       uint32_t rank)
+{
+    return gsExpectedFault(&spec, state, (const gsRecordHeader *)record,
+                           (const gsRecordSegment *)(record + sizeof(gsRecordHeader)), rank);
+}
+
+/* Whether the CTA may look into a record's sections: only then are they known to lie inside the slot. */
+static __device__ __forceinline__ bool hasGoodHeader(const gsSpec &spec, const gsState *state, const uint8_t *record,
+                                                     uint32_t rank)
+{
+    return __syncthreads_or(threadIdx.x == 0 && headerFault(spec, state, record, rank) != GS_FAULT_NONE) == 0;
+}
+
+/*
+ * One CTA. 1. Thread 0 clears the verdict. 2. Each thread checks the headers of its ranks and clears their sums.
+ * Traffic: none per element. Bad case: thousands of ranks, a header a thread at a time.
+ */
+__global__ void __launch_bounds__(GS_LONE_CTA)
+    gsCheckHeaders(const __grid_constant__ gsSpec spec, gsState *state, const uint8_t *records, uint64_t *sums)
+{
+    if (threadIdx.x == 0) {
+        state->verdict = NO_VERDICT;
+        state->verdictRank = 0;
+        state->anyNonFinite = 0;
+    }
+    __syncthreads();
+    for (uint32_t rank = threadIdx.x; rank < spec.nranks; rank += GS_LONE_CTA) {
+        const uint8_t *record = records + rank * spec.slotBytes;
+        uint32_t fault = headerFault(spec, state, record, rank);
+        if (fault != GS_FAULT_NONE)
+            report(state, rank, fault);
+        else if (((const gsRecordHeader *)record)->flags & GS_FLAG_NONFINITE)
+            atomicOr(&state->anyNonFinite, 1u);
+        if (sums)
+            sums[rank] = 0;
+    }
+}
+
+/*
+ * `parts` CTAs a record. 1. Threads add the terms of their words, 16 bytes at a time. 2. The CTA's sum goes to the rank's; a CTA that
+ * has a record to itself compares at once.
+ * Traffic: reads all records once. Bad case: more than half as many ranks as blocks; then there is no room for the ranks' sums
+ * and each record has one CTA, which is enough, since there are many and they are short.
+ */
+__global__ void __launch_bounds__(GS_CTA)
+    gsSumRecords(const __grid_constant__ gsSpec spec, gsState *state, const uint8_t *records, uint32_t parts, uint64_t *sums)
+{
+    __shared__ uint64_t partial[GS_WARPS];
+    for (uint64_t cta = blockIdx.x; cta < (uint64_t)parts * spec.nranks; cta += gridDim.x) {
+        const uint32_t rank = (uint32_t)(cta / parts), part = (uint32_t)(cta % parts);
+        const uint8_t *record = records + rank * spec.slotBytes;
+        const gsRecordHeader *h = (const gsRecordHeader *)record;
+        if (!hasGoodHeader(spec, state, record, rank))
+            continue;
+        const uint64_t key = gsChecksumKey(h->configHash, h->step, h->rank), words = h->recordBytes / 8;
+        uint64_t sum = 0;
+        for (uint64_t j = 2 * ((uint64_t)part * GS_CTA + threadIdx.x); j < words; j += 2 * (uint64_t)parts * GS_CTA) {
+            ulonglong2 pair = *(const ulonglong2 *)(record + 8 * j);
+            sum += gsChecksumTerm(key, j, pair.x);
+            if (j + 1 != GS_RECORD_CHECKSUM_WORD)
+                sum += gsChecksumTerm(key, j + 1, pair.y);
+        }
+        sum = gsWarpSum(sum);
+        if (gsLane() == 0)
+            partial[gsWarp()] = sum;
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            for (unsigned w = 1; w < GS_WARPS; w++)
+                sum += partial[w];
+            if (sums)
+                atomicAdd((unsigned long long *)&sums[rank], sum);
+            else if (sum != h->checksum)
+                report(state, rank, GS_FAULT_CHECKSUM);
+        }
+        __syncthreads();
+    }
+}
+
+/* One block's slots in one group of a record; `slots` in all. Lanes of a warp share the indices. */
+static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const uint8_t *record, const gsRecordGroup &group,
+                                                      uint64_t slots, uint64_t b)
+{
+    const uint64_t blocks = spec.blocks;
+    const uint32_t length = b < blocks ? gsBlockLength(spec, (uint32_t)b) : 0;
+    uint64_t first, last;
+    if (spec.layout == GS_LAYOUT_GLOBAL) {
+        const uint32_t *table = (const uint32_t *)(record + group.table);
+        first = table[b];
+        last = b < blocks ? table[b + 1] : first;
+        if (first > last || last > slots || last - first > length || (b == 0 && first != 0) || (b + 1 >= blocks && last != slots))
+            return GS_FAULT_TABLE;
+    } else { /* chunked */
+        first = b * spec.k;
+        last = slots ? first + gsTopkKept(spec.k, length) : first;
+    }
+    bool bad = false;
+    for (uint64_t j = first + gsLane(); j < last; j += 32) {
+        uint32_t index = gsReadIndex12(record + group.indices, j);
+        bad = bad || index >= length || (j > first && gsReadIndex12(record + group.indices, j - 1) >= index);
+    }
+    return bad ? GS_FAULT_INDEX : GS_FAULT_NONE;
+}
+
+/*
+ * A CTA takes eight blocks of a record, a warp each: 1. the block table's two entries, 2. the indices between them.
+ * Traffic: reads tables and indices, 1.5 bytes a slot, twice from the cache. Bad case: many ranks with few slots a block, where
+ * most lanes idle.
+ */
+__global__ void __launch_bounds__(GS_CTA)
+    gsCheckSections(const __grid_constant__ gsSpec spec, gsState *state, const uint8_t *records, uint32_t parts)
+{
+    const uint64_t blocks = spec.blocks ? spec.blocks : 1; /* a table of one entry */
+    for (uint64_t cta = blockIdx.x; cta < (uint64_t)parts * spec.nranks; cta += gridDim.x) {
+        const uint32_t rank = (uint32_t)(cta / parts);
+        const uint8_t *record = records + rank * spec.slotBytes;
+        const gsRecordHeader *h = (const gsRecordHeader *)record;
+        const uint64_t b = cta % parts * GS_WARPS + gsWarp();
+        if (!hasGoodHeader(spec, state, record, rank) || b >= blocks)
+            continue;
+        uint64_t slots[2];
+        gsRecordSlots(h, (const gsRecordSegment *)(record + sizeof *h), slots);
+        const gsRecordSections sections = gsRecordLayout(spec.layout, spec.value, spec.blocks, slots);
+#pragma unroll
+        for (int group = 0; group < 2; group++) {
+            uint32_t fault = group < gsRecordGroups(spec.value)
+                                 ? blockFault(spec, record, sections.group[group], slots[group], b) : GS_FAULT_NONE;
+            if (fault != GS_FAULT_NONE)
+                report(state, rank, fault);
+        }
+    }
+}
+
+/*
+ * One CTA. 1. Each thread compares the sums of its ranks with the headers of those that have a sum. 2. Thread 0 takes the verdict apart.
+ * Traffic: none per element. Bad case: none.
+ */
+__global__ void __launch_bounds__(GS_LONE_CTA)
+    gsJudge(const __grid_constant__ gsSpec spec, gsState *state, const uint8_t *records, const uint64_t *sums)
+{
+    for (uint32_t rank = threadIdx.x; sums && rank < spec.nranks; rank += GS_LONE_CTA) {
+        const uint8_t *record = records + rank * spec.slotBytes;
+        if (headerFault(spec, state, record, rank) == GS_FAULT_NONE && ((const gsRecordHeader *)record)->checksum != sums[rank])
+            report(state, rank, GS_FAULT_CHECKSUM);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        uint32_t verdict = state->verdict;
+        state->verdict = verdict == NO_VERDICT ? GS_FAULT_NONE : verdict & 0xffu;
+        state->verdictRank = verdict == NO_VERDICT ? 0 : verdict >> 8;
+        if (verdict != NO_VERDICT)
+            state->anyNonFinite = 0;
+    }
+}
+
+gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream)
+{
+    const gsSpec &spec = r->spec;
+    const uint8_t *bytes = (const uint8_t *)records;
+    /* The offsets are made, so the block counts' memory is free, and mostly large enough for a sum a rank. */
+    uint64_t *sums = 2 * (uint64_t)spec.nranks <= spec.blocks ? (uint64_t *)r->blockKept : nullptr;
+    const uint32_t sumParts = sums ? (uint32_t)((spec.slotBytes + GS_RECORD_PART - 1) / GS_RECORD_PART) : 1;
+    const uint32_t blockParts = spec.blocks / GS_WARPS + 1;
+    GS_CHECK(gsLaunch("gsCheckHeaders", gsCheckHeaders, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums));
+    GS_CHECK(gsLaunch("gsSumRecords", gsSumRecords, (uint64_t)sumParts * spec.nranks, GS_CTA, stream, spec, r->state, bytes,
+                      sumParts, sums));
+    if (spec.layout != GS_LAYOUT_MASK)
+        GS_CHECK(gsLaunch("gsCheckSections", gsCheckSections, (uint64_t)blockParts * spec.nranks, GS_CTA, stream, spec, r->state,
+                          bytes, blockParts));
+    return gsLaunch("gsJudge", gsJudge, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums);
+}
