@@ -3,6 +3,7 @@
 
 #include "failure.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include <zlib.h>
 
 enum { PATH_LENGTH = 1024, MAX_DIMENSIONS = 4, IDX_UNSIGNED_BYTE = 8 };
+#define MAX_BYTES (UINT64_C(1) << 34)
 
 /* The content of one idx file: a count of items, each of `itemBytes` bytes. */
 typedef struct {
@@ -97,9 +99,9 @@ static bool readHeader(gzFile file, idx_t *idx, const char *path, int dimensions
     for (int d = 1; d < dimensions; d++)
         itemBytes *= bigEndian(sizes + 4 * d) <= 1 << 15 ? bigEndian(sizes + 4 * d) : 0;
     idx->count = bigEndian(sizes);
-    if (idx->count == 0 || itemBytes == 0 || itemBytes > 1 << 24)
-        return fail("%s: %u items of %llu bytes, expected at least one item of 1 to 2^24 bytes, no side above 2^15",
-                    path, idx->count, (unsigned long long)itemBytes);
+    if (idx->count == 0 || itemBytes == 0 || itemBytes > 1 << 24 || idx->count * itemBytes > MAX_BYTES)
+        return fail("%s: %u items of %" PRIu64 " bytes, expected 1 byte to 2^24 each, 2^34 in all, no side above 2^15",
+                    path, idx->count, itemBytes);
     idx->itemBytes = (uint32_t)itemBytes;
     return true;
 }
