@@ -1,0 +1,168 @@
+#!/usr/bin/env bash
+# run.sh: installs what is missing where it may, builds everything with warnings as errors, and runs all tests: plain, under
+# the sanitizers, over MPI, and on CUDA devices, real or virtual. Ends with "N passed, N failed, N skipped".
+#
+#   tests/run.sh [--long]      --long: full products of the parameters instead of draws from them (GS_TEST_LONG=1)
+#
+#   GS_DEVICE_LAUNCHER         command before every program that needs a CUDA device, e.g. one that provides virtual ones
+#   GS_TEST_DATA               folder with real gradients (grad_*.npy); tests that want them are skipped without
+#   GS_JOBS                    processes of a build (default: processors)
+set -uo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+build=$root/build
+logs=$build/logs
+traces=$build/traces
+jobs=${GS_JOBS:-$(nproc)}
+launcher=${GS_DEVICE_LAUNCHER:-}
+
+case ${1:-} in
+--long) export GS_TEST_LONG=1 ;;
+"") ;;
+*) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 2 ;;
+esac
+
+# ---- packages -----------------------------------------------------------------------------------------------------------
+
+packages="build-essential cmake pkg-config libgtest-dev libopenmpi-dev openmpi-bin libopenblas-dev zlib1g-dev gnuplot-nox
+    dataset-fashion-mnist"
+
+missing_packages() {
+    for package in $packages; do
+        dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || echo "$package"
+    done
+}
+
+install_packages() {
+    command -v dpkg-query >/dev/null || return 0
+    local missing
+    missing=$(missing_packages | tr '\n' ' ')
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "installing: $missing"
+        # shellcheck disable=SC2086
+        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } \
+            >"$logs/apt.txt" 2>&1 </dev/null
+        missing=$(missing_packages | tr '\n' ' ')
+    fi
+    [ -z "$missing" ] || echo "missing, so what needs them is left out: $missing(apt-get install $missing)"
+}
+
+# ---- runs: each leaves a log in ctest's format --------------------------------------------------------------------------
+
+# verdict LOG NAME STATUS TEXT: a run that is one test.
+verdict() {
+    local result='Passed '
+    [ "$3" = 0 ] || result='***Failed'
+    [ "$3" != 77 ] || result='***Skipped'
+    printf '1: %s\n1/1 Test #1: %s ... %s\n' "$4" "$2" "$result" >>"$logs/$1.log"
+    echo "  $2: $result ${4:+($4)}"
+}
+
+# build NAME OPTION...: build/NAME; a build that fails is a failed test.
+build() {
+    local name=$1
+    shift
+    echo "== build/$name"
+    if ! { cmake -S "$root" -B "$build/$name" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGS_WERROR=ON \
+        -DCMAKE_COMPILE_WARNING_AS_ERROR=ON "$@" && cmake --build "$build/$name" -j "$jobs"; } \
+        >"$logs/$name.txt" 2>&1 </dev/null; then
+        grep -E -B2 -A6 'error|Error' "$logs/$name.txt" | head -n 60
+        verdict "build-$name" "build of build/$name" 1 "see ${logs#"$root"/}/$name.txt"
+        return 1
+    fi
+    grep -E '^-- gradsieve' "$logs/$name.txt"
+}
+
+# run_ctest LOG BUILD OPTION...
+run_ctest() {
+    local log=$logs/$1.log dir=$build/$2
+    shift 2
+    ctest --test-dir "$dir" -V --timeout 900 "$@" 2>&1 </dev/null | tee "$log" | grep -E '^ *[0-9]+/[0-9]+ Test '
+}
+
+# run_program NAME COMMAND...: one test, passed if the exit code is 0.
+run_program() {
+    local name=$1
+    shift
+    timeout 600 "$@" >"$logs/$name.txt" 2>&1 </dev/null
+    verdict "$name" "$name" $? "$(grep -E '^# Out of bounds|error' "$logs/$name.txt" | tail -n 1)"
+}
+
+# ---- CUDA devices -------------------------------------------------------------------------------------------------------
+
+has_device() {
+    [ -n "$launcher" ] || nvidia-smi -L 2>/dev/null | grep -q '^GPU'
+}
+
+# The command before CUDA programs, as a script of one word: it keeps the names of the launched kernels.
+write_launcher() {
+    cat >"$build/on_device.sh" <<END
+#!/usr/bin/env bash
+# Runs a program on the device, and keeps what the virtual one tells of launched kernels.
+export PTXCPU_STATS=1
+exec $launcher "\$@" 2> >(awk '/^ptxcpu: [^ ]+ grid\(/ { print \$2 >>"$traces/virtual device"; next } { print >"/dev/stderr" }')
+END
+    chmod +x "$build/on_device.sh"
+}
+
+run_device_tests() {
+    if ! has_device; then
+        verdict cuda "tests on CUDA devices" 77 "no CUDA device, and no GS_DEVICE_LAUNCHER that provides one"
+        return
+    fi
+    run_ctest cuda test -L '^cuda$'
+}
+
+list_kernels() {
+    echo "== kernels launched"
+    for trace in "$traces"/*; do
+        [ -s "$trace" ] || continue
+        sed 's/ grid .*//' "$trace" | c++filt -p | sed 's/^void //; s/[(].*//' | sort | uniq -c |
+            awk -v where="$(basename "$trace")" '{ n = $1; $1 = ""; printf " %s – %s (%d launches)\n", $0, where, n }'
+    done
+}
+
+# ---- all of it ----------------------------------------------------------------------------------------------------------
+
+# shellcheck disable=SC2054
+recipes=(--recipe threshold --recipe threshold:value=f32,capacity=0.005 --recipe chunk-topk --recipe gspar
+    --recipe gspar:value=shared --recipe randk:capacity=0.008)
+
+run_benches() {
+    local bench=$build/test/bench/gs_all_reduce_perf
+    [ -x "$bench" ] || return
+    run_program all_reduce_perf-threads "$bench" -b 4 -e 1M -f 64 -n 2 -w 1 "${recipes[@]}"
+    run_program all_reduce_perf-bfloat16 "$bench" -b 2 -e 1M -f 64 -n 2 -w 1 -d bfloat16 -o avg --ranks 3 "${recipes[@]}"
+    run_program stage_perf "$build/test/bench/gs_stage_perf" --count 100K --ranks 2 --recipe threshold --recipe randk
+    if command -v mpirun >/dev/null; then
+        run_program all_reduce_perf-mpi mpirun -n 3 "$bench" --transport mpi -b 4 -e 1M -f 64 -n 2 -w 1 "${recipes[@]}"
+    else
+        verdict all_reduce_perf-mpi all_reduce_perf-mpi 77 "no mpirun"
+    fi
+}
+
+mkdir -p "$logs" "$traces"
+rm -f "$logs"/* "$traces"/*
+install_packages
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_hwloc_base_binding_policy=none
+export CUDASIM_TRACE=$traces/simulator
+write_launcher
+
+if build test -DGS_DEVICE_LAUNCHER="${launcher:+$build/on_device.sh}"; then
+    run_ctest plain test -LE '^cuda$'
+    run_device_tests
+    run_benches
+fi
+if build asan -DGS_SANITIZE=address,undefined -DGS_CUDA=OFF -DGS_MPI=OFF -DGS_BENCH=OFF; then
+    run_ctest asan asan -L '^cpu$'
+fi
+# OpenMP's barriers are not known to the thread sanitizer.
+if build tsan -DGS_SANITIZE=thread -DGS_CUDA=OFF -DGS_MPI=OFF -DGS_BENCH=OFF -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON; then
+    run_ctest tsan tsan -L '^tsan$'
+fi
+
+list_kernels
+echo "== all"
+awk -f "$root/tests/summary.awk" "$logs"/*.log
