@@ -211,8 +211,8 @@ GS_API gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count
 /* Back to the state after creation: residual 0, step 0, no error. Statistics stay. Every rank calls it. */
 GS_API gsResult_t gsReducerReset(gsReducer_t reducer, gsStream_t stream);
 
-/* A loss scale that changed by `factor` (finite, > 0): the residual and a tau that follows a density are in gradient units and
- * are multiplied by it. A fixed tau is the recipe's and stays. */
+/* A loss scale that changed by `factor` (finite, > 0): the residual and tau are in gradient units and are multiplied by it, a
+ * fixed tau too (until gsReducerReset). */
 GS_API gsResult_t gsReducerScale(gsReducer_t reducer, float factor, gsStream_t stream);
 
 /* The error that an enqueued call has met on a device, which this call then clears; GS_SUCCESS if none. Synchronises. */
