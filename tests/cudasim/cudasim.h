@@ -37,14 +37,16 @@
 
 namespace cudasim {
 
-/* The place of a builtin in the kernel's source. As a default argument it is the caller's. */
+/* A builtin and the place in the kernel's source where it stands. */
 struct Where {
     const char *builtin, *file;
     int line;
 };
 
-#define CUDASIM_WHERE                                                                                                  \
-    const char *file = __builtin_FILE(), int line = __builtin_LINE(), const char *builtin = __builtin_FUNCTION()
+/* As default arguments these are the caller's. */
+#define CUDASIM_WHERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+#define CUDASIM_HERE                                                                                                   \
+    cudasim::Where { __func__, file, line }
 
 enum class Collective { Sync, Ballot, Shuffle, MatchAny, Add, Min, Max, And, Or, Xor };
 
@@ -138,24 +140,24 @@ cudaError_t cudaMemcpyToSymbol(const T &symbol, const void *from, size_t bytes, 
 
 /* ---- barriers and fences ---------------------------------------------------------------------------------------- */
 
-inline void __syncthreads(CUDASIM_WHERE) { cudasim::blockBarrier(false, {builtin, file, line}); }
+inline void __syncthreads(CUDASIM_WHERE) { cudasim::blockBarrier(false, CUDASIM_HERE); }
 inline int __syncthreads_count(int predicate, CUDASIM_WHERE) {
-    return cudasim::blockBarrier(predicate != 0, {builtin, file, line});
+    return cudasim::blockBarrier(predicate != 0, CUDASIM_HERE);
 }
 inline int __syncthreads_or(int predicate, CUDASIM_WHERE) {
-    return cudasim::blockBarrier(predicate != 0, {builtin, file, line}) > 0;
+    return cudasim::blockBarrier(predicate != 0, CUDASIM_HERE) > 0;
 }
 inline int __syncthreads_and(int predicate, CUDASIM_WHERE) {
-    return cudasim::blockBarrier(predicate == 0, {builtin, file, line}) == 0;
+    return cudasim::blockBarrier(predicate == 0, CUDASIM_HERE) == 0;
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu, CUDASIM_WHERE) {
-    cudasim::warpCollective(cudasim::Collective::Sync, mask, 0, 0, {builtin, file, line});
+    cudasim::warpCollective(cudasim::Collective::Sync, mask, 0, 0, CUDASIM_HERE);
 }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline void __threadfence_block() { __threadfence(); }
 inline void __threadfence_system() { __threadfence(); }
 inline void __nanosleep(unsigned) { cudasim::yieldThread(); }
-[[noreturn]] inline void __trap(CUDASIM_WHERE) { cudasim::trap({builtin, file, line}); }
+[[noreturn]] inline void __trap(CUDASIM_WHERE) { cudasim::trap(CUDASIM_HERE); }
 
 /* ---- warp votes, shuffles, matches, reductions ------------------------------------------------------------------ */
 
@@ -163,53 +165,52 @@ inline void __nanosleep(unsigned) { cudasim::yieldThread(); }
 inline unsigned __activemask() { return 1u << cudasim::laneId(); }
 
 inline unsigned __ballot_sync(unsigned mask, int predicate, CUDASIM_WHERE) {
-    return unsigned(cudasim::warpCollective(cudasim::Collective::Ballot, mask, predicate != 0, 0, {builtin, file, line}));
+    return unsigned(cudasim::warpCollective(cudasim::Collective::Ballot, mask, predicate != 0, 0, CUDASIM_HERE));
 }
 inline int __any_sync(unsigned mask, int predicate, CUDASIM_WHERE) {
-    return cudasim::warpCollective(cudasim::Collective::Ballot, mask, predicate != 0, 0, {builtin, file, line}) != 0;
+    return cudasim::warpCollective(cudasim::Collective::Ballot, mask, predicate != 0, 0, CUDASIM_HERE) != 0;
 }
 inline int __all_sync(unsigned mask, int predicate, CUDASIM_WHERE) {
-    return cudasim::warpCollective(cudasim::Collective::Ballot, mask, predicate == 0, 0, {builtin, file, line}) == 0;
+    return cudasim::warpCollective(cudasim::Collective::Ballot, mask, predicate == 0, 0, CUDASIM_HERE) == 0;
 }
 
 template <typename T> inline T __shfl_sync(unsigned mask, T value, int lane, int width = 32, CUDASIM_WHERE) {
     int source = int(cudasim::laneId() & ~unsigned(width - 1)) | (lane & (width - 1));
     return cudasim::fromWord<T>(cudasim::warpCollective(cudasim::Collective::Shuffle, mask, cudasim::toWord(value),
-                                                        source, {builtin, file, line}));
+                                                        source, CUDASIM_HERE));
 }
 template <typename T> inline T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDASIM_WHERE) {
     int self = int(cudasim::laneId()), source = self - int(delta);
     if (source < (self & ~(width - 1))) source = self;
     return cudasim::fromWord<T>(cudasim::warpCollective(cudasim::Collective::Shuffle, mask, cudasim::toWord(value),
-                                                        source, {builtin, file, line}));
+                                                        source, CUDASIM_HERE));
 }
 template <typename T> inline T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, CUDASIM_WHERE) {
     int self = int(cudasim::laneId()), source = self + int(delta);
     if (source > (self | (width - 1))) source = self;
     return cudasim::fromWord<T>(cudasim::warpCollective(cudasim::Collective::Shuffle, mask, cudasim::toWord(value),
-                                                        source, {builtin, file, line}));
+                                                        source, CUDASIM_HERE));
 }
 template <typename T> inline T __shfl_xor_sync(unsigned mask, T value, int laneMask, int width = 32, CUDASIM_WHERE) {
     int self = int(cudasim::laneId()), source = self ^ laneMask;
     if (source > (self | (width - 1))) source = self;
     return cudasim::fromWord<T>(cudasim::warpCollective(cudasim::Collective::Shuffle, mask, cudasim::toWord(value),
-                                                        source, {builtin, file, line}));
+                                                        source, CUDASIM_HERE));
 }
 
 template <typename T> inline unsigned __match_any_sync(unsigned mask, T value, CUDASIM_WHERE) {
     return unsigned(cudasim::warpCollective(cudasim::Collective::MatchAny, mask, cudasim::toWord(value), 0,
-                                            {builtin, file, line}));
+                                            CUDASIM_HERE));
 }
 template <typename T> inline unsigned __match_all_sync(unsigned mask, T value, int *same, CUDASIM_WHERE) {
-    *same = __match_any_sync(mask, value, file, line, builtin) == mask;
+    *same = __match_any_sync(mask, value, file, line) == mask;
     return *same ? mask : 0;
 }
 
 /* Values travel as int64, where the order of int and that of unsigned both hold. */
 #define CUDASIM_REDUCE(name, T, what)                                                                                  \
     inline T name(unsigned mask, T value, CUDASIM_WHERE) {                                                             \
-        return T(cudasim::warpCollective(cudasim::Collective::what, mask, uint64_t(int64_t(value)), 0,                 \
-                                         {builtin, file, line}));                                                      \
+        return T(cudasim::warpCollective(cudasim::Collective::what, mask, uint64_t(int64_t(value)), 0, CUDASIM_HERE)); \
     }
 CUDASIM_REDUCE(__reduce_add_sync, unsigned, Add)
 CUDASIM_REDUCE(__reduce_add_sync, int, Add)

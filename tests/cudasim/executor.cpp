@@ -49,6 +49,17 @@ struct Thread {
     unsigned lane() const { return rank % lanesPerWarp; }
 };
 
+/* Text without heap memory: the stack of a failed thread is left without destructors. */
+struct Message {
+    char text[160];
+};
+
+Message format(const char *pattern, unsigned a = 0, unsigned b = 0) {
+    Message message;
+    snprintf(message.text, sizeof message.text, pattern, a, b);
+    return message;
+}
+
 /* Which of several equals goes first. */
 class Order {
 public:
@@ -95,7 +106,7 @@ public:
     int barrier(bool predicate, Where where);
     uint64_t collective(Collective what, unsigned mask, uint64_t value, int source, Where where);
     void yield();
-    [[noreturn]] void fail(const Thread &culprit, Where where, const std::string &message);
+    [[noreturn]] void fail(const Thread &culprit, Where where, const Message &message);
     const Thread &current() const { return *self; }
     void *sharedMemory() { return shared; }
     void threadMain();
@@ -114,7 +125,7 @@ private:
     void combine(Collective what, unsigned mask);
     uint64_t resultFor(const Thread &lane, Collective what, unsigned mask);
     void reportDeadlock();
-    void report(const Thread &culprit, Where where, const std::string &message);
+    void report(const Thread &culprit, Where where, const Message &message);
     Thread *warpOf(unsigned rank, unsigned lane) const;
 
     const Launch *launch = nullptr;
@@ -133,11 +144,6 @@ private:
 
 CUDASIM_PER_WORKER Executor *executor;
 
-std::string format(const char *pattern, unsigned a, unsigned b = 0) {
-    char text[160];
-    snprintf(text, sizeof text, pattern, a, b);
-    return text;
-}
 
 bool Executor::run(const Launch &launched) {
     launch = &launched;
@@ -369,14 +375,14 @@ uint64_t Executor::resultFor(const Thread &lane, Collective what, unsigned mask)
 
 /* ---- errors ----------------------------------------------------------------------------------------------------- */
 
-void Executor::report(const Thread &culprit, Where where, const std::string &message) {
+void Executor::report(const Thread &culprit, Where where, const Message &message) {
     fprintf(stderr, "cudasim: error in kernel %s at %s:%d: %s: block (%u,%u,%u) thread (%u,%u,%u): %s\n",
             launch->name.c_str(), where.file, where.line, where.builtin, cudasim_blockIdx.x, cudasim_blockIdx.y,
-            cudasim_blockIdx.z, culprit.index.x, culprit.index.y, culprit.index.z, message.c_str());
+            cudasim_blockIdx.z, culprit.index.x, culprit.index.y, culprit.index.z, message.text);
     failed = true;
 }
 
-void Executor::fail(const Thread &culprit, Where where, const std::string &message) {
+void Executor::fail(const Thread &culprit, Where where, const Message &message) {
     report(culprit, where, message);
     resume(nullptr);
     abort(); /* a failed grid is never resumed */
@@ -406,7 +412,7 @@ int blockBarrier(bool predicate, Where where) { return executor->barrier(predica
 
 void yieldThread() { executor->yield(); }
 
-void trap(Where where) { executor->fail(executor->current(), where, "the kernel trapped"); }
+void trap(Where where) { executor->fail(executor->current(), where, format("the kernel trapped")); }
 
 unsigned laneId() { return executor->current().lane(); }
 

@@ -10,7 +10,7 @@ namespace cudasim {
 
 namespace {
 
-void jitter(std::minstd_rand &generator) {
+void jitter(std::mt19937 &generator) {
     const char *text = getenv("CUDASIM_JITTER");
     unsigned most = text ? unsigned(strtoul(text, nullptr, 0)) : 0;
     if (most) std::this_thread::sleep_for(std::chrono::microseconds(generator() % (most + 1)));
@@ -45,7 +45,7 @@ void Stream::close() {
 
 void Stream::workerMain() {
     static std::atomic<unsigned> workers{0};
-    std::minstd_rand generator(++workers);
+    std::mt19937 generator(++workers);
     std::unique_lock<std::mutex> lock(mutex);
     for (;;) {
         changed.wait(lock, [this] { return closed || !queue.empty(); });
