@@ -268,8 +268,19 @@ static int defaultThreads(gsComm_t comm)
     return share < 1 ? 1 : (int)share;
 }
 
+/* The state before the first step. A fixed tau is the state's too: it follows gsReducerScale. */
+static gsResult_t beginState(gsReducer_t r, const gsCounters *counters, gsStream_t stream)
+{
+    gsState state;
+    memset(&state, 0, sizeof state);
+    state.counters = *counters;
+    state.tau = r->spec.tau > 0 ? r->spec.tau : 0;
+    return r->comm->backend->put(r->state, &state, sizeof state, stream);
+}
+
 static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
 {
+    static const gsCounters none;
     int64_t threads;
     GS_CHECK(gsSpecMake(config, r->comm->rank, r->comm->nranks, &r->spec));
     GS_CHECK(gsParamInt("GS_THREADS", 1, 1024, defaultThreads(r->comm), &threads));
@@ -279,7 +290,8 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
     r->allocatorContext = config->allocatorContext;
     if (r->comm->backend->prepare)
         GS_CHECK(r->comm->backend->prepare(r));
-    return allocateAll(r);
+    GS_CHECK(allocateAll(r));
+    return beginState(r, &none, NULL);
 }
 
 gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config)
@@ -335,13 +347,10 @@ gsResult_t gsReducerReset(gsReducer_t r, gsStream_t stream)
     const gsBackend *backend = r->comm->backend;
     gsState state;
     GS_CHECK(backend->get(&state, r->state, sizeof state, stream));
-    gsCounters counters = state.counters;
-    memset(&state, 0, sizeof state);
-    state.counters = counters;
     for (int i = 0; i < 2 && r->residual[i]; i++)
         GS_CHECK(backend->fill(r->residual[i], 0, (size_t)r->spec.blocks * GS_BLOCK * sizeof(float), stream));
     r->encoded = 0;
-    return backend->put(r->state, &state, sizeof state, stream);
+    return beginState(r, &state.counters, stream);
 }
 
 gsResult_t gsReducerScale(gsReducer_t r, float factor, gsStream_t stream)

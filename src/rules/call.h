@@ -96,7 +96,7 @@ GS_HD void gsCallBegin(const gsSpec *spec, gsState *state)
     gsCall *c = &state->call;
     memset(c, 0, sizeof *c);
     c->step = state->step;
-    c->tau = spec->tau >= 0.0f ? spec->tau : state->tau;
+    c->tau = state->tau;
     if (spec->select == GS_SELECT_RANDK) {
         c->s = (float)spec->density;
         c->inverse = 1.0f / c->s;
