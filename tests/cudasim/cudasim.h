@@ -6,8 +6,7 @@
 #ifndef CUDASIM_H
 #define CUDASIM_H
 
-/* Under the thread sanitizer kernels of several streams run at once, each on its worker thread, with its own copy of
- * shared memory; otherwise one kernel runs at a time and shared memory is plain static, which has red zones. */
+/* Under the thread sanitizer kernels of several streams run at once, each on its worker thread. */
 #ifdef CUDASIM_THREAD_SANITIZER
 #define CUDASIM_PER_WORKER __thread
 #else
@@ -21,7 +20,7 @@
 #define __managed__
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __shared__ static CUDASIM_PER_WORKER /* `extern __shared__` is rewritten by compile.sh */
+#define __shared__ CUDASIM_SHARED /* for compile.sh, which rewrites the declaration */
 #define __STORAGE__ extern CUDASIM_PER_WORKER const
 
 #include <cuda_runtime.h>
@@ -58,11 +57,18 @@ void yieldThread();
 [[noreturn]] void trap(Where where);
 unsigned laneId();
 void *dynamicSharedMemory();
+void *staticSharedMemory(const void *key, size_t bytes);
 
 /* What `extern __shared__ T name[]` becomes: a pointer to the block's dynamic shared memory. */
 struct DynamicShared {
     template <typename T> operator T *() const { return static_cast<T *>(dynamicSharedMemory()); }
 };
+
+/* What `__shared__ T name` becomes: Holder is a local struct with that one member, so each declaration has its own. */
+template <typename Holder> Holder &sharedVariable() {
+    static const char key = 0;
+    return *static_cast<Holder *>(staticSharedMemory(&key, sizeof(Holder)));
+}
 
 template <typename To, typename From> inline To bitCast(const From &from) {
     static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");

@@ -100,6 +100,38 @@ private:
     size_t head = 0;
 };
 
+/* Shared memory of the running block. Each piece has exactly the size asked for, so that the address sanitizer sees its
+ * ends, and every block finds garbage in it, so that nobody can count on zeros or on what was left behind. */
+class SharedMemory {
+public:
+    ~SharedMemory() { clear(); }
+    void *find(const void *key, size_t bytes) {
+        for (const Piece &piece : pieces)
+            if (piece.key == key) return piece.data;
+        Piece piece{key, bytes, nullptr};
+        if (posix_memalign(&piece.data, 128, bytes)) throw std::bad_alloc();
+        memset(piece.data, garbage, bytes);
+        pieces.push_back(piece);
+        return piece.data;
+    }
+    void scramble() {
+        for (const Piece &piece : pieces) memset(piece.data, garbage, piece.bytes);
+    }
+    void clear() {
+        for (const Piece &piece : pieces) free(piece.data);
+        pieces.clear();
+    }
+
+private:
+    static constexpr int garbage = 0xa5;
+    struct Piece {
+        const void *key;
+        size_t bytes;
+        void *data;
+    };
+    std::vector<Piece> pieces;
+};
+
 class Executor {
 public:
     bool run(const Launch &launch);
@@ -108,13 +140,13 @@ public:
     void yield();
     [[noreturn]] void fail(const Thread &culprit, Where where, const Message &message);
     const Thread &current() const { return *self; }
-    void *sharedMemory() { return shared; }
+    void *dynamicShared() { return shared.find(this, launch->sharedBytes); }
+    void *staticShared(const void *key, size_t bytes) { return shared.find(key, bytes); }
     void threadMain();
 
 private:
     void runBlock(size_t blockNumber);
     void prepareThreads();
-    void allocateShared();
     void resume(Thread *next);
     void dispatch();
     void wakeGroup();
@@ -138,7 +170,7 @@ private:
     ReadyQueue ready;
     std::vector<Thread *> group; /* those about to be woken together; a member only to save allocations */
     std::unique_ptr<Order> threadOrder;
-    void *shared = nullptr;
+    SharedMemory shared;
     char blockFence, barrierFence; /* addresses for the thread sanitizer */
 };
 
@@ -157,21 +189,14 @@ bool Executor::run(const Launch &launched) {
     std::vector<size_t> blocks(size_t(launch->grid.x) * launch->grid.y * launch->grid.z);
     for (size_t i = 0; i < blocks.size(); i++) blocks[i] = i;
     blockOrder.arrange(blocks);
-    allocateShared();
     prepareThreads();
     for (size_t block : blocks) {
         runBlock(block);
         if (failed) break;
     }
-    free(shared);
+    shared.clear();
     if (failed) threads.clear(); /* their stacks are in the middle of the kernel */
     return !failed;
-}
-
-/* Of exactly the size asked for, so that the address sanitizer sees the end. */
-void Executor::allocateShared() {
-    shared = nullptr;
-    if (launch->sharedBytes && posix_memalign(&shared, 128, launch->sharedBytes)) throw std::bad_alloc();
 }
 
 void Executor::prepareThreads() {
@@ -189,7 +214,7 @@ void Executor::runBlock(size_t number) {
     cudasim_blockIdx.x = unsigned(number % launch->grid.x);
     cudasim_blockIdx.y = unsigned(number / launch->grid.x % launch->grid.y);
     cudasim_blockIdx.z = unsigned(number / launch->grid.x / launch->grid.y);
-    if (shared) memset(shared, 0xa5, launch->sharedBytes); /* nobody may count on zeros */
+    shared.scramble();
     arrived = exited = 0;
     ready.clear();
     group.clear();
@@ -416,7 +441,9 @@ void trap(Where where) { executor->fail(executor->current(), where, format("the 
 
 unsigned laneId() { return executor->current().lane(); }
 
-void *dynamicSharedMemory() { return executor->sharedMemory(); }
+void *dynamicSharedMemory() { return executor->dynamicShared(); }
+
+void *staticSharedMemory(const void *key, size_t bytes) { return executor->staticShared(key, bytes); }
 
 bool execute(const Launch &launch) {
 #ifdef CUDASIM_THREAD_SANITIZER

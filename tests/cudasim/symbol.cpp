@@ -9,30 +9,51 @@
 #include <cxxabi.h>
 #include <dlfcn.h>
 #include <elf.h>
-#include <fstream>
-#include <iterator>
-#include <vector>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 namespace cudasim {
 
 namespace {
 
-std::vector<char> readFile(const char *path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
+/* A file in memory, which is only looked at where symbols are. */
+class Image {
+public:
+    explicit Image(const char *path) {
+        int file = open(path, O_RDONLY | O_CLOEXEC);
+        struct stat status;
+        if (file < 0) return;
+        if (fstat(file, &status) == 0) {
+            void *mapped = mmap(nullptr, size_t(status.st_size), PROT_READ, MAP_PRIVATE, file, 0);
+            if (mapped != MAP_FAILED) data = static_cast<const char *>(mapped), size = size_t(status.st_size);
+        }
+        close(file);
+    }
+    ~Image() {
+        if (data) munmap(const_cast<char *>(data), size);
+    }
+    bool isElf() const { return size > sizeof(Elf64_Ehdr) && memcmp(data, ELFMAG, SELFMAG) == 0; }
+    template <typename T> const T *at(size_t offset) const { return reinterpret_cast<const T *>(data + offset); }
 
-/* The mangled name of the symbol at `offset` in an ELF image, or nothing. */
-std::string nameAt(const std::vector<char> &image, uint64_t offset) {
-    if (image.size() < sizeof(Elf64_Ehdr) || memcmp(image.data(), ELFMAG, SELFMAG)) return {};
-    const auto *header = reinterpret_cast<const Elf64_Ehdr *>(image.data());
-    const auto *sections = reinterpret_cast<const Elf64_Shdr *>(image.data() + header->e_shoff);
+private:
+    const char *data = nullptr;
+    size_t size = 0;
+};
+
+/* The mangled name of the function at an address, given where the image was loaded; empty if there is none. */
+std::string nameAt(const Image &image, uint64_t address, uint64_t base) {
+    if (!image.isElf()) return {};
+    const auto *header = image.at<Elf64_Ehdr>(0);
+    if (header->e_type == ET_DYN) address -= base;
+    const auto *sections = image.at<Elf64_Shdr>(header->e_shoff);
     for (int i = 0; i < header->e_shnum; i++) {
         if (sections[i].sh_type != SHT_SYMTAB) continue;
-        const auto *symbols = reinterpret_cast<const Elf64_Sym *>(image.data() + sections[i].sh_offset);
-        const char *names = image.data() + sections[sections[i].sh_link].sh_offset;
+        const auto *symbols = image.at<Elf64_Sym>(sections[i].sh_offset);
+        const char *names = image.at<char>(sections[sections[i].sh_link].sh_offset);
         for (size_t k = 0; k < sections[i].sh_size / sizeof *symbols; k++)
-            if (symbols[k].st_value == offset && ELF64_ST_TYPE(symbols[k].st_info) == STT_FUNC)
+            if (symbols[k].st_value == address && ELF64_ST_TYPE(symbols[k].st_info) == STT_FUNC)
                 return names + symbols[k].st_name;
     }
     return {};
@@ -61,13 +82,11 @@ std::string demangle(const std::string &name) {
 std::string functionName(const void *function) {
     Dl_info info;
     if (!dladdr(function, &info)) return "?";
-    std::vector<char> image = readFile(info.dli_fname);
-    if (image.empty()) image = readFile("/proc/self/exe"); /* dladdr gives the program's argv[0] */
-    auto address = reinterpret_cast<uint64_t>(function);
-    std::string name = nameAt(image, address - reinterpret_cast<uint64_t>(info.dli_fbase));
-    if (name.empty()) name = nameAt(image, address); /* a program linked at a fixed address */
-    if (name.empty()) return info.dli_sname ? demangle(info.dli_sname) : "?";
-    return demangle(name);
+    auto address = reinterpret_cast<uint64_t>(function), base = reinterpret_cast<uint64_t>(info.dli_fbase);
+    std::string name = nameAt(Image(info.dli_fname), address, base);
+    if (name.empty()) name = nameAt(Image("/proc/self/exe"), address, base); /* dladdr gives a program's argv[0] */
+    if (name.empty() && info.dli_sname) name = info.dli_sname;
+    return name.empty() ? "?" : demangle(name);
 }
 
 } // namespace cudasim

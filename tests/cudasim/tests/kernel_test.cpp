@@ -104,6 +104,12 @@ TEST(MissingBarrier, SyncwarpShowsInTheSchedules) {
     EXPECT_NE(underSchedule("forward", 32, rotateWithoutSyncwarp), underSchedule("reverse", 32, rotateWithoutSyncwarp));
 }
 
+TEST(StaleShared, EveryBlockFindsGarbage) {
+    OnDevice<unsigned> out({0, 0, 0});
+    EXPECT_EQ(staleShared(out, 3), cudaSuccess);
+    EXPECT_EQ(out.fetch(), std::vector<unsigned>(3, 0xa5a5a5a6u));
+}
+
 /* ---- wrong kernels: errors that stick ---------------------------------------------------------------------------- */
 
 /* Runs a kernel that must fail; the message must have all the words. */
@@ -177,7 +183,7 @@ protected:
     }
 };
 
-TEST_F(Overrun, StaticShared) { expectLimit(sharedOverrun, 32, "global-buffer-overflow"); }
+TEST_F(Overrun, StaticShared) { expectLimit(sharedOverrun, 32, "heap-buffer-overflow"); }
 TEST_F(Overrun, DynamicShared) { expectLimit(dynamicSharedOverrun, 32, "heap-buffer-overflow"); }
 TEST_F(Overrun, Global) { expectLimit(globalWrite, 32, "heap-buffer-overflow"); }
 

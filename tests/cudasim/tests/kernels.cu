@@ -106,8 +106,8 @@ __global__ void sharedCountersKernel(int *out) {
 
 /* ---- wrong ------------------------------------------------------------------------------------------------------ */
 
-__global__ void sharedOverrunKernel(float *out, unsigned index) {
-    __shared__ float tile[32];
+template <unsigned size> __global__ void sharedOverrunKernel(float *out, unsigned index) {
+    __shared__ float tile[size];
     float *element = tile; /* through a pointer, where only red zones tell */
     element[index] = 1.0f;
     *out = element[0];
@@ -117,6 +117,12 @@ __global__ void dynamicSharedOverrunKernel(float *out, unsigned index) {
     extern __shared__ float dynamicTile[];
     dynamicTile[index] = 1.0f;
     *out = dynamicTile[index];
+}
+
+__global__ void staleSharedKernel(unsigned *out) {
+    __shared__ unsigned counter; /* never set to 0 */
+    atomicAdd(&counter, 1);
+    out[blockIdx.x] = counter;
 }
 
 __global__ void globalWriteKernel(float *out, unsigned index) { out[index] = 1.0f; }
@@ -198,11 +204,12 @@ cudaError_t sharedCounters(int *out) {
     return launch(dim3(2, 3, 2), dim3(4, 5, 6), 0, nullptr, sharedCountersKernel, out);
 }
 cudaError_t sharedOverrun(float *out, unsigned index) {
-    return launch(1, 1, 0, nullptr, sharedOverrunKernel, out, index);
+    return launch(1, 1, 0, nullptr, sharedOverrunKernel<32>, out, index);
 }
 cudaError_t dynamicSharedOverrun(float *out, unsigned index) {
     return launch(1, 1, 32 * sizeof(float), nullptr, dynamicSharedOverrunKernel, out, index);
 }
+cudaError_t staleShared(unsigned *out, unsigned blocks) { return launch(blocks, 1, 0, nullptr, staleSharedKernel, out); }
 cudaError_t globalWrite(float *out, unsigned index) { return launch(1, 1, 0, nullptr, globalWriteKernel, out, index); }
 cudaError_t reverseWithoutSyncthreads(const unsigned *in, unsigned *out, unsigned block) {
     return launch(1, block, 0, nullptr, unsynchronisedReverseKernel, in, out);
