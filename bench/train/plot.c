@@ -77,7 +77,7 @@ static void writeScript(FILE *file, const char *path, const run_t *runs, int cou
     fputs("\nset datafile missing 'nan'\nset grid lc rgb '#dddddd'\nset tics nomirror\nset border 3\n", file);
     for (int i = 0; i < count; i++)
         writeData(file, &runs[i], i);
-    fprintf(file, "set multiplot layout 2,2 margins 0.08,0.98,%.4f,0.97 spacing 0.09,0.11\nset key off\n", foot + 0.09);
+    fprintf(file, "set multiplot layout 2,2 margins 0.10,0.98,%.4f,0.97 spacing 0.11,0.11\nset key off\n", foot + 0.09);
     const char *scale = allSend(runs, count) ? "set logscale x\n" : "set xrange [-1:1]\n";
     fputs(scale, file);
     const char *bytes = "MB sent by a rank (wire)", *time = "seconds (compute, encode, exchange, decode)";
