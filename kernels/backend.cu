@@ -17,14 +17,22 @@ static gsResult_t synchronize(gsStream_t stream)
     return gsCudaCheck(cudaStreamSynchronize((cudaStream_t)stream), "cudaStreamSynchronize");
 }
 
+/* Host access without a stream waits for all of them: the work of a call may be on any. */
+static gsResult_t waitForWork(gsStream_t stream)
+{
+    return stream ? GS_SUCCESS : gsCudaCheck(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
 static gsResult_t put(void *to, const void *hostFrom, size_t bytes, gsStream_t stream)
 {
+    GS_CHECK(waitForWork(stream));
     GS_CHECK(gsCudaCheck(cudaMemcpyAsync(to, hostFrom, bytes, cudaMemcpyHostToDevice, (cudaStream_t)stream), "copy to device"));
     return synchronize(stream);
 }
 
 static gsResult_t get(void *hostTo, const void *from, size_t bytes, gsStream_t stream)
 {
+    GS_CHECK(waitForWork(stream));
     if (bytes)
         GS_CHECK(gsCudaCheck(cudaMemcpyAsync(hostTo, from, bytes, cudaMemcpyDeviceToHost, (cudaStream_t)stream),
                              "copy from device"));

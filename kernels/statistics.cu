@@ -73,15 +73,14 @@ __global__ void gsFindTau(const __grid_constant__ gsSpec spec, gsState *state, c
 /*
  * gspar, one pass. A warp takes a block, in eight parts of 512 elements:
  * 1. Lanes load four quads each, wide, and put the magnitudes into shared memory. 2. Lane l takes those at l mod 32 in index
- * order and adds them in double: the summation order is the contract's, the loads stay wide. 3. Lanes fold 16, 8, 4, 2, 1.
- * Pass 0 adds all magnitudes and looks for non-finite ones, which count as 0; later passes add and count those with s |g| < 1.
- * Traffic: reads g, 4 bytes an element (bf16: 2), three passes. Bad case: few blocks, since a warp adds 128 doubles one after
- * the other whatever the grid.
+ * order and adds, in double, and counts those with s |g| < 1: the summation order is the contract's, the loads stay wide. With the
+ * s = 0 of the first pass that is all of them; a NaN or Inf never is one of them. 3. Lanes fold 16, 8, 4, 2, 1.
+ * Traffic: reads g, 4 bytes an element (bf16: 2), in each of three passes. Bad case: few blocks, since a warp adds 128 doubles one
+ * after the other whatever the grid.
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsSumMagnitudes(const __grid_constant__ gsSpec spec, gsState *state, int pass, const T *g, double *blockSum,
-                    uint32_t *blockBelow)
+    gsSumMagnitudes(const __grid_constant__ gsSpec spec, gsState *state, const T *g, double *blockSum, uint32_t *blockBelow)
 {
     constexpr unsigned PART = GS_BLOCK / 8, QUADS = PART / 128;
     __shared__ float4 staged[GS_WARPS][PART / 4];
@@ -109,7 +108,7 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 #pragma unroll
             for (unsigned i = 0; i < 4 * QUADS; i++) {
                 bad |= !gsIsFinite(x[i]);
-                x[i] = gsIsFinite(x[i]) ? fabsf(x[i]) : 0.0f;
+                x[i] = fabsf(x[i]);
             }
 #pragma unroll
             for (unsigned v = 0; v < QUADS; v++)
@@ -118,9 +117,9 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 #pragma unroll
             for (unsigned j = 0; j < PART / 32; j++) {
                 float m = magnitude[j * 32 + gsLane()];
-                bool counts = pass == 0 || s * m < 1.0f;
+                bool counts = s * m < 1.0f && part + j * 32 + gsLane() < length;
                 sum += counts ? (double)m : 0.0;
-                below += counts && part + j * 32 + gsLane() < length;
+                below += counts;
             }
             __syncwarp();
         }
@@ -130,7 +129,7 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
         if (gsLane() == 0) {
             blockSum[b] = sum;
             blockBelow[b] = below;
-            if (bad && pass == 0)
+            if (bad)
                 atomicOr(&state->call.nonFinite, 1u);
         }
     }
@@ -200,7 +199,7 @@ template <typename T> static gsResult_t findScale(gsReducer_t r, const T *g, gsS
     const uint64_t blocks = r->spec.blocks;
     for (int pass = 0; pass <= GS_GSPAR_RESCALES; pass++) {
         GS_CHECK(gsLaunch("gsSumMagnitudes", gsSumMagnitudes<T>, (blocks + GS_WARPS - 1) / GS_WARPS, GS_CTA, stream, r->spec,
-                          r->state, pass, g, r->blockSum, r->blockBelow));
+                          r->state, g, r->blockSum, r->blockBelow));
         for (uint64_t stride = 1; stride < blocks; stride *= GS_LONE_CTA)
             GS_CHECK(gsLaunch("gsFoldSums", gsFoldSums, (blocks + stride * GS_LONE_CTA - 1) / (stride * GS_LONE_CTA),
                               GS_LONE_CTA, stream, r->blockSum, r->spec.blocks, stride));
