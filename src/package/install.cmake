@@ -12,13 +12,14 @@ foreach(part mpi cuda nccl)
 endforeach()
 
 # Users include <gradsieve.h>: from the sources while building, from the prefix once installed. Installed libraries find
-# each other in their own folder.
+# each other in their own folder, and CUDA, NCCL and MPI where they were linked.
 set_target_properties(gradsieve PROPERTIES INTERFACE_INCLUDE_DIRECTORIES
     "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>;$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>")
 set_target_properties(${GS_LIBRARIES} PROPERTIES
     VERSION ${PROJECT_VERSION}
     SOVERSION ${PROJECT_VERSION_MAJOR}
-    INSTALL_RPATH $ORIGIN)
+    INSTALL_RPATH $ORIGIN
+    INSTALL_RPATH_USE_LINK_PATH ON)
 
 install(TARGETS ${GS_LIBRARIES} EXPORT gradsieve-targets
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
