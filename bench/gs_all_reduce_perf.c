@@ -307,8 +307,8 @@ static const struct option flags[] = {
 static void takeFlag(settings_t *settings, int flag)
 {
     switch (flag) {
-    case 'b': settings->minBytes = perfBytes("-b", optarg); break;
-    case 'e': settings->maxBytes = perfBytes("-e", optarg); break;
+    case 'b': settings->minBytes = perfSize("-b", optarg); break;
+    case 'e': settings->maxBytes = perfSize("-e", optarg); break;
     case 'f': settings->factor = perfNumber("-f", optarg, 1.001, 1e9); break;
     case 'n': settings->iterations = (int)perfNumber("-n", optarg, 1, 1e9); break;
     case 'w': settings->warmup = (int)perfNumber("-w", optarg, 0, 1e9); break;

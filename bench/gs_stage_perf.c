@@ -292,7 +292,7 @@ static void takeFlag(settings_t *settings, int flag)
 {
     switch (flag) {
     case FLAG_RECIPE: perfAddRecipe(&settings->recipes, optarg); break;
-    case FLAG_COUNT: settings->count = perfBytes("--count", optarg); break;
+    case FLAG_COUNT: settings->count = perfSize("--count", optarg); break;
     case FLAG_DTYPE: settings->type = perfType("--dtype", optarg); break;
     case FLAG_THREADS: settings->threads = (int)perfNumber("--threads", optarg, 1, 1024); break;
     case FLAG_ISA: settings->isa = optarg; break;

@@ -34,7 +34,7 @@ void *perfAllocate(size_t bytes)
     return memory;
 }
 
-size_t perfBytes(const char *flag, const char *text)
+size_t perfSize(const char *flag, const char *text)
 {
     char *end;
     double value = strtod(text, &end);
@@ -43,7 +43,7 @@ size_t perfBytes(const char *flag, const char *text)
     if (unit && end++)
         value *= (double)(1ull << 10 * (unit - units + 1));
     if (end == text || *end || !(value >= 1 && value < 0x1p50))
-        perfStop(PERF_EXIT_USAGE, "%s: got '%s', expected bytes such as 4096, 64K, 32M or 1G", flag, text);
+        perfStop(PERF_EXIT_USAGE, "%s: got '%s', expected a size such as 4096, 64K, 32M or 1G", flag, text);
     return (size_t)value;
 }
 

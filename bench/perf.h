@@ -26,7 +26,7 @@ void perfRequire(gsResult_t result, const char *call);
 void *perfAllocate(size_t bytes); /* aligned to 64, never NULL */
 
 /* Values of command-line flags; a text that makes no sense stops the program. */
-size_t perfBytes(const char *flag, const char *text); /* 4096, 64K, 1.5M, 2G */
+size_t perfSize(const char *flag, const char *text); /* 4096, 64K, 1.5M, 2G */
 double perfNumber(const char *flag, const char *text, double low, double high);
 gsDataType_t perfType(const char *flag, const char *text);
 void perfAddRecipe(perfRecipes_t *recipes, const char *recipe);
