@@ -172,7 +172,9 @@ inline double gsparScale(const std::vector<float> &g, double density)
 inline bool thinningStays(uint64_t j, uint64_t n, uint64_t m, uint32_t word)
 {
     using wide = unsigned __int128;
-    auto before = [&](uint64_t i) { return ((static_cast<wide>(i) << 32) + word) * m / (static_cast<wide>(n) << 32); };
+    auto before = [&](uint64_t i) { /* floor(i m / n + u) */
+        return ((static_cast<wide>(i) * m << 32) + static_cast<wide>(word) * n) / (static_cast<wide>(n) << 32);
+    };
     return before(j + 1) > before(j);
 }
 
