@@ -74,9 +74,8 @@ static ncclResult_t ncclState(link_t *link)
     return state;
 }
 
-static gsResult_t checkState(link_t *link)
+static gsResult_t checkState(link_t *link, ncclResult_t state)
 {
-    ncclResult_t state = ncclState(link);
     if (state == ncclSuccess || state == ncclInProgress)
         return GS_SUCCESS;
     gsFail(GS_ERROR_TRANSPORT, "NCCL: %s: %s", ncclGetErrorString(state), ncclGetLastError(NULL));
@@ -90,12 +89,22 @@ static gsResult_t pauseOrFail(gsComm_t comm, gsWait *wait)
 {
     link_t *link = comm->impl;
     GS_CHECK(checkUsable(link));
-    GS_CHECK(checkState(link));
+    GS_CHECK(checkState(link, ncclState(link)));
     if (gsWaitPause(wait))
         return GS_SUCCESS;
     gsFail(GS_ERROR_TIMEOUT, "rank %d waited %lld ms for the stream; the communicator is aborted", comm->rank,
            (long long)comm->timeoutMs);
     return failForGood(link, GS_ERROR_TIMEOUT);
+}
+
+/* Work that has ended may have been ended by a failure. */
+static gsResult_t checkEnd(gsComm_t comm, gsWait *wait)
+{
+    link_t *link = comm->impl;
+    ncclResult_t state = ncclState(link);
+    for (; state == ncclInProgress; state = ncclState(link))
+        GS_CHECK(pauseOrFail(comm, wait));
+    return checkState(link, state);
 }
 
 static gsResult_t awaitStream(gsComm_t comm, cudaStream_t stream)
@@ -104,7 +113,7 @@ static gsResult_t awaitStream(gsComm_t comm, cudaStream_t stream)
     for (;;) {
         cudaError_t state = cudaStreamQuery(stream);
         if (state == cudaSuccess)
-            return checkState(comm->impl);
+            return checkEnd(comm, &wait);
         if (state != cudaErrorNotReady)
             return checkCuda("cudaStreamQuery", state);
         cudaGetLastError(); /* "not ready" is no error to leave behind */

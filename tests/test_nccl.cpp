@@ -1,0 +1,470 @@
+/* Ranks as NCCL ranks, a thread and a device each: on GPUs, virtual GPUs or the simulator. */
+#include <gtest/gtest.h>
+
+#include <cuda_runtime.h>
+#include <nccl.h>
+
+#include "reference.h"
+
+#include <atomic>
+#include <chrono>
+
+namespace {
+
+using gst::Plan;
+using gst::Shape;
+using std::chrono::milliseconds;
+using Bytes = std::vector<uint8_t>;
+
+int deviceCount()
+{
+    int devices = 0;
+    return cudaGetDeviceCount(&devices) == cudaSuccess ? devices : 0;
+}
+
+#define EXPECT_CUDA(call) EXPECT_EQ(cudaSuccess, (call))
+
+/* Device memory of the current device, with canaries on both sides of it. */
+class DeviceBuffer {
+public:
+    explicit DeviceBuffer(const Bytes &content) : bytes_(content.size())
+    {
+        EXPECT_CUDA(cudaMalloc(&memory_, bytes_ + 2 * guard));
+        EXPECT_CUDA(cudaMemset(memory_, 0xA5, bytes_ + 2 * guard));
+        EXPECT_CUDA(cudaMemcpy(data(), content.data(), bytes_, cudaMemcpyHostToDevice));
+        EXPECT_CUDA(cudaDeviceSynchronize());
+    }
+    ~DeviceBuffer() { EXPECT_CUDA(cudaFree(memory_)); }
+    DeviceBuffer(const DeviceBuffer &) = delete;
+
+    void *data() { return static_cast<uint8_t *>(memory_) + guard; }
+    Bytes content()
+    {
+        Bytes all(bytes_ + 2 * guard);
+        EXPECT_CUDA(cudaMemcpy(all.data(), memory_, all.size(), cudaMemcpyDeviceToHost));
+        Bytes canary(guard, 0xA5), inside(all.begin() + guard, all.end() - guard);
+        EXPECT_EQ(canary, Bytes(all.begin(), all.begin() + guard));
+        EXPECT_EQ(canary, Bytes(all.end() - guard, all.end()));
+        return inside;
+    }
+
+private:
+    static constexpr size_t guard = 256;
+    size_t bytes_;
+    void *memory_ = nullptr;
+};
+
+/* One rank: its device, NCCL communicator, stream, and what it gives and gets. */
+struct Rank {
+    int rank = 0;
+    ncclComm_t nccl = nullptr;
+    cudaStream_t stream = nullptr;
+    gsComm_t comm = nullptr;
+    gsReducer_t reducer = nullptr;
+
+    gsResult_t create(const Plan &plan)
+    {
+        gsReducerConfig_t config = gst::configOf(plan);
+        return gsReducerCreate(&reducer, comm, &config);
+    }
+    gsResult_t call(const Plan &plan, const void *send, void *recv)
+    {
+        return gsAllReduce(send, recv, plan.count, plan.type, plan.op, reducer, stream);
+    }
+    gsResult_t finish() { return gsCommSynchronize(comm, stream); }
+    gsResult_t reducerError() const
+    {
+        gsResult_t error = GS_ERROR_SYSTEM;
+        EXPECT_EQ(GS_SUCCESS, gsReducerGetAsyncError(reducer, &error));
+        return error;
+    }
+    gsResult_t commError() const
+    {
+        gsResult_t error = GS_ERROR_SYSTEM;
+        EXPECT_EQ(GS_SUCCESS, gsCommGetAsyncError(comm, &error));
+        return error;
+    }
+};
+
+Bytes gradientOf(const Plan &plan, int rank, int step)
+{
+    gst::Gradients all = gst::makeGradients(Shape::Skewed, plan, static_cast<uint64_t>(step));
+    return gst::Buffer(plan.type, all[static_cast<size_t>(rank)]).raw();
+}
+
+/* Runs body(rank) on a thread and a device for each rank, between the making and the end of its communicators. */
+template <class Body> void onRanks(int nranks, int timeoutMs, Body body)
+{
+    ncclUniqueId id;
+    ASSERT_EQ(ncclSuccess, ncclGetUniqueId(&id));
+    gst::parallel(nranks, [&](int number) {
+        Rank rank;
+        gsCommConfig_t config = GS_COMM_CONFIG_INIT;
+        config.timeoutMs = timeoutMs;
+        rank.rank = number;
+        ASSERT_EQ(cudaSuccess, cudaSetDevice(number));
+        ASSERT_EQ(cudaSuccess, cudaStreamCreateWithFlags(&rank.stream, cudaStreamNonBlocking));
+        ASSERT_EQ(ncclSuccess, ncclCommInitRank(&rank.nccl, nranks, id, number));
+        ASSERT_EQ(GS_SUCCESS, gsCommInitNccl(&rank.comm, rank.nccl, &config)) << gsGetLastError();
+        body(rank);
+        EXPECT_EQ(GS_SUCCESS, gsReducerDestroy(rank.reducer)) << gsGetLastError();
+        bool alive = rank.commError() == GS_SUCCESS;
+        EXPECT_EQ(GS_SUCCESS, gsCommDestroy(rank.comm)) << gsGetLastError();
+        if (alive) {
+            EXPECT_EQ(ncclSuccess, ncclCommDestroy(rank.nccl));
+        }
+        EXPECT_CUDA(cudaStreamDestroy(rank.stream));
+    });
+}
+
+class Nccl : public testing::TestWithParam<int> {
+protected:
+    void SetUp() override
+    {
+        if (GetParam() > deviceCount())
+            GTEST_SKIP() << GetParam() << " ranks need as many devices, there are " << deviceCount();
+    }
+
+    Plan planOf(const std::string &recipe, gsDataType_t type = GS_FLOAT32, uint64_t count = 10007) const
+    {
+        Plan plan;
+        plan.recipe = recipe;
+        plan.type = type;
+        plan.count = count;
+        plan.nranks = GetParam();
+        return plan;
+    }
+};
+
+INSTANTIATE_TEST_SUITE_P(Ranks, Nccl, testing::Values(1, 2, 4), testing::PrintToStringParamName());
+
+void expectSameAsThreads(const Plan &plan, bool inPlace)
+{
+    const int steps = 3;
+    gst::Reference expected = gst::runOnThreads(plan, Shape::Skewed, steps);
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        SCOPED_TRACE(plan.recipe + " " + gst::nameOf(plan.type) + " rank " + std::to_string(rank.rank));
+        size_t mine = static_cast<size_t>(rank.rank);
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        for (int step = 0; step < steps; step++) {
+            Bytes gradient = gradientOf(plan, rank.rank, step);
+            DeviceBuffer send(gradient), recv(Bytes(gradient.size()));
+            DeviceBuffer &out = inPlace ? send : recv;
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), out.data())) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+            ASSERT_EQ(expected.steps[static_cast<size_t>(step)][mine], out.content()) << "step " << step;
+            ASSERT_TRUE(inPlace || gradient == send.content()) << "sendbuff was modified";
+        }
+        EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+        EXPECT_EQ(expected.states[mine], gst::exportState(rank.reducer));
+        gst::expectSameStats(expected.stats[mine], gst::statsOf(rank.reducer));
+    });
+}
+
+TEST_P(Nccl, EveryRecipeEqualsThreads)
+{
+    for (const std::string &recipe : gst::sparseRecipes())
+        for (gsDataType_t type : {GS_FLOAT32, GS_BFLOAT16}) {
+            Plan plan = planOf(recipe, type);
+            plan.op = type == GS_FLOAT32 ? GS_SUM : GS_AVG;
+            expectSameAsThreads(plan, type == GS_BFLOAT16);
+        }
+}
+
+TEST_P(Nccl, EveryCountEqualsThreads)
+{
+    for (uint64_t count : {0ull, 1ull, 4096ull, 4097ull})
+        for (const char *recipe : {"gspar:value=shared", "threshold:density=0.1", "chunk-topk", "randk:density=0.1"})
+            expectSameAsThreads(planOf(recipe, GS_BFLOAT16, count), false);
+}
+
+/* More is selected than a record has room for: the rest stays in the residual, or the kept are thinned. */
+TEST_P(Nccl, OverflowEqualsThreads)
+{
+    for (const char *recipe : {"threshold:tau=0.001,capacity=0.05", "gspar:density=0.2,capacity=0.02",
+                               "gspar:density=0.2,capacity=0.02,value=shared", "randk:density=0.2,capacity=0.05"}) {
+        Plan plan = planOf(recipe);
+        gsStats_t stats = gst::runOnThreads(plan, Shape::Skewed, 3).stats[0];
+        EXPECT_EQ(3u, stats.overflowed + stats.thinned) << recipe;
+        expectSameAsThreads(plan, false);
+    }
+}
+
+/* The order of NCCL's sum is its own: close to the rank order's, and the same bits everywhere. */
+TEST_P(Nccl, DenseIsEqualOnAllRanksAndClose)
+{
+    for (gsDataType_t type : {GS_FLOAT32, GS_BFLOAT16}) {
+        Plan plan = planOf("dense", type);
+        gst::Reference expected = gst::runOnThreads(plan, Shape::Gaussian, 1);
+        std::vector<float> sum = gst::numbersOf(expected.steps[0][0], type);
+        gst::Gradients gradients = gst::makeGradients(Shape::Gaussian, plan, 0);
+        std::vector<Bytes> results(static_cast<size_t>(plan.nranks));
+        onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+            size_t mine = static_cast<size_t>(rank.rank);
+            Bytes gradient = gst::Buffer(type, gradients[mine]).raw();
+            DeviceBuffer send(gradient), recv(Bytes(gradient.size()));
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data())) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            results[mine] = recv.content();
+            EXPECT_EQ(1u, gst::statsOf(rank.reducer).dense);
+        });
+        for (const Bytes &result : results)
+            ASSERT_EQ(results[0], result);
+        std::vector<float> numbers = gst::numbersOf(results[0], type);
+        for (size_t i = 0; i < numbers.size(); i++)
+            ASSERT_NEAR(sum[i], numbers[i], type == GS_FLOAT32 ? 1e-5 : 0.1) << "element " << i;
+    }
+}
+
+TEST_P(Nccl, NaNOnOneRankIsNaNOnAllAndChangesNoState)
+{
+    for (const std::string &recipe : gst::allRecipes()) {
+        Plan plan = planOf(recipe);
+        onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+            SCOPED_TRACE(recipe);
+            Bytes gradient = gradientOf(plan, rank.rank, 0), poisoned = gradient;
+            if (rank.rank == plan.nranks - 1)
+                memset(&poisoned[4 * 4711], 0xff, 4);
+            DeviceBuffer good(gradient), bad(poisoned), recv(Bytes(gradient.size()));
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, good.data(), recv.data()));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            Bytes state = gst::exportState(rank.reducer);
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, bad.data(), recv.data()));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_TRUE(gst::allNaN(recv.content(), plan.type));
+            EXPECT_EQ(state, gst::exportState(rank.reducer));
+            EXPECT_EQ(1u, gst::statsOf(rank.reducer).nonFinite);
+            EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+        });
+    }
+}
+
+TEST_P(Nccl, DifferentConfigurationsAreRefusedOnAllRanks)
+{
+    int nranks = GetParam();
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank cannot differ";
+    onRanks(nranks, 20000, [&](Rank &rank) {
+        bool differs = rank.rank == nranks - 1;
+        Plan recipe = planOf(differs ? "gspar:density=0.06" : "gspar:density=0.05"), count = planOf("gspar");
+        count.count += differs;
+        Plan type = planOf("gspar", differs ? GS_BFLOAT16 : GS_FLOAT32);
+        for (const Plan &plan : {recipe, count, type})
+            EXPECT_EQ(GS_ERROR_MISMATCH, rank.create(plan)) << gsGetLastError();
+        EXPECT_EQ(GS_SUCCESS, rank.create(planOf("gspar"))) << "the communicator still works";
+    });
+}
+
+const gsTransport *ncclTable;
+
+/* As the transport's all-gather, but rank 0's record arrives with another checksum. */
+gsResult_t corruptAllGather(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream)
+{
+    GS_CHECK(ncclTable->allGather(comm, send, recv, bytes, stream));
+    EXPECT_CUDA(cudaMemsetAsync(static_cast<uint8_t *>(recv) + 56, 0x3c, 8, static_cast<cudaStream_t>(stream)));
+    return GS_SUCCESS;
+}
+
+gsResult_t failingAllGather(gsComm_t, const void *, void *, size_t, gsStream_t)
+{
+    return gsFail(GS_ERROR_TRANSPORT, "as if NCCL had refused");
+}
+
+TEST_P(Nccl, CorruptRecordChangesNothingUntilTheErrorWasTold)
+{
+    for (const char *recipe : {"threshold:density=0.02", "chunk-topk", "gspar:value=shared", "randk:density=0.03"}) {
+        Plan plan = planOf(recipe);
+        gst::Reference expected = gst::runOnThreads(plan, Shape::Skewed, 1);
+        onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+            SCOPED_TRACE(recipe);
+            Bytes gradient = gradientOf(plan, rank.rank, 0), untouched(gradient.size(), 0x11);
+            DeviceBuffer send(gradient), recv(untouched);
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            Bytes state = gst::exportState(rank.reducer);
+            if (rank.rank == 0)
+                ncclTable = rank.comm->transport;
+            ASSERT_EQ(GS_SUCCESS, rank.comm->transport->allGatherHost(rank.comm, &state, Bytes(64).data(), 1));
+            {
+                gst::OtherAllGather corrupt(rank.comm, corruptAllGather);
+                ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+            }
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data())) << "sticky: this one changes nothing";
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_EQ(untouched, recv.content());
+            EXPECT_EQ(state, gst::exportState(rank.reducer));
+            EXPECT_EQ(GS_ERROR_CORRUPT, rank.reducerError());
+            EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_EQ(expected.steps[0][static_cast<size_t>(rank.rank)], recv.content());
+        });
+    }
+}
+
+TEST_P(Nccl, CallThatCouldNotBeEnqueuedCanBeMadeAgain)
+{
+    Plan plan = planOf("threshold:density=0.02");
+    gst::Reference expected = gst::runOnThreads(plan, Shape::Skewed, 1);
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        Bytes gradient = gradientOf(plan, rank.rank, 0), untouched(gradient.size(), 0x11);
+        DeviceBuffer send(gradient), recv(untouched);
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        Bytes state = gst::exportState(rank.reducer);
+        {
+            gst::OtherAllGather failing(rank.comm, failingAllGather);
+            ASSERT_EQ(GS_ERROR_TRANSPORT, rank.call(plan, send.data(), recv.data()));
+        }
+        ASSERT_EQ(GS_SUCCESS, rank.finish());
+        EXPECT_EQ(untouched, recv.content());
+        EXPECT_EQ(state, gst::exportState(rank.reducer));
+        ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+        ASSERT_EQ(GS_SUCCESS, rank.finish());
+        EXPECT_EQ(expected.steps[0][static_cast<size_t>(rank.rank)], recv.content());
+        EXPECT_EQ(1u, gst::statsOf(rank.reducer).failed);
+    });
+}
+
+/* The last rank never makes the second call. Of the others, the first to lose patience aborts; NCCL may then tell the
+ * rest that it has gone before their own deadline does. */
+TEST_P(Nccl, DeadlineAbortsTheCommunicatorAndChangesNothing)
+{
+    int nranks = GetParam();
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    Plan plan = planOf("threshold:density=0.02");
+    std::atomic<int> timeouts{0};
+    onRanks(nranks, 20000, [&](Rank &rank) {
+        Bytes gradient = gradientOf(plan, rank.rank, 0);
+        DeviceBuffer send(gradient), recv(gradient);
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+        ASSERT_EQ(GS_SUCCESS, rank.finish());
+        Bytes state = gst::exportState(rank.reducer), result = recv.content();
+        if (rank.rank == nranks - 1) {
+            std::this_thread::sleep_for(milliseconds(600));
+            gsCommAbort(rank.comm);
+            return;
+        }
+        rank.comm->timeoutMs = 200;
+        ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+        gsResult_t end = rank.finish();
+        timeouts += end == GS_ERROR_TIMEOUT;
+        EXPECT_TRUE(end == GS_ERROR_TIMEOUT || end == GS_ERROR_TRANSPORT) << gsGetLastError();
+        EXPECT_EQ(end, rank.commError());
+        EXPECT_EQ(GS_ERROR_INVALID_USAGE, rank.call(plan, send.data(), recv.data()));
+        EXPECT_EQ(result, recv.content());
+        EXPECT_EQ(state, gst::exportState(rank.reducer)) << "the state outlives its communicator";
+    });
+    EXPECT_GT(timeouts, 0);
+}
+
+/* Rank 0 never calls, and every rank is aborted by a thread of its own. */
+TEST_P(Nccl, AbortEndsTheWaitFromAnotherThread)
+{
+    int nranks = GetParam();
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    Plan plan = planOf("gspar");
+    std::atomic<int> aborted{0};
+    onRanks(nranks, 20000, [&](Rank &rank) {
+        DeviceBuffer send(gradientOf(plan, rank.rank, 0)), recv(gradientOf(plan, rank.rank, 0));
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        std::thread watchdog([&] {
+            std::this_thread::sleep_for(milliseconds(rank.rank == 0 ? 500 : 100));
+            EXPECT_EQ(GS_SUCCESS, gsCommAbort(rank.comm));
+        });
+        gsResult_t end = GS_ERROR_ABORTED;
+        if (rank.rank != 0) {
+            EXPECT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+            end = rank.finish();
+        }
+        watchdog.join();
+        aborted += rank.rank != 0 && end == GS_ERROR_ABORTED;
+        EXPECT_TRUE(end == GS_ERROR_ABORTED || end == GS_ERROR_TRANSPORT) << gsGetLastError();
+        EXPECT_EQ(end, rank.commError());
+        EXPECT_EQ(end == GS_ERROR_ABORTED ? GS_ERROR_ABORTED : GS_ERROR_INVALID_USAGE,
+                  rank.call(plan, send.data(), recv.data()));
+        EXPECT_EQ(GS_SUCCESS, gsCommAbort(rank.comm)) << "a second abort is no error";
+    });
+    EXPECT_GT(aborted, 0);
+}
+
+/* A captured call: empty where the platform cannot capture. */
+cudaGraphExec_t capture(Rank &rank, const Plan &plan, const void *send, void *recv)
+{
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    if (cudaStreamBeginCapture(rank.stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+        cudaGetLastError();
+        return nullptr;
+    }
+    EXPECT_EQ(GS_SUCCESS, rank.call(plan, send, recv)) << gsGetLastError();
+    EXPECT_CUDA(cudaStreamEndCapture(rank.stream, &graph));
+    EXPECT_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+    EXPECT_CUDA(cudaGraphDestroy(graph));
+    return executable;
+}
+
+TEST_P(Nccl, ReplayedGraphEqualsCalls)
+{
+    const int replays = 100;
+    std::atomic<bool> captured{true};
+    for (const char *recipe : {"gspar:density=0.05", "threshold:density=0.02", "chunk-topk:k=4", "randk"}) {
+        Plan plan = planOf(recipe, GS_BFLOAT16, 5000);
+        std::vector<gst::Results> expected;
+        {
+            gst::ThreadRanks threads(plan);
+            gst::Gradients gradients = gst::makeGradients(Shape::Skewed, plan, 0);
+            for (int step = 0; step < replays; step++)
+                expected.push_back(threads.allReduce(gradients));
+        }
+        onRanks(plan.nranks, 60000, [&](Rank &rank) {
+            SCOPED_TRACE(recipe);
+            size_t mine = static_cast<size_t>(rank.rank);
+            Bytes gradient = gradientOf(plan, rank.rank, 0);
+            DeviceBuffer send(gradient), recv(gradient);
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            cudaGraphExec_t graph = capture(rank, plan, send.data(), recv.data());
+            if (!graph) {
+                captured = false;
+                return;
+            }
+            for (int step = 0; step < replays; step++) {
+                ASSERT_EQ(cudaSuccess, cudaGraphLaunch(graph, rank.stream));
+                if (step % 33 == 0) {
+                    ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+                    ASSERT_EQ(expected[static_cast<size_t>(step)][mine], recv.content()) << "replay " << step;
+                }
+            }
+            ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+            EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+            EXPECT_EQ(static_cast<uint64_t>(replays), gst::statsOf(rank.reducer).calls);
+            EXPECT_CUDA(cudaGraphExecDestroy(graph));
+        });
+        EXPECT_NE(expected[0][0], expected[1][0]) << "replays draw afresh, or feed back";
+    }
+    if (!captured)
+        GTEST_SKIP() << "no stream capture here";
+}
+
+TEST(NcclArguments, AreChecked)
+{
+    gsComm_t comm = nullptr;
+    EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitNccl(&comm, nullptr, nullptr));
+    if (deviceCount() < 2)
+        GTEST_SKIP() << "the rest needs two devices";
+    ncclUniqueId id;
+    ncclComm_t nccl = nullptr;
+    ASSERT_EQ(cudaSuccess, cudaSetDevice(1));
+    ASSERT_EQ(ncclSuccess, ncclGetUniqueId(&id));
+    ASSERT_EQ(ncclSuccess, ncclCommInitRank(&nccl, 1, id, 0));
+    EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitNccl(nullptr, nccl, nullptr));
+    EXPECT_CUDA(cudaSetDevice(0));
+    EXPECT_EQ(GS_ERROR_INVALID_USAGE, gsCommInitNccl(&comm, nccl, nullptr)) << "another device is current";
+    EXPECT_EQ(nullptr, comm);
+    EXPECT_EQ(ncclSuccess, ncclCommDestroy(nccl));
+}
+
+} // namespace
