@@ -12,6 +12,7 @@
 #include <nccl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 extern const gsBackend gsCudaBackend; /* libgradsieve_cuda */
@@ -25,11 +26,11 @@ typedef struct {
 
 /* ---- failures ---------------------------------------------------------------------------------------------------- */
 
-static gsResult_t checkNccl(ncclComm_t nccl, const char *what, ncclResult_t code)
+static gsResult_t checkNccl(const char *what, ncclResult_t code)
 {
     if (code == ncclSuccess)
         return GS_SUCCESS;
-    return gsFail(GS_ERROR_TRANSPORT, "%s: %s: %s", what, ncclGetErrorString(code), ncclGetLastError(nccl));
+    return gsFail(GS_ERROR_TRANSPORT, "%s: %s: %s", what, ncclGetErrorString(code), ncclGetLastError(NULL));
 }
 
 static gsResult_t checkCuda(const char *what, cudaError_t code)
@@ -50,16 +51,16 @@ static gsResult_t checkUsable(link_t *link)
                   gsGetErrorString(failed));
 }
 
-/* The first reason wins; only its caller aborts. */
-static gsResult_t failForGood(link_t *link, gsResult_t reason)
+/* The first reason wins, and only it aborts: false for all others. */
+static bool failForGood(link_t *link, gsResult_t reason)
 {
     int none = GS_SUCCESS;
     if (!atomic_compare_exchange_strong(&link->failed, &none, reason))
-        return reason;
+        return false;
     pthread_mutex_lock(&link->life);
     ncclCommAbort(link->nccl);
     pthread_mutex_unlock(&link->life);
-    return reason;
+    return true;
 }
 
 /* What NCCL says of the communicator; ncclInProgress while somebody else is asking or has aborted it. */
@@ -78,8 +79,9 @@ static gsResult_t checkState(link_t *link, ncclResult_t state)
 {
     if (state == ncclSuccess || state == ncclInProgress)
         return GS_SUCCESS;
-    gsFail(GS_ERROR_TRANSPORT, "NCCL: %s: %s", ncclGetErrorString(state), ncclGetLastError(NULL));
-    return failForGood(link, GS_ERROR_TRANSPORT);
+    if (!failForGood(link, GS_ERROR_TRANSPORT))
+        return checkUsable(link);
+    return checkNccl("NCCL", state);
 }
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
@@ -92,9 +94,10 @@ static gsResult_t pauseOrFail(gsComm_t comm, gsWait *wait)
     GS_CHECK(checkState(link, ncclState(link)));
     if (gsWaitPause(wait))
         return GS_SUCCESS;
-    gsFail(GS_ERROR_TIMEOUT, "rank %d waited %lld ms for the stream; the communicator is aborted", comm->rank,
-           (long long)comm->timeoutMs);
-    return failForGood(link, GS_ERROR_TIMEOUT);
+    if (!failForGood(link, GS_ERROR_TIMEOUT))
+        return checkUsable(link);
+    return gsFail(GS_ERROR_TIMEOUT, "rank %d waited %lld ms for the stream; the communicator is aborted", comm->rank,
+                  (long long)comm->timeoutMs);
 }
 
 /* Work that has ended may have been ended by a failure. */
@@ -130,7 +133,7 @@ static gsResult_t awaitEnqueued(gsComm_t comm, const char *what, ncclResult_t co
         GS_CHECK(pauseOrFail(comm, &wait));
         code = ncclState(link);
     }
-    return checkNccl(link->nccl, what, code);
+    return checkNccl(what, code);
 }
 
 /* ---- the transport ----------------------------------------------------------------------------------------------- */
@@ -223,7 +226,7 @@ static gsResult_t checkDevice(ncclComm_t nccl)
 {
     int current = -1, theirs = -1;
     GS_CHECK(checkCuda("cudaGetDevice", cudaGetDevice(&current)));
-    GS_CHECK(checkNccl(nccl, "ncclCommCuDevice", ncclCommCuDevice(nccl, &theirs)));
+    GS_CHECK(checkNccl("ncclCommCuDevice", ncclCommCuDevice(nccl, &theirs)));
     if (current != theirs)
         return gsFail(GS_ERROR_INVALID_USAGE, "the current device is %d; expected the communicator's, %d", current,
                       theirs);
@@ -252,8 +255,8 @@ gsResult_t gsCommInitNccl(gsComm_t *comm, void *ncclComm, const gsCommConfig_t *
     ncclComm_t nccl = ncclComm;
     if (!nccl)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "ncclComm is NULL; expected an ncclComm_t");
-    GS_CHECK(checkNccl(nccl, "ncclCommUserRank", ncclCommUserRank(nccl, &rank)));
-    GS_CHECK(checkNccl(nccl, "ncclCommCount", ncclCommCount(nccl, &nranks)));
+    GS_CHECK(checkNccl("ncclCommUserRank", ncclCommUserRank(nccl, &rank)));
+    GS_CHECK(checkNccl("ncclCommCount", ncclCommCount(nccl, &nranks)));
     GS_CHECK(checkDevice(nccl));
     GS_CHECK(gsCommMake(comm, &ncclTransport, &gsCudaBackend, rank, nranks, config));
     gsResult_t result = connect(*comm, nccl);
