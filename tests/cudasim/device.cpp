@@ -5,38 +5,52 @@
 #include <cstdlib>
 #include <cstring>
 
-namespace cudasim {
+namespace cudasim
+{
 
-namespace {
+namespace
+{
 
 constexpr int mostDevices = 64;
 thread_local int current = 0;
 thread_local cudaError_t lastError = cudaSuccess;
 
-bool isDevice(int number) { return number >= 0 && number < deviceCount(); }
+bool isDevice(int number)
+{
+    return number >= 0 && number < deviceCount();
+}
 
 } // namespace
 
-int deviceCount() {
+int deviceCount()
+{
     const char *text = getenv("CUDASIM_DEVICES");
     int count = text ? atoi(text) : 8;
     return count < 0 ? 0 : count < mostDevices ? count : mostDevices;
 }
 
-Device &device(int number) {
+Device &device(int number)
+{
     static Device *devices = new Device[mostDevices]; /* workers may outlive static objects */
     return devices[number];
 }
 
-int currentDeviceNumber() { return current; }
+int currentDeviceNumber()
+{
+    return current;
+}
 
-cudaError_t done(cudaError_t result) {
-    if (result == cudaSuccess) result = currentDevice().error;
-    if (result != cudaSuccess) lastError = result;
+cudaError_t done(cudaError_t result)
+{
+    if (result == cudaSuccess)
+        result = currentDevice().error;
+    if (result != cudaSuccess)
+        lastError = result;
     return result;
 }
 
-std::vector<std::shared_ptr<Stream>> Device::liveStreams() {
+std::vector<std::shared_ptr<Stream>> Device::liveStreams()
+{
     std::lock_guard<std::mutex> lock(mutex);
     std::vector<std::shared_ptr<Stream>> live;
     std::vector<std::weak_ptr<Stream>> kept;
@@ -50,8 +64,10 @@ std::vector<std::shared_ptr<Stream>> Device::liveStreams() {
     return live;
 }
 
-cudaError_t synchronizeDevice() {
-    for (auto &stream : currentDevice().liveStreams()) stream->last().wait();
+cudaError_t synchronizeDevice()
+{
+    for (auto &stream : currentDevice().liveStreams())
+        stream->last().wait();
     return currentDevice().error;
 }
 
@@ -61,46 +77,64 @@ using namespace cudasim;
 
 extern "C" {
 
-cudaError_t cudaGetDeviceCount(int *count) {
+cudaError_t cudaGetDeviceCount(int *count)
+{
     *count = deviceCount();
     return *count ? done(cudaSuccess) : done(cudaErrorNoDevice);
 }
 
-cudaError_t cudaGetDevice(int *number) {
-    if (!deviceCount()) return done(cudaErrorNoDevice);
+cudaError_t cudaGetDevice(int *number)
+{
+    if (!deviceCount())
+        return done(cudaErrorNoDevice);
     *number = current;
     return done(cudaSuccess);
 }
 
-cudaError_t cudaSetDevice(int number) {
-    if (!isDevice(number)) return done(cudaErrorInvalidDevice);
+cudaError_t cudaSetDevice(int number)
+{
+    if (!isDevice(number))
+        return done(cudaErrorInvalidDevice);
     current = number;
     return done(cudaSuccess);
 }
 
-cudaError_t cudaInitDevice(int number, unsigned, unsigned) {
+cudaError_t cudaInitDevice(int number, unsigned, unsigned)
+{
     return done(isDevice(number) ? cudaSuccess : cudaErrorInvalidDevice);
 }
 
-cudaError_t cudaSetDeviceFlags(unsigned) { return done(cudaSuccess); }
+cudaError_t cudaSetDeviceFlags(unsigned)
+{
+    return done(cudaSuccess);
+}
 
-cudaError_t cudaDeviceSynchronize() { return done(synchronizeDevice()); }
+cudaError_t cudaDeviceSynchronize()
+{
+    return done(synchronizeDevice());
+}
 
-cudaError_t cudaDeviceReset() {
+cudaError_t cudaDeviceReset()
+{
     synchronizeDevice();
     currentDevice().error = cudaSuccess;
     lastError = cudaSuccess;
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
-    if (least) *least = 0;
-    if (greatest) *greatest = -5;
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
+{
+    if (least)
+        *least = 0;
+    if (greatest)
+        *greatest = -5;
     return done(cudaSuccess);
 }
 
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int number) {
-    if (!isDevice(number)) return done(cudaErrorInvalidDevice);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int number)
+{
+    if (!isDevice(number))
+        return done(cudaErrorInvalidDevice);
     memset(properties, 0, sizeof *properties);
     snprintf(properties->name, sizeof properties->name, "CUDA source-level simulator");
     properties->uuid.bytes[15] = char(number);
@@ -127,10 +161,12 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int number) {
     return done(cudaSuccess);
 }
 
-cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int number) {
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int number)
+{
     cudaDeviceProp properties;
     cudaError_t result = cudaGetDeviceProperties(&properties, number);
-    if (result != cudaSuccess) return result;
+    if (result != cudaSuccess)
+        return result;
     switch (attribute) {
     case cudaDevAttrMaxThreadsPerBlock: *value = threadsPerBlock; break;
     case cudaDevAttrMaxBlockDimX: *value = properties.maxThreadsDim[0]; break;
@@ -165,62 +201,75 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int num
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceCanAccessPeer(int *can, int number, int peer) {
-    if (!isDevice(number) || !isDevice(peer)) return done(cudaErrorInvalidDevice);
+cudaError_t cudaDeviceCanAccessPeer(int *can, int number, int peer)
+{
+    if (!isDevice(number) || !isDevice(peer))
+        return done(cudaErrorInvalidDevice);
     *can = number != peer;
     return done(cudaSuccess);
 }
 
-cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned) {
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned)
+{
     return done(isDevice(peer) && peer != current ? cudaSuccess : cudaErrorInvalidDevice);
 }
 
-cudaError_t cudaRuntimeGetVersion(int *version) {
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
     *version = CUDART_VERSION;
     return cudaSuccess;
 }
 
-cudaError_t cudaDriverGetVersion(int *version) { return cudaRuntimeGetVersion(version); }
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    return cudaRuntimeGetVersion(version);
+}
 
-cudaError_t cudaGetLastError() {
+cudaError_t cudaGetLastError()
+{
     cudaError_t result = done(lastError);
     lastError = cudaSuccess;
     return result;
 }
 
-cudaError_t cudaPeekAtLastError() { return done(lastError); }
+cudaError_t cudaPeekAtLastError()
+{
+    return done(lastError);
+}
 
-#define CUDASIM_ERRORS(X)                                                                                              \
-    X(cudaSuccess, "no error")                                                                                         \
-    X(cudaErrorInvalidValue, "invalid argument")                                                                       \
-    X(cudaErrorMemoryAllocation, "out of memory")                                                                      \
-    X(cudaErrorInvalidConfiguration, "invalid configuration argument")                                                 \
-    X(cudaErrorInvalidSymbol, "invalid device symbol")                                                                 \
-    X(cudaErrorInvalidDevicePointer, "invalid device pointer")                                                         \
-    X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")                                            \
-    X(cudaErrorInvalidDeviceFunction, "invalid device function")                                                       \
-    X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                                         \
-    X(cudaErrorInvalidDevice, "invalid device ordinal")                                                                \
-    X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                                       \
-    X(cudaErrorNotReady, "device not ready")                                                                           \
-    X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                                             \
-    X(cudaErrorLaunchFailure, "unspecified launch failure")                                                            \
-    X(cudaErrorNotSupported, "operation not supported")                                                                \
-    X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")                           \
+#define CUDASIM_ERRORS(X)                                                                    \
+    X(cudaSuccess, "no error")                                                               \
+    X(cudaErrorInvalidValue, "invalid argument")                                             \
+    X(cudaErrorMemoryAllocation, "out of memory")                                            \
+    X(cudaErrorInvalidConfiguration, "invalid configuration argument")                       \
+    X(cudaErrorInvalidSymbol, "invalid device symbol")                                       \
+    X(cudaErrorInvalidDevicePointer, "invalid device pointer")                               \
+    X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")                  \
+    X(cudaErrorInvalidDeviceFunction, "invalid device function")                             \
+    X(cudaErrorNoDevice, "no CUDA-capable device is detected")                               \
+    X(cudaErrorInvalidDevice, "invalid device ordinal")                                      \
+    X(cudaErrorInvalidResourceHandle, "invalid resource handle")                             \
+    X(cudaErrorNotReady, "device not ready")                                                 \
+    X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                   \
+    X(cudaErrorLaunchFailure, "unspecified launch failure")                                  \
+    X(cudaErrorNotSupported, "operation not supported")                                      \
+    X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing") \
     X(cudaErrorUnknown, "unknown error")
 
-const char *cudaGetErrorName(cudaError_t error) {
+const char *cudaGetErrorName(cudaError_t error)
+{
     switch (error) {
-#define CUDASIM_NAME(code, text)                                                                                       \
+#define CUDASIM_NAME(code, text) \
     case code: return #code;
         CUDASIM_ERRORS(CUDASIM_NAME)
     default: return "unrecognized error code";
     }
 }
 
-const char *cudaGetErrorString(cudaError_t error) {
+const char *cudaGetErrorString(cudaError_t error)
+{
     switch (error) {
-#define CUDASIM_TEXT(code, text)                                                                                       \
+#define CUDASIM_TEXT(code, text) \
     case code: return text;
         CUDASIM_ERRORS(CUDASIM_TEXT)
     default: return "unrecognized error code";

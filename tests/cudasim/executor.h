@@ -6,7 +6,8 @@
 
 #include <string>
 
-namespace cudasim {
+namespace cudasim
+{
 
 struct Launch {
     std::string name;

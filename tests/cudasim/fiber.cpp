@@ -38,13 +38,16 @@ cudasimSwitch:
 )");
 extern "C" void cudasimSwitch(void **saved, void *next);
 
-namespace cudasim {
+namespace cudasim
+{
 
-namespace {
+namespace
+{
 constexpr size_t guardBytes = 4096, stackBytes = 128 * 1024;
 }
 
-Fiber::Fiber() : raceContext(currentRaceContext()) {
+Fiber::Fiber() : raceContext(currentRaceContext())
+{
     pthread_attr_t attributes;
     void *bottom = nullptr;
     pthread_getattr_np(pthread_self(), &attributes);
@@ -53,10 +56,12 @@ Fiber::Fiber() : raceContext(currentRaceContext()) {
     stackBottom = bottom;
 }
 
-Fiber::Fiber(void (*entry)()) : stackSize(stackBytes), raceContext(createRaceContext()) {
+Fiber::Fiber(void (*entry)()) : stackSize(stackBytes), raceContext(createRaceContext())
+{
     mapping = mmap(nullptr, guardBytes + stackBytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
-    if (mapping == MAP_FAILED) throw std::bad_alloc();
+    if (mapping == MAP_FAILED)
+        throw std::bad_alloc();
     mprotect(mapping, guardBytes, PROT_NONE);
     char *bottom = static_cast<char *>(mapping) + guardBytes;
     stackBottom = bottom;
@@ -68,19 +73,25 @@ Fiber::Fiber(void (*entry)()) : stackSize(stackBytes), raceContext(createRaceCon
     savedStackPointer = top - 8;
 }
 
-Fiber::~Fiber() {
-    if (!mapping) return;
+Fiber::~Fiber()
+{
+    if (!mapping)
+        return;
     forgetStack(stackBottom, stackSize);
     destroyRaceContext(raceContext);
     munmap(mapping, guardBytes + stackBytes);
 }
 
-void Fiber::switchTo(Fiber &other) {
+void Fiber::switchTo(Fiber &other)
+{
     startSwitch(&fakeStack, other.stackBottom, other.stackSize, other.raceContext);
     cudasimSwitch(&savedStackPointer, other.savedStackPointer);
     finishSwitch(fakeStack);
 }
 
-void Fiber::begin() { finishSwitch(nullptr); }
+void Fiber::begin()
+{
+    finishSwitch(nullptr);
+}
 
 } // namespace cudasim

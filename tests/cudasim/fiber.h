@@ -7,10 +7,12 @@
 
 #include <cstddef>
 
-namespace cudasim {
+namespace cudasim
+{
 
-class Fiber {
-public:
+class Fiber
+{
+  public:
     /* The calling thread itself, as something one can switch back to. */
     Fiber();
     /* A new stack on which `entry` runs at the first switch; it must not return. */
@@ -24,7 +26,7 @@ public:
     /* To be called first in `entry`. */
     static void begin();
 
-private:
+  private:
     void *savedStackPointer = nullptr;
     void *mapping = nullptr; /* the whole mapping, guard page included; null for a thread's own stack */
     const void *stackBottom = nullptr;

@@ -13,7 +13,8 @@
 #include <string>
 #include <vector>
 
-namespace cudasim {
+namespace cudasim
+{
 
 enum class Kind { AllReduce, Reduce, ReduceScatter, AllGather, Broadcast, Send, Recv };
 
@@ -30,24 +31,33 @@ struct Call {
     uint64_t number = 0;
     bool finished = false;
 
-    bool isPointToPoint() const { return kind == Kind::Send || kind == Kind::Recv; }
+    bool isPointToPoint() const
+    {
+        return kind == Kind::Send || kind == Kind::Recv;
+    }
     std::string describe() const;
 };
 
 using CallPointer = std::shared_ptr<Call>;
 
-class Clique {
-public:
-    explicit Clique(int ranks) : members(size_t(ranks)) {}
+class Clique
+{
+  public:
+    explicit Clique(int ranks) : members(size_t(ranks))
+    {
+    }
 
-    int ranks() const { return int(members.size()); }
+    int ranks() const
+    {
+        return int(members.size());
+    }
     ncclResult_t join(int rank, int device);
     ncclResult_t waitForAll(int rank);
 
-    /* Posts the calls of one rank and waits until all of them are finished, the communicator has failed or time is up. */
+    /* Posts the calls of one rank and waits until all are finished, the communicator has failed or time is up. */
     void perform(int rank, const std::vector<CallPointer> &calls);
 
-    /* Splitting takes two steps, so that one thread can take the first for several ranks. Null where color is negative. */
+    /* Two steps, so that one thread can take the first for several ranks. The part is null where color is negative. */
     void postSplit(int rank, uint64_t number, int color, int key);
     ncclResult_t waitForSplit(int rank, uint64_t number, std::shared_ptr<Clique> *part, int *partRank);
 
@@ -56,7 +66,7 @@ public:
     ncclResult_t errorOf(int rank);
     const char *textOf(int rank);
 
-private:
+  private:
     struct Member {
         int device = -1;
         bool joined = false;
@@ -87,8 +97,8 @@ private:
     std::mutex mutex;
     std::condition_variable changed;
     std::vector<Member> members;
-    std::map<uint64_t, Meeting> meetings;                                 /* collectives not yet complete */
-    std::map<std::pair<int, int>, std::deque<CallPointer>> transfers;     /* unmatched calls, by sender and receiver */
+    std::map<uint64_t, Meeting> meetings;                             /* collectives not yet complete */
+    std::map<std::pair<int, int>, std::deque<CallPointer>> transfers; /* unmatched calls, by sender and receiver */
     std::map<uint64_t, Split> splits;
 };
 

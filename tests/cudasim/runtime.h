@@ -6,8 +6,8 @@
 
 #include <cuda_runtime_api.h>
 
-
-namespace cudasim {
+namespace cudasim
+{
 
 /* One simulated device. Its default stream waits for all blocking streams, and they for it. */
 struct Device {
@@ -27,7 +27,10 @@ constexpr size_t memoryPerDevice = size_t(16) << 30;
 int deviceCount();
 Device &device(int number);
 int currentDeviceNumber();
-inline Device &currentDevice() { return device(currentDeviceNumber()); }
+inline Device &currentDevice()
+{
+    return device(currentDeviceNumber());
+}
 
 /* Remembers a failed call's code for cudaGetLastError, and returns it. */
 cudaError_t done(cudaError_t result);

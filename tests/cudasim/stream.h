@@ -11,7 +11,8 @@
 #include <mutex>
 #include <vector>
 
-namespace cudasim {
+namespace cudasim
+{
 
 class Stream;
 
@@ -24,8 +25,9 @@ struct Ticket {
     bool reached() const;
 };
 
-class Stream : public std::enable_shared_from_this<Stream> {
-public:
+class Stream : public std::enable_shared_from_this<Stream>
+{
+  public:
     static std::shared_ptr<Stream> create(int device, unsigned flags, int priority);
 
     Ticket enqueue(std::function<void()> work);
@@ -36,10 +38,12 @@ public:
     const int device, priority;
     const unsigned flags;
 
-private:
+  private:
     friend struct Ticket;
 
-    Stream(int device, unsigned flags, int priority) : device(device), priority(priority), flags(flags) {}
+    Stream(int device, unsigned flags, int priority) : device(device), priority(priority), flags(flags)
+    {
+    }
     void workerMain();
 
     std::mutex mutex;

@@ -14,42 +14,60 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-namespace cudasim {
+namespace cudasim
+{
 
-namespace {
+namespace
+{
 
 /* A file in memory, which is only looked at where symbols are. */
-class Image {
-public:
-    explicit Image(const char *path) {
+class Image
+{
+  public:
+    explicit Image(const char *path)
+    {
         int file = open(path, O_RDONLY | O_CLOEXEC);
         struct stat status;
-        if (file < 0) return;
+        if (file < 0)
+            return;
         if (fstat(file, &status) == 0) {
             void *mapped = mmap(nullptr, size_t(status.st_size), PROT_READ, MAP_PRIVATE, file, 0);
-            if (mapped != MAP_FAILED) data = static_cast<const char *>(mapped), size = size_t(status.st_size);
+            if (mapped != MAP_FAILED)
+                data = static_cast<const char *>(mapped), size = size_t(status.st_size);
         }
         close(file);
     }
-    ~Image() {
-        if (data) munmap(const_cast<char *>(data), size);
+    ~Image()
+    {
+        if (data)
+            munmap(const_cast<char *>(data), size);
     }
-    bool isElf() const { return size > sizeof(Elf64_Ehdr) && memcmp(data, ELFMAG, SELFMAG) == 0; }
-    template <typename T> const T *at(size_t offset) const { return reinterpret_cast<const T *>(data + offset); }
+    bool isElf() const
+    {
+        return size > sizeof(Elf64_Ehdr) && memcmp(data, ELFMAG, SELFMAG) == 0;
+    }
+    template <typename T> const T *at(size_t offset) const
+    {
+        return reinterpret_cast<const T *>(data + offset);
+    }
 
-private:
+  private:
     const char *data = nullptr;
     size_t size = 0;
 };
 
 /* The mangled name of the function at an address, given where the image was loaded; empty if there is none. */
-std::string nameAt(const Image &image, uint64_t address, uint64_t base) {
-    if (!image.isElf()) return {};
+std::string nameAt(const Image &image, uint64_t address, uint64_t base)
+{
+    if (!image.isElf())
+        return {};
     const auto *header = image.at<Elf64_Ehdr>(0);
-    if (header->e_type == ET_DYN) address -= base;
+    if (header->e_type == ET_DYN)
+        address -= base;
     const auto *sections = image.at<Elf64_Shdr>(header->e_shoff);
     for (int i = 0; i < header->e_shnum; i++) {
-        if (sections[i].sh_type != SHT_SYMTAB) continue;
+        if (sections[i].sh_type != SHT_SYMTAB)
+            continue;
         const auto *symbols = image.at<Elf64_Sym>(sections[i].sh_offset);
         const char *names = image.at<char>(sections[sections[i].sh_link].sh_offset);
         for (size_t k = 0; k < sections[i].sh_size / sizeof *symbols; k++)
@@ -60,10 +78,12 @@ std::string nameAt(const Image &image, uint64_t address, uint64_t base) {
 }
 
 /* Without the return type that templates carry and without the parameter list. */
-std::string demangle(const std::string &name) {
+std::string demangle(const std::string &name)
+{
     int status = 0;
     char *text = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
-    if (status != 0) return name;
+    if (status != 0)
+        return name;
     std::string result = text;
     free(text);
     int depth = 0;
@@ -79,13 +99,17 @@ std::string demangle(const std::string &name) {
 
 } // namespace
 
-std::string functionName(const void *function) {
+std::string functionName(const void *function)
+{
     Dl_info info;
-    if (!dladdr(function, &info)) return "?";
+    if (!dladdr(function, &info))
+        return "?";
     auto address = reinterpret_cast<uint64_t>(function), base = reinterpret_cast<uint64_t>(info.dli_fbase);
     std::string name = nameAt(Image(info.dli_fname), address, base);
-    if (name.empty()) name = nameAt(Image("/proc/self/exe"), address, base); /* dladdr gives a program's argv[0] */
-    if (name.empty() && info.dli_sname) name = info.dli_sname;
+    if (name.empty())
+        name = nameAt(Image("/proc/self/exe"), address, base); /* dladdr gives a program's argv[0] */
+    if (name.empty() && info.dli_sname)
+        name = info.dli_sname;
     return name.empty() ? "?" : demangle(name);
 }
 

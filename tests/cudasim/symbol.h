@@ -4,7 +4,8 @@
 
 #include <string>
 
-namespace cudasim {
+namespace cudasim
+{
 
 /* The demangled name of the function at this address, static functions included; "?" where no symbol table has it. */
 std::string functionName(const void *function);

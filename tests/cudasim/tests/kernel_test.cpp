@@ -6,17 +6,21 @@
 #include <cstdlib>
 #include <fstream>
 
-namespace {
+namespace
+{
 
 /* ---- right kernels ---------------------------------------------------------------------------------------------- */
 
-class EverySchedule : public testing::TestWithParam<const char *> {
-protected:
-    void SetUp() override {
+class EverySchedule : public testing::TestWithParam<const char *>
+{
+  protected:
+    void SetUp() override
+    {
         setenv("CUDASIM_SCHEDULE", GetParam(), 1);
         setenv("CUDASIM_BLOCKS", GetParam(), 1);
     }
-    void TearDown() override {
+    void TearDown() override
+    {
         EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
         unsetenv("CUDASIM_SCHEDULE");
         unsetenv("CUDASIM_BLOCKS");
@@ -25,7 +29,8 @@ protected:
 
 INSTANTIATE_TEST_SUITE_P(Schedules, EverySchedule, testing::Values("forward", "reverse", "random:1", "random:2"));
 
-TEST_P(EverySchedule, ScanOfEachBlock) {
+TEST_P(EverySchedule, ScanOfEachBlock)
+{
     constexpr unsigned count = 1000;
     OnDevice<unsigned> in(ascending(count)), out(std::vector<unsigned>(count, 0));
     ASSERT_EQ(blockScan(in, out, count, nullptr), cudaSuccess);
@@ -37,12 +42,14 @@ TEST_P(EverySchedule, ScanOfEachBlock) {
     }
 }
 
-TEST_P(EverySchedule, BallotCompactionKeepsOrder) {
+TEST_P(EverySchedule, BallotCompactionKeepsOrder)
+{
     std::vector<float> values(777);
     std::vector<unsigned> expected;
     for (unsigned i = 0; i < values.size(); i++) {
         values[i] = float(i * 7919 % 1000) - 500;
-        if (std::abs(values[i]) > 300) expected.push_back(i);
+        if (std::abs(values[i]) > 300)
+            expected.push_back(i);
     }
     OnDevice<float> in(values);
     OnDevice<unsigned> kept(std::vector<unsigned>(expected.size(), 0)), count({0});
@@ -51,17 +58,20 @@ TEST_P(EverySchedule, BallotCompactionKeepsOrder) {
     EXPECT_EQ(kept.fetch(), expected);
 }
 
-TEST_P(EverySchedule, HistogramWithSharedAtomics) {
+TEST_P(EverySchedule, HistogramWithSharedAtomics)
+{
     std::vector<unsigned char> values(5000);
     std::vector<unsigned> expected(256, 0);
-    for (unsigned i = 0; i < values.size(); i++) expected[values[i] = (unsigned char)(i * i % 251)]++;
+    for (unsigned i = 0; i < values.size(); i++)
+        expected[values[i] = (unsigned char)(i * i % 251)]++;
     OnDevice<unsigned char> in(values);
     OnDevice<unsigned> bins(std::vector<unsigned>(256, 0));
     ASSERT_EQ(histogram(in, bins, 5000), cudaSuccess);
     EXPECT_EQ(bins.fetch(), expected);
 }
 
-TEST_P(EverySchedule, DynamicSharedMemory) {
+TEST_P(EverySchedule, DynamicSharedMemory)
+{
     constexpr unsigned count = 300, block = 128;
     std::vector<double> values(count);
     std::iota(values.begin(), values.end(), 0.5);
@@ -72,13 +82,15 @@ TEST_P(EverySchedule, DynamicSharedMemory) {
     EXPECT_EQ(out.fetch(), values);
 }
 
-TEST_P(EverySchedule, WarpBuiltins) {
+TEST_P(EverySchedule, WarpBuiltins)
+{
     OnDevice<unsigned> out(std::vector<unsigned>(32, ~0u));
     ASSERT_EQ(warpBuiltins(out), cudaSuccess);
     EXPECT_EQ(out.fetch(), std::vector<unsigned>(32, 0));
 }
 
-TEST_P(EverySchedule, ThreeDimensions) {
+TEST_P(EverySchedule, ThreeDimensions)
+{
     OnDevice<int> out(std::vector<int>(12, -1));
     ASSERT_EQ(sharedCounters(out), cudaSuccess);
     EXPECT_EQ(out.fetch(), std::vector<int>(12, 180 + 2400 + 30000)); /* x, y, z */
@@ -86,7 +98,8 @@ TEST_P(EverySchedule, ThreeDimensions) {
 
 /* ---- wrong kernels: missing barriers, seen by comparing schedules ------------------------------------------------ */
 
-template <typename Kernel> std::vector<unsigned> underSchedule(const char *schedule, unsigned count, Kernel kernel) {
+template <typename Kernel> std::vector<unsigned> underSchedule(const char *schedule, unsigned count, Kernel kernel)
+{
     setenv("CUDASIM_SCHEDULE", schedule, 1);
     OnDevice<unsigned> in(ascending(count)), out(std::vector<unsigned>(count, 0));
     EXPECT_EQ(kernel(in, out), cudaSuccess);
@@ -95,16 +108,47 @@ template <typename Kernel> std::vector<unsigned> underSchedule(const char *sched
     return result;
 }
 
-TEST(MissingBarrier, SyncthreadsShowsInTheSchedules) {
+#ifdef CUDASIM_THREAD_SANITIZER
+
+extern "C" const char *__tsan_default_options()
+{
+    return "halt_on_error=1";
+}
+
+/* Runs a kernel that the thread sanitizer must object to. */
+template <typename Kernel> void expectRace(unsigned count, Kernel kernel)
+{
+    testing::FLAGS_gtest_death_test_style = "threadsafe";
+    EXPECT_DEATH(underSchedule("forward", count, kernel), "data race");
+}
+
+TEST(MissingBarrier, SyncthreadsIsARace)
+{
+    expectRace(256, [](const unsigned *in, unsigned *out) { return reverseWithoutSyncthreads(in, out, 256); });
+}
+
+TEST(MissingBarrier, SyncwarpIsARace)
+{
+    expectRace(32, rotateWithoutSyncwarp);
+}
+
+#else
+
+TEST(MissingBarrier, SyncthreadsShowsInTheSchedules)
+{
     auto kernel = [](const unsigned *in, unsigned *out) { return reverseWithoutSyncthreads(in, out, 256); };
     EXPECT_NE(underSchedule("forward", 256, kernel), underSchedule("reverse", 256, kernel));
 }
 
-TEST(MissingBarrier, SyncwarpShowsInTheSchedules) {
+TEST(MissingBarrier, SyncwarpShowsInTheSchedules)
+{
     EXPECT_NE(underSchedule("forward", 32, rotateWithoutSyncwarp), underSchedule("reverse", 32, rotateWithoutSyncwarp));
 }
 
-TEST(StaleShared, EveryBlockFindsGarbage) {
+#endif
+
+TEST(StaleShared, EveryBlockFindsGarbage)
+{
     OnDevice<unsigned> out({0, 0, 0});
     EXPECT_EQ(staleShared(out, 3), cudaSuccess);
     EXPECT_EQ(out.fetch(), std::vector<unsigned>(3, 0xa5a5a5a6u));
@@ -113,12 +157,14 @@ TEST(StaleShared, EveryBlockFindsGarbage) {
 /* ---- wrong kernels: errors that stick ---------------------------------------------------------------------------- */
 
 /* Runs a kernel that must fail; the message must have all the words. */
-template <typename Kernel> void expectError(Kernel kernel, const std::vector<std::string> &words) {
+template <typename Kernel> void expectError(Kernel kernel, const std::vector<std::string> &words)
+{
     testing::internal::CaptureStderr();
     kernel(); /* may tell already */
     EXPECT_EQ(cudaDeviceSynchronize(), cudaErrorLaunchFailure);
     std::string text = testing::internal::GetCapturedStderr();
-    for (const std::string &word : words) EXPECT_NE(text.find(word), std::string::npos) << word << " in: " << text;
+    for (const std::string &word : words)
+        EXPECT_NE(text.find(word), std::string::npos) << word << " in: " << text;
     void *memory = nullptr;
     EXPECT_EQ(cudaMalloc(&memory, 4), cudaErrorLaunchFailure) << "the error must stick";
     EXPECT_EQ(trapped(), cudaErrorLaunchFailure) << "and no launch may follow";
@@ -129,67 +175,98 @@ template <typename Kernel> void expectError(Kernel kernel, const std::vector<std
     EXPECT_EQ(out.fetch(), std::vector<unsigned>(32, 0)) << "after a reset all is well again";
 }
 
-TEST(WrongKernel, BarrierAfterExit) {
+TEST(WrongKernel, BarrierAfterExit)
+{
     expectError([] { return divergentBarrier(true); },
                 {"divergentBarrierKernel", "kernels.cu:", "__syncthreads", "exited"});
 }
 
-TEST(WrongKernel, DivergentBarrier) {
+TEST(WrongKernel, DivergentBarrier)
+{
     expectError([] { return divergentBarrier(false); }, {"divergentBarrierKernel", "__syncthreads"});
 }
 
-TEST(WrongKernel, BarriersAtTwoLines) {
+TEST(WrongKernel, BarriersAtTwoLines)
+{
     expectError(barriersAtTwoLines, {"barriersAtTwoLinesKernel", "divergent barrier", "another thread waits at line"});
 }
 
-TEST(WrongKernel, LaneOutsideItsMask) {
+TEST(WrongKernel, LaneOutsideItsMask)
+{
     expectError(laneOutsideItsMask,
                 {"laneOutsideItsMaskKernel", "__ballot_sync", "thread (3,0,0)", "not in its own mask 0xfffffff7"});
 }
 
-TEST(WrongKernel, MaskWithExitedLane) {
+TEST(WrongKernel, MaskWithExitedLane)
+{
     expectError([] { return maskWithExitedLane(true); }, {"__syncwarp", "lane 0 of mask 0xffffffff has exited"});
     expectError([] { return maskWithExitedLane(false); }, {"__syncwarp", "lane 31 of its mask 0xffffffff has exited"});
 }
 
-TEST(WrongKernel, MaskBeyondBlock) { expectError(maskBeyondBlock, {"__any_sync", "lane 20", "beyond the end"}); }
+TEST(WrongKernel, MaskBeyondBlock)
+{
+    expectError(maskBeyondBlock, {"__any_sync", "lane 20", "beyond the end"});
+}
 
-TEST(WrongKernel, ShuffleFromAbsentLane) {
+TEST(WrongKernel, ShuffleFromAbsentLane)
+{
     expectError(shuffleFromAbsentLane, {"__shfl_down_sync", "thread (15,0,0)", "lane 16, which is absent"});
 }
 
-TEST(WrongKernel, SyncwarpThatNeverCompletes) {
+TEST(WrongKernel, SyncwarpThatNeverCompletes)
+{
     expectError(syncwarpThatNeverCompletes, {"syncwarpThatNeverCompletesKernel", "waits for ever"});
 }
 
-TEST(WrongKernel, Trap) { expectError(trapped, {"trappedKernel", "trapped", "block (0,0,0)"}); }
+TEST(WrongKernel, Trap)
+{
+    expectError(trapped, {"trappedKernel", "trapped", "block (0,0,0)"});
+}
 
 /* ---- wrong kernels: overruns, which are the address sanitizer's -------------------------------------------------- */
 
-class Overrun : public testing::Test {
-protected:
-    void SetUp() override {
+class Overrun : public testing::Test
+{
+  protected:
+    void SetUp() override
+    {
 #ifndef __SANITIZE_ADDRESS__
         GTEST_SKIP() << "built without the address sanitizer";
 #endif
         testing::FLAGS_gtest_death_test_style = "threadsafe";
     }
     /* The last element is in bounds and must pass; the next one must not. */
-    template <typename Kernel> void expectLimit(Kernel kernel, unsigned limit, const char *message) {
+    template <typename Kernel> void expectLimit(Kernel kernel, unsigned limit, const char *message)
+    {
         OnDevice<float> out(std::vector<float>(32, 0));
         EXPECT_EQ(kernel(out, limit - 1), cudaSuccess);
         EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-        EXPECT_DEATH({ kernel(out, limit); cudaDeviceSynchronize(); }, message);
+        EXPECT_DEATH(
+            {
+                kernel(out, limit);
+                cudaDeviceSynchronize();
+            },
+            message);
     }
 };
 
-TEST_F(Overrun, StaticShared) { expectLimit(sharedOverrun, 32, "heap-buffer-overflow"); }
-TEST_F(Overrun, DynamicShared) { expectLimit(dynamicSharedOverrun, 32, "heap-buffer-overflow"); }
-TEST_F(Overrun, Global) { expectLimit(globalWrite, 32, "heap-buffer-overflow"); }
+TEST_F(Overrun, StaticShared)
+{
+    expectLimit(sharedOverrun, 32, "heap-buffer-overflow");
+}
+TEST_F(Overrun, DynamicShared)
+{
+    expectLimit(dynamicSharedOverrun, 32, "heap-buffer-overflow");
+}
+TEST_F(Overrun, Global)
+{
+    expectLimit(globalWrite, 32, "heap-buffer-overflow");
+}
 
 /* ---- launches ---------------------------------------------------------------------------------------------------- */
 
-TEST(Launch, RefusesImpossibleShapes) {
+TEST(Launch, RefusesImpossibleShapes)
+{
     double *none = nullptr;
     EXPECT_EQ(reverseBlocks(none, none, 0, 128), cudaErrorInvalidConfiguration) << "an empty grid";
     EXPECT_EQ(reverseBlocks(none, none, 2048, 2048), cudaErrorInvalidConfiguration) << "a block too large";
@@ -197,7 +274,8 @@ TEST(Launch, RefusesImpossibleShapes) {
     EXPECT_EQ(cudaGetLastError(), cudaSuccess);
 }
 
-TEST(Launch, LargeDynamicSharedMemoryMustBeAskedFor) {
+TEST(Launch, LargeDynamicSharedMemoryMustBeAskedFor)
+{
     EXPECT_EQ(largeShared(64 << 10, false), cudaErrorInvalidValue);
     EXPECT_EQ(largeShared(64 << 10, true), cudaSuccess);
     EXPECT_EQ(largeShared(228 << 10, true), cudaErrorInvalidValue);
@@ -205,7 +283,8 @@ TEST(Launch, LargeDynamicSharedMemoryMustBeAskedFor) {
     cudaGetLastError();
 }
 
-TEST(Launch, TraceNamesTheKernels) {
+TEST(Launch, TraceNamesTheKernels)
+{
     std::string path = testing::TempDir() + "cudasim_trace.txt";
     remove(path.c_str());
     setenv("CUDASIM_TRACE", path.c_str(), 1);

@@ -16,7 +16,7 @@ cudaError_t sharedCounters(int *out);    /* static shared memory in a grid of 3 
 cudaError_t sharedOverrun(float *out, unsigned index);
 cudaError_t dynamicSharedOverrun(float *out, unsigned index);
 cudaError_t staleShared(unsigned *out, unsigned blocks); /* counts from what it finds in shared memory */
-cudaError_t globalWrite(float *out, unsigned index); /* an overrun if the index is */
+cudaError_t globalWrite(float *out, unsigned index);     /* an overrun if the index is */
 cudaError_t reverseWithoutSyncthreads(const unsigned *in, unsigned *out, unsigned block);
 cudaError_t rotateWithoutSyncwarp(const unsigned *in, unsigned *out);
 cudaError_t divergentBarrier(bool byExit);

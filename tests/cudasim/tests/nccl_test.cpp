@@ -1,4 +1,4 @@
-/* The NCCL stand-in: right results from ranks as threads, and an error, never a hang, for what does not fit together. */
+/* The NCCL stand-in: right results from ranks as threads, and an error, never a hang, for calls that do not fit. */
 #include "on_device.h"
 
 #include <nccl.h>
@@ -9,7 +9,8 @@
 #include <functional>
 #include <thread>
 
-namespace {
+namespace
+{
 
 using Clock = std::chrono::steady_clock;
 
@@ -19,15 +20,20 @@ struct Rank {
     ncclComm_t comm = nullptr;
     cudaStream_t stream = nullptr;
 
-    ncclResult_t asyncError() const {
+    ncclResult_t asyncError() const
+    {
         ncclResult_t error = ncclSuccess;
         EXPECT_EQ(ncclCommGetAsyncError(comm, &error), ncclSuccess);
         return error;
     }
-    void synchronize() const { EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess); }
+    void synchronize() const
+    {
+        EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    }
 };
 
-void onRanks(int ranks, const std::function<void(Rank &)> &body) {
+void onRanks(int ranks, const std::function<void(Rank &)> &body)
+{
     ncclUniqueId id;
     ASSERT_EQ(ncclGetUniqueId(&id), ncclSuccess);
     std::vector<std::thread> threads;
@@ -38,21 +44,31 @@ void onRanks(int ranks, const std::function<void(Rank &)> &body) {
             EXPECT_EQ(cudaStreamCreateWithFlags(&rank.stream, cudaStreamNonBlocking), cudaSuccess);
             ASSERT_EQ(ncclCommInitRank(&rank.comm, ranks, id, number), ncclSuccess);
             body(rank);
-            if (rank.comm) EXPECT_EQ(ncclCommDestroy(rank.comm), ncclSuccess);
+            if (rank.comm)
+                EXPECT_EQ(ncclCommDestroy(rank.comm), ncclSuccess);
             EXPECT_EQ(cudaStreamDestroy(rank.stream), cudaSuccess);
         });
-    for (std::thread &thread : threads) thread.join();
+    for (std::thread &thread : threads)
+        thread.join();
 }
 
-class Timeout {
-public:
-    explicit Timeout(const char *seconds) { setenv("CUDASIM_NCCL_TIMEOUT", seconds, 1); }
-    ~Timeout() { unsetenv("CUDASIM_NCCL_TIMEOUT"); }
+class Timeout
+{
+  public:
+    explicit Timeout(const char *seconds)
+    {
+        setenv("CUDASIM_NCCL_TIMEOUT", seconds, 1);
+    }
+    ~Timeout()
+    {
+        unsetenv("CUDASIM_NCCL_TIMEOUT");
+    }
 };
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
 
-TEST(Nccl, KnowsItsRanks) {
+TEST(Nccl, KnowsItsRanks)
+{
     onRanks(3, [](Rank &rank) {
         int value = -1;
         EXPECT_EQ(ncclCommCount(rank.comm, &value), ncclSuccess);
@@ -64,13 +80,13 @@ TEST(Nccl, KnowsItsRanks) {
     });
 }
 
-TEST(Nccl, AllReduceInPlace) {
+TEST(Nccl, AllReduceInPlace)
+{
     onRanks(4, [](Rank &rank) {
         float mine = float(rank.number + 1);
         OnDevice<float> data({mine, -mine, 0.5f});
-        const std::pair<ncclRedOp_t, std::vector<float>> cases[] = {{ncclSum, {10, -10, 2}},
-                                                                   {ncclAvg, {10, -10, 2}},
-                                                                   {ncclMax, {10, -10, 2}}};
+        const std::pair<ncclRedOp_t, std::vector<float>> cases[] = {
+            {ncclSum, {10, -10, 2}}, {ncclAvg, {10, -10, 2}}, {ncclMax, {10, -10, 2}}};
         for (auto &[op, expected] : cases) { /* after the first all ranks are alike */
             EXPECT_EQ(ncclAllReduce(data, data, 3, ncclFloat32, op, rank.comm, rank.stream), ncclSuccess);
             rank.synchronize();
@@ -86,7 +102,8 @@ TEST(Nccl, AllReduceInPlace) {
     });
 }
 
-TEST(Nccl, AllReduceOfNarrowTypes) {
+TEST(Nccl, AllReduceOfNarrowTypes)
+{
     onRanks(2, [](Rank &rank) {
         float mine = rank.number ? 0.25f : 1.0f;
         OnDevice<__half> half({__float2half_rn(mine)});
@@ -102,7 +119,8 @@ TEST(Nccl, AllReduceOfNarrowTypes) {
     });
 }
 
-TEST(Nccl, GatherScatterBroadcastReduce) {
+TEST(Nccl, GatherScatterBroadcastReduce)
+{
     onRanks(3, [](Rank &rank) {
         unsigned mine = 10 * unsigned(rank.number);
         OnDevice<unsigned> part({mine, mine + 1}), whole(std::vector<unsigned>(6, 0)), one({mine});
@@ -121,7 +139,8 @@ TEST(Nccl, GatherScatterBroadcastReduce) {
     });
 }
 
-TEST(Nccl, InPlaceAllGatherAndReduceScatter) {
+TEST(Nccl, InPlaceAllGatherAndReduceScatter)
+{
     onRanks(2, [](Rank &rank) {
         std::vector<unsigned> start(4, 99);
         start[2 * size_t(rank.number)] = start[2 * size_t(rank.number) + 1] = unsigned(rank.number);
@@ -136,7 +155,8 @@ TEST(Nccl, InPlaceAllGatherAndReduceScatter) {
     });
 }
 
-TEST(Nccl, GroupedSendsAndReceives) {
+TEST(Nccl, GroupedSendsAndReceives)
+{
     onRanks(3, [](Rank &rank) {
         unsigned mine = unsigned(rank.number);
         OnDevice<unsigned> out({mine, mine}), in(std::vector<unsigned>(6, 9));
@@ -151,7 +171,8 @@ TEST(Nccl, GroupedSendsAndReceives) {
     });
 }
 
-TEST(Nccl, OneThreadManyRanks) {
+TEST(Nccl, OneThreadManyRanks)
+{
     ncclComm_t comms[2];
     ASSERT_EQ(ncclCommInitAll(comms, 2, nullptr), ncclSuccess);
     OnDevice<unsigned> first({1}), second({2});
@@ -165,10 +186,12 @@ TEST(Nccl, OneThreadManyRanks) {
     }
     EXPECT_EQ(first.fetch()[0], 3u);
     EXPECT_EQ(second.fetch()[0], 3u);
-    for (ncclComm_t comm : comms) EXPECT_EQ(ncclCommDestroy(comm), ncclSuccess);
+    for (ncclComm_t comm : comms)
+        EXPECT_EQ(ncclCommDestroy(comm), ncclSuccess);
 }
 
-TEST(Nccl, SplitByColor) {
+TEST(Nccl, SplitByColor)
+{
     onRanks(4, [](Rank &rank) {
         ncclComm_t part = nullptr;
         int color = rank.number == 3 ? NCCL_SPLIT_NOCOLOR : rank.number % 2;
@@ -190,7 +213,8 @@ TEST(Nccl, SplitByColor) {
     });
 }
 
-TEST(Nccl, FollowsItsStream) {
+TEST(Nccl, FollowsItsStream)
+{
     setenv("CUDASIM_JITTER", "1000", 1);
     onRanks(2, [](Rank &rank) {
         OnDevice<unsigned> data(std::vector<unsigned>(64, 5));
@@ -205,7 +229,9 @@ TEST(Nccl, FollowsItsStream) {
 /* ---- errors ------------------------------------------------------------------------------------------------------ */
 
 /* Each rank makes its own call; all of them must then have that error, with the words in its text. */
-void expectFailure(int ranks, ncclResult_t expected, const char *words, const std::function<void(Rank &, float *)> &calls) {
+void expectFailure(int ranks, ncclResult_t expected, const char *words,
+                   const std::function<void(Rank &, float *)> &calls)
+{
     onRanks(ranks, [&](Rank &rank) {
         OnDevice<float> data(std::vector<float>(64, 7.0f));
         calls(rank, data);
@@ -218,28 +244,32 @@ void expectFailure(int ranks, ncclResult_t expected, const char *words, const st
     });
 }
 
-TEST(NcclErrors, DifferentCounts) {
+TEST(NcclErrors, DifferentCounts)
+{
     expectFailure(2, ncclInvalidUsage, "do not match", [](Rank &rank, float *data) {
         EXPECT_EQ(ncclAllReduce(data, data, rank.number ? 3 : 4, ncclFloat32, ncclSum, rank.comm, rank.stream),
                   ncclSuccess);
     });
 }
 
-TEST(NcclErrors, DifferentTypes) {
+TEST(NcclErrors, DifferentTypes)
+{
     expectFailure(2, ncclInvalidUsage, "type", [](Rank &rank, float *data) {
         EXPECT_EQ(ncclAllReduce(data, data, 4, rank.number ? ncclFloat32 : ncclInt32, ncclSum, rank.comm, rank.stream),
                   ncclSuccess);
     });
 }
 
-TEST(NcclErrors, DifferentReductions) {
+TEST(NcclErrors, DifferentReductions)
+{
     expectFailure(2, ncclInvalidUsage, "op", [](Rank &rank, float *data) {
         EXPECT_EQ(ncclAllReduce(data, data, 4, ncclFloat32, rank.number ? ncclSum : ncclMax, rank.comm, rank.stream),
                   ncclSuccess);
     });
 }
 
-TEST(NcclErrors, DifferentCollectives) {
+TEST(NcclErrors, DifferentCollectives)
+{
     expectFailure(2, ncclInvalidUsage, "ncclAllGather", [](Rank &rank, float *data) {
         EXPECT_EQ(rank.number ? ncclAllGather(data, data, 4, ncclFloat32, rank.comm, rank.stream)
                               : ncclAllReduce(data, data, 4, ncclFloat32, ncclSum, rank.comm, rank.stream),
@@ -247,7 +277,8 @@ TEST(NcclErrors, DifferentCollectives) {
     });
 }
 
-TEST(NcclErrors, SendAndReceiveOfDifferentSizes) {
+TEST(NcclErrors, SendAndReceiveOfDifferentSizes)
+{
     expectFailure(2, ncclInvalidUsage, "do not match", [](Rank &rank, float *data) {
         EXPECT_EQ(rank.number ? ncclSend(data, 4, ncclFloat32, 0, rank.comm, rank.stream)
                               : ncclRecv(data, 5, ncclFloat32, 1, rank.comm, rank.stream),
@@ -255,23 +286,28 @@ TEST(NcclErrors, SendAndReceiveOfDifferentSizes) {
     });
 }
 
-TEST(NcclErrors, MissingRankTimesOut) {
+TEST(NcclErrors, MissingRankTimesOut)
+{
     Timeout timeout("0.3");
     expectFailure(3, ncclRemoteError, "missing: rank 1", [](Rank &rank, float *data) {
-        if (rank.number == 1) return std::this_thread::sleep_for(std::chrono::seconds(1));
+        if (rank.number == 1)
+            return std::this_thread::sleep_for(std::chrono::seconds(1));
         EXPECT_EQ(ncclAllReduce(data, data, 4, ncclFloat32, ncclSum, rank.comm, rank.stream), ncclSuccess);
     });
 }
 
-TEST(NcclErrors, MissingSenderTimesOut) {
+TEST(NcclErrors, MissingSenderTimesOut)
+{
     Timeout timeout("0.3");
     expectFailure(2, ncclRemoteError, "ncclRecv", [](Rank &rank, float *data) {
-        if (rank.number == 1) return std::this_thread::sleep_for(std::chrono::seconds(1));
+        if (rank.number == 1)
+            return std::this_thread::sleep_for(std::chrono::seconds(1));
         EXPECT_EQ(ncclRecv(data, 4, ncclFloat32, 1, rank.comm, rank.stream), ncclSuccess);
     });
 }
 
-TEST(NcclErrors, AbortWakesBlockedPeers) {
+TEST(NcclErrors, AbortWakesBlockedPeers)
+{
     auto start = Clock::now();
     onRanks(3, [](Rank &rank) {
         OnDevice<float> data(std::vector<float>(4, 1.0f));
@@ -289,9 +325,11 @@ TEST(NcclErrors, AbortWakesBlockedPeers) {
     EXPECT_LT(Clock::now() - start, std::chrono::seconds(20)) << "long before the time limit";
 }
 
-TEST(NcclErrors, AbortEndsOnesOwnCalls) {
+TEST(NcclErrors, AbortEndsOnesOwnCalls)
+{
     onRanks(2, [](Rank &rank) {
-        if (rank.number == 1) return;
+        if (rank.number == 1)
+            return;
         OnDevice<float> data(std::vector<float>(4, 1.0f));
         EXPECT_EQ(ncclAllReduce(data, data, 4, ncclFloat32, ncclSum, rank.comm, rank.stream), ncclSuccess);
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -302,7 +340,8 @@ TEST(NcclErrors, AbortEndsOnesOwnCalls) {
     });
 }
 
-TEST(NcclErrors, WrongArguments) {
+TEST(NcclErrors, WrongArguments)
+{
     onRanks(2, [](Rank &rank) {
         float plain[4] = {};
         OnDevice<float> data(std::vector<float>(4, 1.0f));
@@ -316,13 +355,15 @@ TEST(NcclErrors, WrongArguments) {
     });
 }
 
-TEST(NcclErrors, TwoRanksOnOneDevice) {
+TEST(NcclErrors, TwoRanksOnOneDevice)
+{
     ncclComm_t comms[2];
     int devices[2] = {1, 1};
     EXPECT_EQ(ncclCommInitAll(comms, 2, devices), ncclInvalidUsage);
 }
 
-TEST(NcclErrors, MissingRankAtInit) {
+TEST(NcclErrors, MissingRankAtInit)
+{
     Timeout timeout("0.2");
     ncclUniqueId id;
     ncclComm_t comm;

@@ -8,29 +8,39 @@
 #include <numeric>
 #include <vector>
 
-template <typename T> class OnDevice {
-public:
-    explicit OnDevice(const std::vector<T> &values) : count(values.size()) {
+template <typename T> class OnDevice
+{
+  public:
+    explicit OnDevice(const std::vector<T> &values) : count(values.size())
+    {
         EXPECT_EQ(cudaMalloc(reinterpret_cast<void **>(&data), count * sizeof(T)), cudaSuccess);
         EXPECT_EQ(cudaMemcpy(data, values.data(), count * sizeof(T), cudaMemcpyHostToDevice), cudaSuccess);
     }
-    ~OnDevice() { cudaFree(data); }
+    ~OnDevice()
+    {
+        cudaFree(data);
+    }
     OnDevice(const OnDevice &) = delete;
     OnDevice &operator=(const OnDevice &) = delete;
 
-    std::vector<T> fetch() const {
+    std::vector<T> fetch() const
+    {
         std::vector<T> values(count);
         EXPECT_EQ(cudaMemcpy(values.data(), data, count * sizeof(T), cudaMemcpyDeviceToHost), cudaSuccess);
         return values;
     }
-    operator T *() const { return data; }
+    operator T *() const
+    {
+        return data;
+    }
 
-private:
+  private:
     T *data = nullptr;
     size_t count;
 };
 
-inline std::vector<unsigned> ascending(unsigned count) {
+inline std::vector<unsigned> ascending(unsigned count)
+{
     std::vector<unsigned> values(count);
     std::iota(values.begin(), values.end(), 0);
     return values;

@@ -6,22 +6,32 @@
 #include <cstdlib>
 #include <thread>
 
-namespace {
+namespace
+{
 
-class Stream {
-public:
-    explicit Stream(unsigned flags = cudaStreamNonBlocking) {
+class Stream
+{
+  public:
+    explicit Stream(unsigned flags = cudaStreamNonBlocking)
+    {
         EXPECT_EQ(cudaStreamCreateWithFlags(&stream, flags), cudaSuccess);
     }
-    ~Stream() { EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess); }
-    operator cudaStream_t() const { return stream; }
+    ~Stream()
+    {
+        EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+    }
+    operator cudaStream_t() const
+    {
+        return stream;
+    }
 
-private:
+  private:
     cudaStream_t stream = nullptr;
 };
 
-/* Fills memory in one stream and adds one in another, with or without an event between them; whether the sum is right. */
-bool addsAfterFill(bool withEvent) {
+/* Fills memory in one stream and adds one in another, with or without an event between; whether the sum is right. */
+bool addsAfterFill(bool withEvent)
+{
     constexpr unsigned count = 256;
     OnDevice<unsigned> values(std::vector<unsigned>(count, 77));
     Stream filling, adding;
@@ -38,27 +48,45 @@ bool addsAfterFill(bool withEvent) {
     return values.fetch() == std::vector<unsigned>(count, 1);
 }
 
-class Jitter : public testing::Test {
-protected:
-    void SetUp() override { setenv("CUDASIM_JITTER", "2000", 1); }
-    void TearDown() override { unsetenv("CUDASIM_JITTER"); }
+class Jitter : public testing::Test
+{
+  protected:
+    void SetUp() override
+    {
+        setenv("CUDASIM_JITTER", "2000", 1);
+    }
+    void TearDown() override
+    {
+        unsetenv("CUDASIM_JITTER");
+    }
     static constexpr int trials = 40;
 };
 
-TEST_F(Jitter, WaitEventOrdersTwoStreams) {
-    for (int i = 0; i < trials; i++) ASSERT_TRUE(addsAfterFill(true));
+TEST_F(Jitter, WaitEventOrdersTwoStreams)
+{
+    for (int i = 0; i < trials; i++)
+        ASSERT_TRUE(addsAfterFill(true));
 }
 
-#ifndef CUDASIM_THREAD_SANITIZER /* which would report the race and end the process: rightly so */
-TEST_F(Jitter, MissingWaitEventIsARace) {
+#ifdef CUDASIM_THREAD_SANITIZER
+TEST_F(Jitter, MissingWaitEventIsARace)
+{
+    testing::FLAGS_gtest_death_test_style = "threadsafe";
+    EXPECT_DEATH(for (int i = 0; i < trials; i++) addsAfterFill(false), "data race");
+}
+#else
+TEST_F(Jitter, MissingWaitEventIsARace)
+{
     int wrong = 0;
-    for (int i = 0; i < trials; i++) wrong += !addsAfterFill(false);
+    for (int i = 0; i < trials; i++)
+        wrong += !addsAfterFill(false);
     EXPECT_GT(wrong, 0);
     EXPECT_LT(wrong, trials);
 }
 #endif
 
-TEST_F(Jitter, DefaultStreamWaitsForBlockingStreamsOnly) {
+TEST_F(Jitter, DefaultStreamWaitsForBlockingStreamsOnly)
+{
     OnDevice<unsigned> values(std::vector<unsigned>(64, 0));
     Stream blocking(cudaStreamDefault);
     for (int i = 0; i < 10; i++) {
@@ -68,9 +96,13 @@ TEST_F(Jitter, DefaultStreamWaitsForBlockingStreamsOnly) {
     EXPECT_EQ(values.fetch(), std::vector<unsigned>(64, 20));
 }
 
-void sleepBriefly(void *) { std::this_thread::sleep_for(std::chrono::milliseconds(20)); }
+void sleepBriefly(void *)
+{
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+}
 
-TEST(Streams, CallsReturnBeforeTheWorkIsDone) {
+TEST(Streams, CallsReturnBeforeTheWorkIsDone)
+{
     Stream stream;
     cudaEvent_t before, after;
     EXPECT_EQ(cudaEventCreate(&before), cudaSuccess);
@@ -89,7 +121,8 @@ TEST(Streams, CallsReturnBeforeTheWorkIsDone) {
     EXPECT_EQ(cudaEventDestroy(after), cudaSuccess);
 }
 
-TEST(Streams, CaptureIsNotSupported) {
+TEST(Streams, CaptureIsNotSupported)
+{
     Stream stream;
     cudaStreamCaptureStatus status;
     EXPECT_EQ(cudaStreamIsCapturing(stream, &status), cudaSuccess);
@@ -98,7 +131,8 @@ TEST(Streams, CaptureIsNotSupported) {
     cudaGetLastError();
 }
 
-TEST(Memory, KnowsItsOwn) {
+TEST(Memory, KnowsItsOwn)
+{
     unsigned plain = 0, *pinned = nullptr;
     OnDevice<unsigned> device(ascending(8));
     EXPECT_EQ(cudaMallocHost(reinterpret_cast<void **>(&pinned), 32), cudaSuccess);
@@ -113,7 +147,8 @@ TEST(Memory, KnowsItsOwn) {
     EXPECT_EQ(cudaFreeHost(pinned), cudaSuccess);
 }
 
-TEST(Memory, RefusesWrongCopies) {
+TEST(Memory, RefusesWrongCopies)
+{
     unsigned plain[8];
     OnDevice<unsigned> device(ascending(8));
     EXPECT_EQ(cudaMemcpy(plain, device, 32, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
@@ -125,7 +160,8 @@ TEST(Memory, RefusesWrongCopies) {
     cudaGetLastError();
 }
 
-TEST(Memory, StreamOrderedFreeComesAfterTheWork) {
+TEST(Memory, StreamOrderedFreeComesAfterTheWork)
+{
     Stream stream;
     unsigned *values = nullptr;
     EXPECT_EQ(cudaMallocAsync(reinterpret_cast<void **>(&values), 64 * 4, stream), cudaSuccess);
@@ -136,7 +172,8 @@ TEST(Memory, StreamOrderedFreeComesAfterTheWork) {
     EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
 }
 
-TEST(Devices, CountAndChoice) {
+TEST(Devices, CountAndChoice)
+{
     setenv("CUDASIM_DEVICES", "3", 1);
     int count = 0, device = -1;
     EXPECT_EQ(cudaGetDeviceCount(&count), cudaSuccess);
