@@ -278,8 +278,8 @@ typedef struct {
     uint64_t kept;
     uint64_t configHash;
     uint64_t recordBytes;
-    uint64_t indexBytes; /* of the sections, padding left out */
-    uint64_t valueBytes;
+    uint64_t indexBytes; /* tables and indices, padding left out */
+    uint64_t valueBytes; /* padding left out */
     const char *layout; /* "global", "chunked", "mask" */
     const char *value;  /* "f32", "bf16", "shared" */
 } gsRecordInfo_t;

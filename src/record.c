@@ -74,11 +74,21 @@ static gsResult_t corrupt(uint32_t fault)
     return gsFail(GS_ERROR_CORRUPT, "the record %s", gsFaultText(fault));
 }
 
-static uint64_t sectionBytes(const gsRecordHeader *h, const uint64_t slots[2], int indices)
+static uint64_t valueBytes(const gsRecordHeader *h, const uint64_t slots[2])
 {
     uint64_t sum = 0;
     for (int g = 0; g < gsRecordGroups(h->value); g++)
-        sum += indices ? gsRecordIndexBytes(h->layout, slots[g]) : gsRecordValueBytes(h->value, g, slots[g]);
+        sum += gsRecordValueBytes(h->value, g, slots[g]);
+    return sum;
+}
+
+/* What tells where the values belong: tables and indices. */
+static uint64_t indexBytes(const gsRecordHeader *h, const uint64_t slots[2])
+{
+    uint32_t blocks = (uint32_t)((h->count + GS_BLOCK - 1) / GS_BLOCK);
+    uint64_t sum = 0;
+    for (int g = 0; g < gsRecordGroups(h->value); g++)
+        sum += gsRecordTableBytes(h->layout, blocks) + gsRecordIndexBytes(h->layout, slots[g]);
     return sum;
 }
 
@@ -110,8 +120,8 @@ gsResult_t gsRecordInspect(const void *record, size_t bytes, gsRecordInfo_t *inf
                              .kept = h.kept,
                              .configHash = h.configHash,
                              .recordBytes = h.recordBytes,
-                             .indexBytes = sectionBytes(&h, slots, 1),
-                             .valueBytes = sectionBytes(&h, slots, 0),
+                             .indexBytes = indexBytes(&h, slots),
+                             .valueBytes = valueBytes(&h, slots),
                              .layout = layouts[h.layout],
                              .value = values[h.value]};
     return GS_SUCCESS;

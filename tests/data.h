@@ -15,7 +15,8 @@
 #include <random>
 #include <vector>
 
-namespace gst {
+namespace gst
+{
 
 enum class Shape { Gaussian, Skewed, Ties, Zero, Denormal, NegativeZero, OneNonZero, Huge };
 
@@ -99,10 +100,12 @@ inline std::vector<float> makeGradient(Shape shape, uint64_t count, gsDataType_t
 }
 
 /* `count` elements between two canaries, `skew` elements past an aligned address. */
-class Buffer {
-public:
+class Buffer
+{
+  public:
     Buffer(gsDataType_t type, uint64_t count, size_t skew = 0)
-        : type_(type), count_(count), at_(guard + skew * bytesOf(type)), bytes_(at_ + count * bytesOf(type) + guard + 64, 0xA5)
+        : type_(type), count_(count), at_(guard + skew * bytesOf(type)),
+          bytes_(at_ + count * bytesOf(type) + guard + 64, 0xA5)
     {
         at_ += (64 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64) % 64;
     }
@@ -114,9 +117,18 @@ public:
     Buffer(Buffer &&) = default; /* the bytes stay where they are */
     Buffer(const Buffer &) = delete;
 
-    void *data() { return bytes_.data() + at_; }
-    const void *data() const { return bytes_.data() + at_; }
-    uint64_t count() const { return count_; }
+    void *data()
+    {
+        return bytes_.data() + at_;
+    }
+    const void *data() const
+    {
+        return bytes_.data() + at_;
+    }
+    uint64_t count() const
+    {
+        return count_;
+    }
 
     void set(uint64_t i, float x)
     {
@@ -151,7 +163,7 @@ public:
         return true;
     }
 
-private:
+  private:
     static constexpr size_t guard = 64;
     gsDataType_t type_;
     uint64_t count_;

@@ -15,7 +15,8 @@
 #include <set>
 #include <string>
 
-namespace gst {
+namespace gst
+{
 
 /* ---- recipes ------------------------------------------------------------------------------------------------------- */
 
@@ -30,10 +31,22 @@ struct Recipe {
     double tau = -1;
     double capacity = -1;
 
-    bool feedback() const { return rule == Rule::Threshold || rule == Rule::Topk; }
-    bool unbiased() const { return rule == Rule::Gspar || rule == Rule::Randk; }
-    double densityOr(double fallback) const { return density > 0 ? density : fallback; }
-    double effectiveDensity() const { return densityOr(rule == Rule::Gspar ? 0.05 : 0.01); }
+    bool feedback() const
+    {
+        return rule == Rule::Threshold || rule == Rule::Topk;
+    }
+    bool unbiased() const
+    {
+        return rule == Rule::Gspar || rule == Rule::Randk;
+    }
+    double densityOr(double fallback) const
+    {
+        return density > 0 ? density : fallback;
+    }
+    double effectiveDensity() const
+    {
+        return densityOr(rule == Rule::Gspar ? 0.05 : 0.01);
+    }
 
     std::string text() const
     {
@@ -60,7 +73,10 @@ struct Recipe {
     }
 };
 
-inline Recipe dense() { return {}; }
+inline Recipe dense()
+{
+    return {};
+}
 
 inline Recipe threshold(double density, Coding coding = codingBf16, double capacity = -1)
 {
@@ -72,7 +88,10 @@ inline Recipe fixedThreshold(double tau, double capacity, Coding coding = coding
     return {Rule::Threshold, -1, -1, coding, tau, capacity};
 }
 
-inline Recipe topk(int k, Coding coding = codingBf16) { return {Rule::Topk, -1, k, coding, -1, -1}; }
+inline Recipe topk(int k, Coding coding = codingBf16)
+{
+    return {Rule::Topk, -1, k, coding, -1, -1};
+}
 
 inline Recipe gspar(double density, Coding coding = codingBf16, double capacity = -1)
 {
@@ -173,7 +192,8 @@ inline bool thinningStays(uint64_t j, uint64_t n, uint64_t m, uint32_t word)
 {
     using wide = unsigned __int128;
     auto before = [&](uint64_t i) { /* floor(i m / n + u) */
-        return ((static_cast<wide>(i) * m << 32) + static_cast<wide>(word) * n) / (static_cast<wide>(n) << 32);
+                                    return ((static_cast<wide>(i) * m << 32) + static_cast<wide>(word) * n) /
+                                           (static_cast<wide>(n) << 32);
     };
     return before(j + 1) > before(j);
 }
@@ -241,8 +261,9 @@ inline std::vector<uint64_t> randkMask(uint64_t count, double density, uint64_t 
 /* ---- the referee --------------------------------------------------------------------------------------------------- */
 
 /* Follows one rank: its residual, its step. Sees records, never the library. */
-class Referee {
-public:
+class Referee
+{
+  public:
     Referee(const Recipe &recipe, uint64_t count, uint64_t seed, uint32_t rank)
         : recipe_(recipe), seed_(seed), rank_(rank), e_(recipe.feedback() ? count : 0, 0.0f)
     {
@@ -251,7 +272,8 @@ public:
     /* Reads the record of gradient g, checks it, moves on to the next step. tau: the threshold in force, 0 if unknown. */
     Record check(const std::vector<float> &g, const uint8_t *bytes, uint64_t room, float tau)
     {
-        std::vector<uint64_t> mask = recipe_.rule == Rule::Randk ? sentMask(g.size(), readAt<uint64_t>(bytes, 32)) : mask_;
+        std::vector<uint64_t> mask =
+            recipe_.rule == Rule::Randk ? sentMask(g.size(), readAt<uint64_t>(bytes, 32)) : mask_;
         Record record = readRecord(bytes, room, mask);
         EXPECT_EQ(record.problem, "");
         EXPECT_EQ(record.rank, rank_);
@@ -267,10 +289,16 @@ public:
         return record;
     }
 
-    const std::vector<float> &residual() const { return e_; }
-    uint64_t step() const { return step_; }
+    const std::vector<float> &residual() const
+    {
+        return e_;
+    }
+    uint64_t step() const
+    {
+        return step_;
+    }
 
-private:
+  private:
     void checkCapacity(const Record &record)
     {
         double share = recipe_.capacity;
@@ -364,15 +392,16 @@ private:
     }
 
     /* Thins each group by itself; `gain` becomes n/m of each. */
-    std::vector<uint64_t> thin(const std::vector<uint64_t> &kept, const std::vector<float> &g, double s, const Record &record,
-                               double gain[2]) const
+    std::vector<uint64_t> thin(const std::vector<uint64_t> &kept, const std::vector<float> &g, double s,
+                               const Record &record, double gain[2]) const
     {
         std::vector<uint64_t> group[2], sent;
         for (uint64_t i : kept)
             group[recipe_.coding == codingShared && s * std::fabs(g[i]) < 1].push_back(i);
         uint64_t m[2] = {recipe_.coding == codingShared ? record.aux : record.kept, 0};
         m[1] = record.kept - m[0];
-        double fair = static_cast<double>(record.kept) * static_cast<double>(group[0].size()) / static_cast<double>(kept.size());
+        double fair =
+            static_cast<double>(record.kept) * static_cast<double>(group[0].size()) / static_cast<double>(kept.size());
         EXPECT_NEAR(static_cast<double>(m[0]), fair, 1.001) << "the capacity is shared out in proportion";
         uint32_t word = draw(seed_, 0, step_, recipe_.rule == Rule::Randk ? 0 : rank_, drawThin);
         for (int b = 0; b < 2; b++) {
@@ -410,8 +439,10 @@ private:
                            const std::vector<uint64_t> &doubtful)
     {
         std::vector<uint64_t> differ, unexplained;
-        std::set_symmetric_difference(got.begin(), got.end(), expected.begin(), expected.end(), std::back_inserter(differ));
-        std::set_difference(differ.begin(), differ.end(), doubtful.begin(), doubtful.end(), std::back_inserter(unexplained));
+        std::set_symmetric_difference(got.begin(), got.end(), expected.begin(), expected.end(),
+                                      std::back_inserter(differ));
+        std::set_difference(differ.begin(), differ.end(), doubtful.begin(), doubtful.end(),
+                            std::back_inserter(unexplained));
         EXPECT_TRUE(unexplained.empty()) << unexplained.size() << " of " << expected.size()
                                          << " kept coordinates differ, the first is " << unexplained.front();
         EXPECT_LE(doubtful.size(), 3u);
@@ -435,12 +466,16 @@ struct Sum {
         value += x;
         magnitude += std::fabs(x);
     }
-    double result(gsRedOp_t op, int nranks) const { return op == GS_AVG ? value / nranks : value; }
+    double result(gsRedOp_t op, int nranks) const
+    {
+        return op == GS_AVG ? value / nranks : value;
+    }
     double tolerance(gsRedOp_t op, int nranks, gsDataType_t type) const
     {
         double scale = op == GS_AVG ? 1.0 / nranks : 1.0;
         double bound = (nranks + 1) * 6e-8 * magnitude * scale + 4 * FLT_TRUE_MIN;
-        return type == GS_BFLOAT16 ? bound + (std::fabs(result(op, nranks)) + bound) / 256 + std::ldexp(1.0, -133) : bound;
+        return type == GS_BFLOAT16 ? bound + (std::fabs(result(op, nranks)) + bound) / 256 + std::ldexp(1.0, -133)
+                                   : bound;
     }
 };
 

@@ -12,7 +12,8 @@
 #include <string>
 #include <thread>
 
-namespace gst {
+namespace gst
+{
 
 /* What a run is made of. */
 struct Plan {
@@ -38,13 +39,20 @@ inline gsReducerConfig_t configOf(const Plan &plan)
 }
 
 /* An environment variable for as long as this lives. */
-class Environment {
-public:
-    Environment(const char *name, const char *value) : name_(name) { setenv(name, value, 1); }
-    ~Environment() { unsetenv(name_); }
+class Environment
+{
+  public:
+    Environment(const char *name, const char *value) : name_(name)
+    {
+        setenv(name, value, 1);
+    }
+    ~Environment()
+    {
+        unsetenv(name_);
+    }
     Environment(const Environment &) = delete;
 
-private:
+  private:
     const char *name_;
 };
 
@@ -99,13 +107,29 @@ inline Gradients makeGradients(Shape shape, const Plan &plan, uint64_t step)
 }
 
 /* What both kinds of ranks have in common. */
-class Ranks {
-public:
-    const Plan &plan() const { return plan_; }
-    gsComm_t comm(int rank) const { return comms_[static_cast<size_t>(rank)]; }
-    gsReducer_t reducer(int rank) const { return reducers_[static_cast<size_t>(rank)]; }
-    gsStats_t stats(int rank) const { return statsOf(reducer(rank)); }
-    std::vector<uint8_t> state(int rank) const { return exportState(reducer(rank)); }
+class Ranks
+{
+  public:
+    const Plan &plan() const
+    {
+        return plan_;
+    }
+    gsComm_t comm(int rank) const
+    {
+        return comms_[static_cast<size_t>(rank)];
+    }
+    gsReducer_t reducer(int rank) const
+    {
+        return reducers_[static_cast<size_t>(rank)];
+    }
+    gsStats_t stats(int rank) const
+    {
+        return statsOf(reducer(rank));
+    }
+    std::vector<uint8_t> state(int rank) const
+    {
+        return exportState(reducer(rank));
+    }
     std::vector<std::vector<uint8_t>> states() const
     {
         std::vector<std::vector<uint8_t>> all;
@@ -114,7 +138,7 @@ public:
         return all;
     }
 
-protected:
+  protected:
     explicit Ranks(const Plan &plan)
         : plan_(plan), comms_(static_cast<size_t>(plan.nranks)), reducers_(static_cast<size_t>(plan.nranks))
     {
@@ -132,7 +156,8 @@ protected:
     {
         parallel(plan_.nranks, [&](int r) {
             gsReducerConfig_t own = config;
-            EXPECT_EQ(gsReducerCreate(&reducers_[static_cast<size_t>(r)], comm(r), &own), GS_SUCCESS) << gsGetLastError();
+            EXPECT_EQ(gsReducerCreate(&reducers_[static_cast<size_t>(r)], comm(r), &own), GS_SUCCESS)
+                << gsGetLastError();
         });
     }
 
@@ -142,9 +167,12 @@ protected:
 };
 
 /* Ranks as threads. */
-class ThreadRanks : public Ranks {
-public:
-    explicit ThreadRanks(const Plan &plan) : ThreadRanks(plan, configOf(plan)) {}
+class ThreadRanks : public Ranks
+{
+  public:
+    explicit ThreadRanks(const Plan &plan) : ThreadRanks(plan, configOf(plan))
+    {
+    }
     ThreadRanks(const Plan &plan, const gsReducerConfig_t &config) : Ranks(plan)
     {
         gsCommConfig_t commConfig = GS_COMM_CONFIG_INIT;
@@ -177,33 +205,49 @@ public:
 };
 
 /* Records of all ranks, a slot each, aligned, without room to spare at the end. */
-class Slots {
-public:
+class Slots
+{
+  public:
     Slots(int nranks, size_t slotBytes)
         : slotBytes_(slotBytes), bytes_(static_cast<size_t>(nranks) * slotBytes),
           memory_(static_cast<uint8_t *>(std::aligned_alloc(16, bytes_ > 0 ? bytes_ : 16)), std::free)
     {
         std::memset(memory_.get(), 0xEE, bytes_);
     }
-    uint8_t *slot(int rank) { return memory_.get() + static_cast<size_t>(rank) * slotBytes_; }
-    const uint8_t *data() const { return memory_.get(); }
-    size_t slotBytes() const { return slotBytes_; }
-    size_t bytes() const { return bytes_; }
+    uint8_t *slot(int rank)
+    {
+        return memory_.get() + static_cast<size_t>(rank) * slotBytes_;
+    }
+    const uint8_t *data() const
+    {
+        return memory_.get();
+    }
+    size_t slotBytes() const
+    {
+        return slotBytes_;
+    }
+    size_t bytes() const
+    {
+        return bytes_;
+    }
 
-private:
+  private:
     size_t slotBytes_, bytes_;
     std::unique_ptr<uint8_t, void (*)(void *)> memory_;
 };
 
 /* Ranks as single stages, one after the other. */
-class StageRanks : public Ranks {
-public:
+class StageRanks : public Ranks
+{
+  public:
     explicit StageRanks(const Plan &plan) : Ranks(plan)
     {
         for (int r = 0; r < plan.nranks; r++) {
             gsReducerConfig_t config = configOf(plan);
-            EXPECT_EQ(gsCommInitStages(&comms_[static_cast<size_t>(r)], r, plan.nranks, nullptr), GS_SUCCESS) << gsGetLastError();
-            EXPECT_EQ(gsReducerCreate(&reducers_[static_cast<size_t>(r)], comm(r), &config), GS_SUCCESS) << gsGetLastError();
+            EXPECT_EQ(gsCommInitStages(&comms_[static_cast<size_t>(r)], r, plan.nranks, nullptr), GS_SUCCESS)
+                << gsGetLastError();
+            EXPECT_EQ(gsReducerCreate(&reducers_[static_cast<size_t>(r)], comm(r), &config), GS_SUCCESS)
+                << gsGetLastError();
         }
     }
 
@@ -224,7 +268,8 @@ public:
     {
         Slots slots(plan_.nranks, slotBytes());
         for (int r = 0; r < plan_.nranks; r++)
-            EXPECT_EQ(encodeOne(r, gradients[static_cast<size_t>(r)], slots.slot(r), skew), GS_SUCCESS) << gsGetLastError();
+            EXPECT_EQ(encodeOne(r, gradients[static_cast<size_t>(r)], slots.slot(r), skew), GS_SUCCESS)
+                << gsGetLastError();
         return slots;
     }
 

@@ -8,7 +8,8 @@
 #include <string>
 #include <vector>
 
-namespace gst {
+namespace gst
+{
 
 template <typename T> T readAt(const uint8_t *bytes, uint64_t at)
 {
@@ -57,9 +58,11 @@ inline uint64_t recordChecksum(const uint8_t *record, uint64_t bytes)
 }
 
 /* Walks over a record's sections; complains about padding that is not zero. */
-class SectionReader {
-public:
-    SectionReader(const uint8_t *record, uint64_t bytes, std::string &problem) : record_(record), bytes_(bytes), problem_(problem)
+class SectionReader
+{
+  public:
+    SectionReader(const uint8_t *record, uint64_t bytes, std::string &problem)
+        : record_(record), bytes_(bytes), problem_(problem)
     {
     }
     /* The next section's bytes; NULL where the record has too few. */
@@ -76,9 +79,12 @@ public:
         at_ = end;
         return record_ + begin;
     }
-    uint64_t at() const { return at_; }
+    uint64_t at() const
+    {
+        return at_;
+    }
 
-private:
+  private:
     const uint8_t *record_;
     uint64_t bytes_;
     std::string &problem_;

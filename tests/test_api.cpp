@@ -5,13 +5,19 @@
 #include <cstddef>
 #include <map>
 
-namespace gst {
-namespace {
+namespace gst
+{
+namespace
+{
 
 /* One rank with a reducer, and the calls that most tests make wrong in one place. */
-class Api : public testing::Test {
-protected:
-    Api() { EXPECT_EQ(gsCommInitAll(&comm_, 1, nullptr), GS_SUCCESS); }
+class Api : public testing::Test
+{
+  protected:
+    Api()
+    {
+        EXPECT_EQ(gsCommInitAll(&comm_, 1, nullptr), GS_SUCCESS);
+    }
     ~Api() override
     {
         EXPECT_EQ(gsReducerDestroy(reducer_), GS_SUCCESS);
@@ -249,8 +255,9 @@ TEST_F(Api, LongAndOddRecipesAreSafe)
 
 TEST_F(Api, GoodRecipes)
 {
-    for (const char *text : {"dense", "threshold", "threshold:value=f32", "threshold:capacity=1,tau=0", "chunk-topk",
-                             "chunk-topk:value=bf16,k=4096", "gspar", "gspar:value=shared,density=1", "randk:density=1e-3"}) {
+    for (const char *text :
+         {"dense", "threshold", "threshold:value=f32", "threshold:capacity=1,tau=0", "chunk-topk",
+          "chunk-topk:value=bf16,k=4096", "gspar", "gspar:value=shared,density=1", "randk:density=1e-3"}) {
         gsReducerConfig_t c = config(text);
         EXPECT_EQ(gsReducerCreate(&reducer_, comm_, &c), GS_SUCCESS) << text << ": " << gsGetLastError();
         EXPECT_EQ(gsReducerDestroy(reducer_), GS_SUCCESS);
@@ -276,7 +283,8 @@ TEST_F(Api, DefaultsAreTheHeaders)
         StageRanks other(plan);
         Gradients g = makeGradients(Shape::Gaussian, plan, 0);
         Slots a = one.encode(g), b = other.encode(g);
-        EXPECT_EQ(std::vector<uint8_t>(a.data(), a.data() + a.bytes()), std::vector<uint8_t>(b.data(), b.data() + b.bytes()))
+        EXPECT_EQ(std::vector<uint8_t>(a.data(), a.data() + a.bytes()),
+                  std::vector<uint8_t>(b.data(), b.data() + b.bytes()))
             << brief;
     }
 }
@@ -310,8 +318,10 @@ TEST_F(Api, OverlapThatIsNotInPlaceIsRefused)
 {
     make("threshold:density=0.5", 50);
     std::vector<float> before = g_;
-    EXPECT_EQ(gsAllReduce(g_.data(), g_.data() + 10, 50, GS_FLOAT32, GS_SUM, reducer_, nullptr), GS_ERROR_INVALID_ARGUMENT);
-    EXPECT_EQ(gsAllReduce(g_.data() + 10, g_.data(), 50, GS_FLOAT32, GS_SUM, reducer_, nullptr), GS_ERROR_INVALID_ARGUMENT);
+    EXPECT_EQ(gsAllReduce(g_.data(), g_.data() + 10, 50, GS_FLOAT32, GS_SUM, reducer_, nullptr),
+              GS_ERROR_INVALID_ARGUMENT);
+    EXPECT_EQ(gsAllReduce(g_.data() + 10, g_.data(), 50, GS_FLOAT32, GS_SUM, reducer_, nullptr),
+              GS_ERROR_INVALID_ARGUMENT);
     EXPECT_EQ(g_, before);
     EXPECT_EQ(gsAllReduce(g_.data(), g_.data() + 50, 50, GS_FLOAT32, GS_SUM, reducer_, nullptr), GS_SUCCESS);
 }
@@ -379,8 +389,10 @@ TEST_F(Api, StagesAndCollectivesDoNotMix)
     ASSERT_EQ(gsEncode(g_.data(), slots.slot(0), 100, GS_FLOAT32, reducer, nullptr), GS_SUCCESS) << gsGetLastError();
     EXPECT_EQ(gsDecode(nullptr, out_.data(), 100, GS_FLOAT32, GS_SUM, reducer, nullptr), GS_ERROR_INVALID_ARGUMENT);
     EXPECT_EQ(gsDecode(slots.data(), nullptr, 100, GS_FLOAT32, GS_SUM, reducer, nullptr), GS_ERROR_INVALID_ARGUMENT);
-    EXPECT_EQ(gsDecode(slots.data(), out_.data(), 100, GS_BFLOAT16, GS_SUM, reducer, nullptr), GS_ERROR_INVALID_ARGUMENT);
-    EXPECT_EQ(gsDecode(slots.data(), out_.data(), 100, GS_FLOAT32, GS_SUM, reducer, nullptr), GS_SUCCESS) << gsGetLastError();
+    EXPECT_EQ(gsDecode(slots.data(), out_.data(), 100, GS_BFLOAT16, GS_SUM, reducer, nullptr),
+              GS_ERROR_INVALID_ARGUMENT);
+    EXPECT_EQ(gsDecode(slots.data(), out_.data(), 100, GS_FLOAT32, GS_SUM, reducer, nullptr), GS_SUCCESS)
+        << gsGetLastError();
     EXPECT_EQ(gsRecordInspect(nullptr, 64, nullptr), GS_ERROR_INVALID_ARGUMENT);
     EXPECT_EQ(gsRecordInspect(record, 64, nullptr), GS_ERROR_INVALID_ARGUMENT);
     EXPECT_EQ(gsReducerDestroy(reducer), GS_SUCCESS);

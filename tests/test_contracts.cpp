@@ -2,8 +2,10 @@
 #include "oracle.h"
 #include "ranks.h"
 
-namespace gst {
-namespace {
+namespace gst
+{
+namespace
+{
 
 Plan planOf(const Recipe &recipe, uint64_t count, int nranks, gsDataType_t type = GS_FLOAT32)
 {
@@ -32,21 +34,37 @@ std::vector<Results> steps(StageRanks &ranks, uint64_t first, uint64_t n, Shape 
     return all;
 }
 
-class Contracts : public testing::TestWithParam<std::tuple<size_t, gsDataType_t>> {
-protected:
-    Recipe recipe() const { return allRecipes()[std::get<0>(GetParam())]; }
-    gsDataType_t type() const { return std::get<1>(GetParam()); }
-    Plan planOf(uint64_t count, int nranks) const { return gst::planOf(recipe(), count, nranks, type()); }
+class Contracts : public testing::TestWithParam<std::tuple<size_t, gsDataType_t>>
+{
+  protected:
+    Recipe recipe() const
+    {
+        return allRecipes()[std::get<0>(GetParam())];
+    }
+    gsDataType_t type() const
+    {
+        return std::get<1>(GetParam());
+    }
+    Plan planOf(uint64_t count, int nranks) const
+    {
+        return gst::planOf(recipe(), count, nranks, type());
+    }
 };
 
 /* Not dense: there are records to look into. */
-class RecordContracts : public Contracts {};
+class RecordContracts : public Contracts
+{
+};
 
 /* There is a residual. */
-class FeedbackContracts : public Contracts {};
+class FeedbackContracts : public Contracts
+{
+};
 
 /* There is a residual, and gradients of zeros empty it in a few steps. */
-class DrainingContracts : public Contracts {};
+class DrainingContracts : public Contracts
+{
+};
 
 /* ---- 4: same bits ---- */
 
@@ -86,8 +104,9 @@ TEST_P(RecordContracts, SumsInRankOrder)
         Referee referee(recipe(), plan.count, plan.seed, 0);
         std::vector<uint64_t> mask; /* randk: the same on all ranks */
         if (recipe().rule == Rule::Randk)
-            for (const Coordinate &c : referee.check(makeGradients(Shape::Skewed, plan, 0)[0], slots.slot(0), slots.slotBytes(), 0)
-                                           .coordinates)
+            for (const Coordinate &c :
+                 referee.check(makeGradients(Shape::Skewed, plan, 0)[0], slots.slot(0), slots.slotBytes(), 0)
+                     .coordinates)
                 mask.push_back(c.index);
         std::vector<float> sum(plan.count, 0.0f);
         for (int r = 0; r < plan.nranks; r++)
@@ -516,12 +535,13 @@ std::string caseName(const testing::TestParamInfo<std::tuple<size_t, gsDataType_
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Contracts, recipesWhere([](const Recipe &) { return true; }), caseName);
-INSTANTIATE_TEST_SUITE_P(All, RecordContracts, recipesWhere([](const Recipe &r) { return r.rule != Rule::Dense; }), caseName);
+INSTANTIATE_TEST_SUITE_P(All, RecordContracts, recipesWhere([](const Recipe &r) { return r.rule != Rule::Dense; }),
+                         caseName);
 INSTANTIATE_TEST_SUITE_P(All, FeedbackContracts, recipesWhere([](const Recipe &r) { return r.feedback(); }), caseName);
-INSTANTIATE_TEST_SUITE_P(
-    All, DrainingContracts,
-    recipesWhere([](const Recipe &r) { return r.rule == Rule::Topk ? r.k >= 64 : r.rule == Rule::Threshold && r.tau >= 0; }),
-    caseName);
+INSTANTIATE_TEST_SUITE_P(All, DrainingContracts, recipesWhere([](const Recipe &r) {
+                             return r.rule == Rule::Topk ? r.k >= 64 : r.rule == Rule::Threshold && r.tau >= 0;
+                         }),
+                         caseName);
 
 } // namespace
 } // namespace gst

@@ -4,8 +4,10 @@
 
 #include <chrono>
 
-namespace gst {
-namespace {
+namespace gst
+{
+namespace
+{
 
 using Clock = std::chrono::steady_clock;
 
@@ -16,12 +18,14 @@ double secondsSince(Clock::time_point start)
 
 const std::vector<std::string> &someRecipes()
 {
-    static const std::vector<std::string> recipes = {"dense", "threshold:density=0.05", "chunk-topk", "gspar:value=shared", "randk"};
+    static const std::vector<std::string> recipes = {"dense", "threshold:density=0.05", "chunk-topk",
+                                                     "gspar:value=shared", "randk"};
     return recipes;
 }
 
-class Failures : public testing::TestWithParam<std::string> {
-protected:
+class Failures : public testing::TestWithParam<std::string>
+{
+  protected:
     Plan planOf(int nranks, int timeoutMs = 20000) const
     {
         Plan plan;
@@ -136,7 +140,8 @@ TEST(Streams, KeepResetAndScaleInOrder)
         }
         EXPECT_EQ(gsStreamSynchronize(stream), GS_SUCCESS) << gsGetLastError();
         for (uint64_t step = 0; step < 20; step++) {
-            EXPECT_TRUE(control.allReduce(makeGradients(Shape::Gaussian, plan, step))[0] == buffers[step].raw()) << step;
+            EXPECT_TRUE(control.allReduce(makeGradients(Shape::Gaussian, plan, step))[0] == buffers[step].raw())
+                << step;
             if (step == 10)
                 change(control.reducer(0), nullptr);
         }
@@ -161,7 +166,8 @@ void expectMismatch(const std::function<void(gsReducerConfig_t &)> &change, gsRe
         gsReducerConfig_t config = configOf(plan);
         if (r == 1)
             change(config);
-        EXPECT_EQ(gsReducerCreate(&reducer, comms[r], &config), r == 1 ? culprit : GS_ERROR_MISMATCH) << gsGetLastError();
+        EXPECT_EQ(gsReducerCreate(&reducer, comms[r], &config), r == 1 ? culprit : GS_ERROR_MISMATCH)
+            << gsGetLastError();
         EXPECT_EQ(reducer, nullptr);
         EXPECT_STRNE(gsGetLastError(), "");
         config = configOf(plan); /* the communicator lives on */
@@ -173,13 +179,34 @@ void expectMismatch(const std::function<void(gsReducerConfig_t &)> &change, gsRe
         EXPECT_EQ(gsCommDestroy(comm), GS_SUCCESS);
 }
 
-TEST(Mismatch, Count) { expectMismatch([](gsReducerConfig_t &c) { c.count = 101; }); }
-TEST(Mismatch, Type) { expectMismatch([](gsReducerConfig_t &c) { c.datatype = GS_BFLOAT16; }); }
-TEST(Mismatch, Seed) { expectMismatch([](gsReducerConfig_t &c) { c.seed++; }); }
-TEST(Mismatch, Recipe) { expectMismatch([](gsReducerConfig_t &c) { c.recipe = "chunk-topk"; }); }
-TEST(Mismatch, Density) { expectMismatch([](gsReducerConfig_t &c) { c.recipe = "threshold:density=0.11"; }); }
-TEST(Mismatch, Value) { expectMismatch([](gsReducerConfig_t &c) { c.recipe = "threshold:density=0.1,value=f32"; }); }
-TEST(Mismatch, Capacity) { expectMismatch([](gsReducerConfig_t &c) { c.recipe = "threshold:density=0.1,capacity=1"; }); }
+TEST(Mismatch, Count)
+{
+    expectMismatch([](gsReducerConfig_t &c) { c.count = 101; });
+}
+TEST(Mismatch, Type)
+{
+    expectMismatch([](gsReducerConfig_t &c) { c.datatype = GS_BFLOAT16; });
+}
+TEST(Mismatch, Seed)
+{
+    expectMismatch([](gsReducerConfig_t &c) { c.seed++; });
+}
+TEST(Mismatch, Recipe)
+{
+    expectMismatch([](gsReducerConfig_t &c) { c.recipe = "chunk-topk"; });
+}
+TEST(Mismatch, Density)
+{
+    expectMismatch([](gsReducerConfig_t &c) { c.recipe = "threshold:density=0.11"; });
+}
+TEST(Mismatch, Value)
+{
+    expectMismatch([](gsReducerConfig_t &c) { c.recipe = "threshold:density=0.1,value=f32"; });
+}
+TEST(Mismatch, Capacity)
+{
+    expectMismatch([](gsReducerConfig_t &c) { c.recipe = "threshold:density=0.1,capacity=1"; });
+}
 TEST(Mismatch, BadRecipeOnOneRank)
 {
     expectMismatch([](gsReducerConfig_t &c) { c.recipe = "nonsense"; }, GS_ERROR_INVALID_RECIPE);
@@ -187,8 +214,9 @@ TEST(Mismatch, BadRecipeOnOneRank)
 
 /* ---- records that are wrong, through gsDecode ---- */
 
-class WrongRecords : public testing::TestWithParam<std::string> {
-protected:
+class WrongRecords : public testing::TestWithParam<std::string>
+{
+  protected:
     WrongRecords()
     {
         plan_.recipe = GetParam();

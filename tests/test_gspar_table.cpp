@@ -5,8 +5,10 @@
 #include "oracle.h"
 #include "ranks.h"
 
-namespace gst {
-namespace {
+namespace gst
+{
+namespace
+{
 
 constexpr size_t rows = 1024, dimension = 2048, gradients = 200, batch = 8;
 
@@ -91,7 +93,9 @@ double ratioOf(const Rows &data, double density, uint64_t seed)
     return numerator / denominator;
 }
 
-class GsparTable : public testing::TestWithParam<DataSet> {};
+class GsparTable : public testing::TestWithParam<DataSet>
+{
+};
 
 TEST_P(GsparTable, Variance)
 {
@@ -103,8 +107,8 @@ TEST_P(GsparTable, Variance)
             mean[k] += ratioOf(data, densities[k], seed) / 3;
     }
     for (size_t k = 0; k < 5; k++) {
-        std::printf("  C1=%-4g C2=%-6g density %-4g  measured %8.4f  table %8.4f  uniform %4g\n", set.c1, set.c2, densities[k],
-                    mean[k], set.ratio[k], 1 / densities[k]);
+        std::printf("  C1=%-4g C2=%-6g density %-4g  measured %8.4f  table %8.4f  uniform %4g\n", set.c1, set.c2,
+                    densities[k], mean[k], set.ratio[k], 1 / densities[k]);
         EXPECT_NEAR(mean[k], set.ratio[k], set.tolerance * set.ratio[k]) << "density " << densities[k];
     }
 }

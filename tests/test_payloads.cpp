@@ -7,31 +7,47 @@
 
 #include <sys/mman.h>
 
-namespace gst {
-namespace {
+namespace gst
+{
+namespace
+{
 
 /* `bytes` of memory that end where a forbidden page begins. */
-class Fenced {
-public:
+class Fenced
+{
+  public:
     explicit Fenced(size_t bytes) : bytes_(bytes), mapped_((bytes + page - 1) / page * page + page)
     {
-        base_ = static_cast<uint8_t *>(mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        base_ =
+            static_cast<uint8_t *>(mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
         mprotect(base_ + mapped_ - page, page, PROT_NONE);
     }
-    ~Fenced() { munmap(base_, mapped_); }
+    ~Fenced()
+    {
+        munmap(base_, mapped_);
+    }
     Fenced(const Fenced &) = delete;
-    uint8_t *data() const { return base_ + mapped_ - page - bytes_; }
-    size_t bytes() const { return bytes_; }
+    uint8_t *data() const
+    {
+        return base_ + mapped_ - page - bytes_;
+    }
+    size_t bytes() const
+    {
+        return bytes_;
+    }
 
-private:
+  private:
     static constexpr size_t page = 4096;
     size_t bytes_, mapped_;
     uint8_t *base_;
 };
 
-class Mutator {
-public:
-    explicit Mutator(uint64_t seed) : random_(seed) {}
+class Mutator
+{
+  public:
+    explicit Mutator(uint64_t seed) : random_(seed)
+    {
+    }
 
     /* Damages a record in a slot of `room` bytes, and in half of the cases makes its checksum right again. */
     void damage(uint8_t *record, size_t room)
@@ -52,7 +68,10 @@ public:
             repairChecksum(record, room);
     }
 
-    uint64_t next() { return random_(); }
+    uint64_t next()
+    {
+        return random_();
+    }
 
     static void repairChecksum(uint8_t *record, size_t room)
     {
@@ -61,7 +80,7 @@ public:
             writeAt(record, 56, recordChecksum(record, bytes));
     }
 
-private:
+  private:
     void randomBytes(uint8_t *record, size_t room)
     {
         for (size_t i = random_() % 2 ? 0 : 48; i < room; i++)
@@ -72,11 +91,17 @@ private:
     {
         static const struct {
             size_t at, width;
-        } fields[] = {{0, 4}, {4, 2}, {6, 2}, {8, 4}, {12, 2}, {14, 1}, {15, 1}, {16, 8}, {24, 8}, {32, 8}, {40, 8}, {48, 8}, {64, 8}, {72, 4}, {76, 4}};
+        } fields[] = {{0, 4},  {4, 2},  {6, 2},  {8, 4},  {12, 2}, {14, 1}, {15, 1}, {16, 8},
+                      {24, 8}, {32, 8}, {40, 8}, {48, 8}, {64, 8}, {72, 4}, {76, 4}};
         auto f = fields[random_() % (sizeof fields / sizeof *fields)];
         uint64_t old = 0;
         std::memcpy(&old, record + f.at, f.width);
-        const uint64_t values[] = {0, 1, 2, ~0ull, old + 1, old - 1, old + 16, old - 16, old * 2, 1ull << random_() % 64, random_(), random_() % 5000};
+        const uint64_t values[] = {0,         1,
+                                   2,         ~0ull,
+                                   old + 1,   old - 1,
+                                   old + 16,  old - 16,
+                                   old * 2,   1ull << random_() % 64,
+                                   random_(), random_() % 5000};
         uint64_t value = values[random_() % (sizeof values / sizeof *values)];
         std::memcpy(record + f.at, &value, f.width);
         if (f.at == 24 && random_() % 2) /* the two counts agree */
@@ -91,7 +116,8 @@ private:
     void words(uint8_t *sections, size_t bytes)
     {
         for (size_t n = 1 + random_() % 8; bytes >= 4 && n > 0; n--) {
-            const uint32_t values[] = {0, ~0u, 0x7f800000u, static_cast<uint32_t>(random_()), static_cast<uint32_t>(random_() % 4096)};
+            const uint32_t values[] = {0, ~0u, 0x7f800000u, static_cast<uint32_t>(random_()),
+                                       static_cast<uint32_t>(random_() % 4096)};
             writeAt(sections, random_() % (bytes / 4) * 4, values[random_() % 5]);
         }
     }
@@ -116,9 +142,15 @@ struct Seedling {
 };
 
 const Seedling seedlings[] = {
-    {"threshold:density=0.05", 300},  {"threshold:density=0.3,value=f32", 9000}, {"chunk-topk:k=40", 700},
-    {"chunk-topk:k=3,value=f32", 8300}, {"gspar:value=shared,density=0.2", 500},  {"gspar:value=shared,density=0.01", 12300},
-    {"gspar:density=0.1", 4096},      {"randk:density=0.1", 400},                {"chunk-topk:k=4096", 33},
+    {"threshold:density=0.05", 300},
+    {"threshold:density=0.3,value=f32", 9000},
+    {"chunk-topk:k=40", 700},
+    {"chunk-topk:k=3,value=f32", 8300},
+    {"gspar:value=shared,density=0.2", 500},
+    {"gspar:value=shared,density=0.01", 12300},
+    {"gspar:density=0.1", 4096},
+    {"randk:density=0.1", 400},
+    {"chunk-topk:k=4096", 33},
 };
 
 Plan planOf(const Seedling &seedling)
@@ -130,7 +162,9 @@ Plan planOf(const Seedling &seedling)
     return plan;
 }
 
-class Payloads : public testing::TestWithParam<Seedling> {};
+class Payloads : public testing::TestWithParam<Seedling>
+{
+};
 
 /* What inspect calls valid, the independent reader can read, too. */
 TEST_P(Payloads, InspectNeverCrashes)
@@ -180,11 +214,13 @@ TEST_P(Payloads, DecodeNeverCrashes)
     for (int n = 0; n < 12000; n++) {
         std::memcpy(records.data(), slots.data(), slots.bytes());
         mutator.damage(records.data() + slots.slotBytes(), slots.slotBytes());
-        gsResult_t result = gsDecode(records.data(), recv.data(), plan.count, plan.type, plan.op, ranks.reducer(0), nullptr);
+        gsResult_t result =
+            gsDecode(records.data(), recv.data(), plan.count, plan.type, plan.op, ranks.reducer(0), nullptr);
         ASSERT_TRUE(recv.canariesIntact());
         if (result != GS_SUCCESS) {
             ASSERT_TRUE(result == GS_ERROR_CORRUPT || result == GS_ERROR_MISMATCH) << result;
-            ASSERT_TRUE(n % 16 || (recv.raw() == before && ranks.state(0) == state)) << "a refused record had an effect";
+            ASSERT_TRUE(n % 16 || (recv.raw() == before && ranks.state(0) == state))
+                << "a refused record had an effect";
             continue;
         }
         accepted++; /* back to the first step */
@@ -200,8 +236,9 @@ INSTANTIATE_TEST_SUITE_P(Recipes, Payloads, testing::ValuesIn(seedlings),
 
 /* ---- structures that are wrong in one place, with a right checksum ---- */
 
-class Structure : public testing::Test {
-protected:
+class Structure : public testing::Test
+{
+  protected:
     void make(const char *recipe, uint64_t count)
     {
         Plan plan;

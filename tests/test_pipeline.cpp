@@ -3,8 +3,10 @@
 #include "oracle.h"
 #include "ranks.h"
 
-namespace gst {
-namespace {
+namespace gst
+{
+namespace
+{
 
 bool longRun()
 {
@@ -81,9 +83,13 @@ void checkDense(const Results &results, const Gradients &gradients, const Plan &
     checkResults(results, records, plan);
 }
 
-class Pipeline : public testing::TestWithParam<std::tuple<size_t, gsDataType_t>> {
-protected:
-    const Recipe &recipe() const { return allRecipes()[std::get<0>(GetParam())]; }
+class Pipeline : public testing::TestWithParam<std::tuple<size_t, gsDataType_t>>
+{
+  protected:
+    const Recipe &recipe() const
+    {
+        return allRecipes()[std::get<0>(GetParam())];
+    }
 
     Plan planOf(const Case &c) const
     {
@@ -115,7 +121,8 @@ protected:
             if (!stages)
                 checkDense(all.back(), gradients, plan);
             else
-                EXPECT_TRUE(refereedStep(*stages, referees, gradients, c.skew) == all.back()) << "threads differ from stages";
+                EXPECT_TRUE(refereedStep(*stages, referees, gradients, c.skew) == all.back())
+                    << "threads differ from stages";
         }
         return all;
     }
@@ -126,8 +133,9 @@ TEST_P(Pipeline, EqualsTheOracle)
     for (const Case &c : casesOf(std::get<0>(GetParam()))) {
         std::vector<Results> first;
         for (const char *set : instructionSets()) {
-            SCOPED_TRACE(testing::Message() << set << ", " << nameOf(c.shape) << ", count " << c.count << ", ranks " << c.nranks
-                                            << (c.inPlace ? ", in place" : "") << ", skew " << c.skew << ", op " << c.op);
+            SCOPED_TRACE(testing::Message()
+                         << set << ", " << nameOf(c.shape) << ", count " << c.count << ", ranks " << c.nranks
+                         << (c.inPlace ? ", in place" : "") << ", skew " << c.skew << ", op " << c.op);
             Environment cpu("GS_CPU", set);
             std::vector<Results> all = run(c);
             if (first.empty())

@@ -2,14 +2,17 @@
 #include "oracle.h"
 #include "ranks.h"
 
-namespace gst {
-namespace {
+namespace gst
+{
+namespace
+{
 
 constexpr uint64_t count = 40000;
 
 /* Gradients of a stream: fixed scales of coordinates times noise, all of it slowly changing or not. */
-class Stream {
-public:
+class Stream
+{
+  public:
     Stream(Shape shape, double drift) : scales_(count, 1.0f), drift_(drift)
     {
         std::normal_distribution<float> normal;
@@ -26,14 +29,15 @@ public:
         return g;
     }
 
-private:
+  private:
     std::mt19937_64 random_{5};
     std::vector<float> scales_;
     double drift_, level_ = 1;
 };
 
-class Threshold : public testing::TestWithParam<double> {
-protected:
+class Threshold : public testing::TestWithParam<double>
+{
+  protected:
     Threshold()
     {
         plan_.recipe = threshold(GetParam()).text();
@@ -41,7 +45,10 @@ protected:
         plan_.nranks = 1;
         ranks_ = std::make_unique<StageRanks>(plan_);
     }
-    double density() const { return GetParam(); }
+    double density() const
+    {
+        return GetParam();
+    }
     /* One step; the share of coordinates kept and sent. */
     double step(const std::vector<float> &g)
     {

@@ -2,8 +2,10 @@
 #include "oracle.h"
 #include "ranks.h"
 
-namespace gst {
-namespace {
+namespace gst
+{
+namespace
+{
 
 /* The decoded values of one record, and what the step says of it. */
 struct Draw {
@@ -60,7 +62,9 @@ struct Case {
     bool thinned;
 };
 
-class Unbiased : public testing::TestWithParam<Case> {};
+class Unbiased : public testing::TestWithParam<Case>
+{
+};
 
 TEST_P(Unbiased, MeanIsTheGradient)
 {
@@ -108,8 +112,10 @@ INSTANTIATE_TEST_SUITE_P(Recipes, Unbiased,
                          testing::Values(Case{gspar(0.05, codingF32), false}, Case{gspar(0.05, codingBf16), false},
                                          Case{gspar(0.05, codingShared), false}, Case{gspar(0.3, codingShared), false},
                                          Case{randk(0.05, codingF32), false}, Case{randk(0.05, codingBf16), false},
-                                         Case{gspar(0.3, codingF32, 0.1), true}, Case{gspar(0.3, codingBf16, 0.1), true},
-                                         Case{gspar(0.3, codingShared, 0.1), true}, Case{randk(0.3, codingF32, 0.1), true},
+                                         Case{gspar(0.3, codingF32, 0.1), true},
+                                         Case{gspar(0.3, codingBf16, 0.1), true},
+                                         Case{gspar(0.3, codingShared, 0.1), true},
+                                         Case{randk(0.3, codingF32, 0.1), true},
                                          Case{randk(0.3, codingBf16, 0.1), true}),
                          [](const auto &p) { return nameOf(p.param.recipe); });
 

@@ -1,0 +1,121 @@
+/*
+ * Real gradients: every recipe, type and instruction set makes the same records and the same sums of them. Prints one hash a
+ * case, so that logs of different machines and backends can be compared. Reads grad_*.npy in the folder GS_TEST_DATA.
+ */
+#include "oracle.h"
+#include "ranks.h"
+
+#include <fstream>
+
+namespace gst
+{
+namespace
+{
+
+/* A two-dimensional float32 .npy file, C order: one row a rank. */
+Gradients readNpy(const std::string &path)
+{
+    std::ifstream file(path, std::ios::binary);
+    char magic[10] = {};
+    file.read(magic, 10);
+    if (!file || std::memcmp(magic, "\x93NUMPY\1\0", 8) != 0)
+        return {};
+    uint16_t headerBytes = readAt<uint16_t>(reinterpret_cast<const uint8_t *>(magic), 8);
+    std::string header(headerBytes, ' ');
+    file.read(header.data(), headerBytes);
+    unsigned long rows = 0, columns = 0;
+    size_t shape = header.find("'shape': (");
+    if (header.find("<f4") == std::string::npos || shape == std::string::npos ||
+        std::sscanf(header.c_str() + shape, "'shape': (%lu, %lu)", &rows, &columns) != 2)
+        return {};
+    Gradients gradients(rows, std::vector<float>(columns));
+    for (std::vector<float> &row : gradients)
+        file.read(reinterpret_cast<char *>(row.data()), static_cast<std::streamsize>(columns * 4));
+    return file ? gradients : Gradients{};
+}
+
+class RealGradients : public testing::TestWithParam<const char *>
+{
+  protected:
+    void SetUp() override
+    {
+        const char *folder = std::getenv("GS_TEST_DATA");
+        if (!folder)
+            GTEST_SKIP() << "GS_TEST_DATA is not set: no folder to read " << GetParam() << " from";
+        gradients_ = readNpy(std::string(folder) + "/" + GetParam());
+        if (gradients_.empty())
+            GTEST_SKIP() << "no float32 matrix in " << folder << "/" << GetParam();
+    }
+
+    /* Two steps through the single stages; hashes of all records, and of the sums. */
+    struct Hashes {
+        uint64_t records = fnv1a(nullptr, 0), sums = fnv1a(nullptr, 0);
+        bool operator==(const Hashes &other) const
+        {
+            return records == other.records && sums == other.sums;
+        }
+    };
+    Hashes hashesOf(const Plan &plan, const Gradients &gradients, bool judged)
+    {
+        Hashes hashes;
+        StageRanks ranks(plan);
+        for (int step = 0; step < 2; step++) {
+            Slots slots = ranks.encode(gradients);
+            for (int r = 0; r < plan.nranks; r++) {
+                uint64_t bytes = readAt<uint64_t>(slots.slot(r), 48);
+                EXPECT_TRUE(bytes <= slots.slotBytes());
+                hashes.records = fnv1a(slots.slot(r), bytes, hashes.records);
+            }
+            if (judged && step == 0)
+                judge(plan, gradients, slots);
+            Results results = ranks.decode(slots);
+            for (const std::vector<uint8_t> &result : results)
+                EXPECT_TRUE(result == results[0]) << "ranks differ";
+            hashes.sums = fnv1a(results[0].data(), results[0].size(), hashes.sums);
+        }
+        return hashes;
+    }
+    void judge(const Plan &plan, const Gradients &gradients, Slots &slots)
+    {
+        for (const Recipe &recipe : allRecipes())
+            for (int r = 0; r < plan.nranks && recipe.text() == plan.recipe; r++) {
+                Referee referee(recipe, plan.count, plan.seed, static_cast<uint32_t>(r));
+                referee.check(gradients[static_cast<size_t>(r)], slots.slot(r), slots.slotBytes(), 0);
+            }
+    }
+
+    Gradients gradients_;
+};
+
+TEST_P(RealGradients, SameRecordsAndSumsEverywhere)
+{
+    for (const Recipe &recipe : allRecipes())
+        for (gsDataType_t type : {GS_FLOAT32, GS_BFLOAT16}) {
+            if (recipe.rule == Rule::Dense)
+                continue;
+            SCOPED_TRACE(recipe.text() + " " + nameOf(type));
+            Gradients gradients = gradients_;
+            for (std::vector<float> &row : gradients)
+                for (float &x : row)
+                    x = type == GS_BFLOAT16 ? bf16Bits(toBf16Bits(x)) : x;
+            Plan plan;
+            plan.recipe = recipe.text();
+            plan.type = type;
+            plan.count = gradients[0].size();
+            plan.nranks = static_cast<int>(gradients.size());
+            std::vector<Hashes> all;
+            for (const char *set : instructionSets()) {
+                Environment cpu("GS_CPU", set);
+                all.push_back(hashesOf(plan, gradients, all.empty()));
+                EXPECT_TRUE(all.back() == all[0]) << set;
+            }
+            std::printf("hash %s %s %s records %016llx sums %016llx\n", GetParam(), plan.recipe.c_str(), nameOf(type),
+                        static_cast<unsigned long long>(all[0].records), static_cast<unsigned long long>(all[0].sums));
+        }
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, RealGradients, testing::Values("grad_cnn_step10.npy", "grad_lm_step20.npy"),
+                         [](const auto &p) { return std::string(p.param).substr(0, std::string(p.param).find('.')); });
+
+} // namespace
+} // namespace gst
