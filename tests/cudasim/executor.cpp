@@ -49,13 +49,19 @@ struct Thread {
     unsigned mask;
     uint64_t value, result;
     int source;
-    char warpFence[2]; /* lane 0's are the warp's */
-    unsigned warpSyncs = 0;
 
     unsigned lane() const
     {
         return rank % lanesPerWarp;
     }
+};
+
+/* Sets of lanes, and what __syncwarp tells the thread sanitizer. */
+struct Warp {
+    unsigned present; /* lanes within the block */
+    unsigned exited, waiting;
+    char fence[2];
+    unsigned syncs;
 };
 
 /* Text without heap memory: the stack of a failed thread is left without destructors. */
@@ -213,16 +219,21 @@ class Executor
     void exitThread();
     void releaseBarrier();
     void checkMask(unsigned mask, Where where);
-    bool isComplete(unsigned mask, Collective what) const;
+    bool isComplete(unsigned mask, Collective what);
     void combine(Collective what, unsigned mask);
     uint64_t resultFor(const Thread &lane, Collective what, unsigned mask);
     void reportDeadlock();
     void report(const Thread &culprit, Where where, const Message &message);
-    Thread *warpOf(unsigned rank, unsigned lane) const;
+    Thread *laneOf(unsigned rank, unsigned lane) const;
+    Warp &warpOf(const Thread &thread)
+    {
+        return warps[thread.rank / lanesPerWarp];
+    }
 
     const Launch *launch = nullptr;
     std::unique_ptr<Fiber> host;
     std::vector<std::unique_ptr<Thread>> threads; /* kept from block to block and from launch to launch */
+    std::vector<Warp> warps;
     unsigned blockSize = 0, arrived = 0, exited = 0;
     int barrierResult = 0;
     bool failed = false;
@@ -270,11 +281,13 @@ void Executor::prepareThreads()
 {
     while (threads.size() < blockSize)
         threads.push_back(std::make_unique<Thread>([] { executor->threadMain(); }));
+    warps.assign((blockSize + lanesPerWarp - 1) / lanesPerWarp, Warp());
     ready.reserve(2 * blockSize);
     group.reserve(blockSize);
     for (unsigned rank = 0; rank < blockSize; rank++) {
         Thread &thread = *threads[rank];
         thread.rank = rank;
+        warpOf(thread).present |= 1u << thread.lane();
         thread.index.x = rank % launch->block.x;
         thread.index.y = rank / launch->block.x % launch->block.y;
         thread.index.z = rank / launch->block.x / launch->block.y;
@@ -288,6 +301,8 @@ void Executor::runBlock(size_t number)
     cudasim_blockIdx.z = unsigned(number / launch->grid.x / launch->grid.y);
     shared.scramble();
     arrived = exited = 0;
+    for (Warp &warp : warps)
+        warp.exited = warp.waiting = 0;
     ready.clear();
     group.clear();
     self = nullptr;
@@ -352,17 +367,19 @@ void Executor::yield()
 
 void Executor::exitThread()
 {
+    Warp &warp = warpOf(*self);
     self->state = State::Exited;
     exited++;
-    for (unsigned lane = 0; lane < lanesPerWarp; lane++) {
-        Thread *other = warpOf(self->rank, lane);
-        if (other && other->state == State::InCollective && other->mask >> self->lane() & 1)
-            fail(*other, other->where, format("lane %u of its mask 0x%08x has exited", self->lane(), other->mask));
+    warp.exited |= 1u << self->lane();
+    for (unsigned waiting = warp.waiting; waiting; waiting &= waiting - 1) {
+        const Thread &other = *laneOf(self->rank, unsigned(__builtin_ctz(waiting)));
+        if (other.mask >> self->lane() & 1)
+            fail(other, other.where, format("lane %u of its mask 0x%08x has exited", self->lane(), other.mask));
     }
     dispatch();
 }
 
-Thread *Executor::warpOf(unsigned rank, unsigned lane) const
+Thread *Executor::laneOf(unsigned rank, unsigned lane) const
 {
     unsigned other = rank / lanesPerWarp * lanesPerWarp + lane;
     return other < blockSize ? threads[other].get() : nullptr;
@@ -417,9 +434,10 @@ uint64_t Executor::collective(Collective what, unsigned mask, uint64_t value, in
     thread->value = value;
     thread->source = source;
     thread->state = State::InCollective;
+    Warp &warp = warpOf(*thread);
+    warp.waiting |= 1u << thread->lane();
     /* Of all warp builtins only __syncwarp orders memory. Its fences take turns as the barrier's do. */
-    Thread *first = warpOf(thread->rank, 0);
-    char *fence = &first->warpFence[first->warpSyncs % 2];
+    char *fence = &warp.fence[warp.syncs % 2];
     if (what == Collective::Sync)
         publish(fence);
     if (isComplete(mask, what))
@@ -433,26 +451,23 @@ uint64_t Executor::collective(Collective what, unsigned mask, uint64_t value, in
 
 void Executor::checkMask(unsigned mask, Where where)
 {
+    const Warp &warp = warpOf(*self);
     if (!(mask >> self->lane() & 1))
         fail(*self, where, format("lane %u is not in its own mask 0x%08x", self->lane(), mask));
-    for (unsigned lane = 0; lane < lanesPerWarp; lane++) {
-        if (!(mask >> lane & 1))
-            continue;
-        Thread *other = warpOf(self->rank, lane);
-        if (!other)
-            fail(*self, where, format("lane %u of mask 0x%08x is beyond the end of the block", lane, mask));
-        if (other->state == State::Exited)
-            fail(*self, where, format("lane %u of mask 0x%08x has exited", lane, mask));
-    }
+    if (unsigned beyond = mask & ~warp.present)
+        fail(*self, where,
+             format("lane %u of mask 0x%08x is beyond the end of the block", unsigned(__builtin_ctz(beyond)), mask));
+    if (unsigned gone = mask & warp.exited)
+        fail(*self, where, format("lane %u of mask 0x%08x has exited", unsigned(__builtin_ctz(gone)), mask));
 }
 
-bool Executor::isComplete(unsigned mask, Collective what) const
+bool Executor::isComplete(unsigned mask, Collective what)
 {
-    for (unsigned lane = 0; lane < lanesPerWarp; lane++) {
-        if (!(mask >> lane & 1))
-            continue;
-        const Thread *thread = warpOf(self->rank, lane);
-        if (thread->state != State::InCollective || thread->mask != mask || thread->what != what)
+    if (mask & ~warpOf(*self).waiting)
+        return false;
+    for (unsigned rest = mask; rest; rest &= rest - 1) {
+        const Thread *thread = laneOf(self->rank, unsigned(__builtin_ctz(rest)));
+        if (thread->mask != mask || thread->what != what)
             return false;
     }
     return true;
@@ -473,13 +488,14 @@ uint64_t fold(Collective what, uint64_t a, uint64_t b)
 /* The last lane to arrive computes everyone's result, frees the others and goes on. */
 void Executor::combine(Collective what, unsigned mask)
 {
+    Warp &warp = warpOf(*self);
+    warp.waiting &= ~mask;
+    warp.syncs += what == Collective::Sync;
     group.clear();
-    for (unsigned lane = 0; lane < lanesPerWarp; lane++)
-        if (mask >> lane & 1)
-            group.push_back(warpOf(self->rank, lane));
+    for (unsigned rest = mask; rest; rest &= rest - 1)
+        group.push_back(laneOf(self->rank, unsigned(__builtin_ctz(rest))));
     for (Thread *lane : group)
         lane->result = resultFor(*lane, what, mask);
-    warpOf(self->rank, 0)->warpSyncs += what == Collective::Sync;
     wakeGroup();
 }
 
@@ -491,7 +507,7 @@ uint64_t Executor::resultFor(const Thread &lane, Collective what, unsigned mask)
         if (!(mask >> lane.source & 1))
             fail(lane, lane.where,
                  format("reads from lane %u, which is absent from mask 0x%08x", unsigned(lane.source), mask));
-        return warpOf(self->rank, unsigned(lane.source))->value;
+        return laneOf(self->rank, unsigned(lane.source))->value;
     }
     if (what == Collective::MatchAny) {
         for (Thread *other : group)
