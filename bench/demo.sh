@@ -33,7 +33,6 @@ find_missing() {
     missing=
     need gcc command -v cc
     need libc6-dev compiles stdio.h
-    need g++ command -v c++
     need make command -v make
     need cmake command -v cmake
     need libopenblas-dev has_openblas
