@@ -52,7 +52,7 @@ static __device__ Run findRun(const gsSpec &spec, const gsState *state, const ui
 
 /* Coordinate n of a run, if it has that many. With a mask the list has the places. */
 template <int LAYOUT>
-static __device__ __forceinline__ Coordinate coordinate(const gsSpec &spec, const Run &run, uint32_t n, const uint16_t *list)
+static __device__ __forceinline__ Coordinate coordinate(const gsSpec &spec, const Run &run, uint32_t n, const uint32_t *list)
 {
     Coordinate c = {0, 0.0f};
     if (n >= run.count)
@@ -70,15 +70,15 @@ static __device__ __forceinline__ Coordinate coordinate(const gsSpec &spec, cons
 
 /* The places of the mask's sent coordinates in block b, by slot. Ends behind a barrier. */
 static __device__ void listMask(const gsSpec &spec, const gsCall *call, const uint32_t *keptBits, uint32_t before, uint64_t b,
-                                gsKeptList *list, uint16_t *sent)
+                                uint32_t *list, uint32_t *warpKept, uint32_t *sent)
 {
     const uint32_t word = threadIdx.x < GS_BLOCK_WORDS ? keptBits[b * GS_BLOCK_WORDS + threadIdx.x] : 0;
-    const uint32_t kept = gsListKept(list, word, 0);
+    const uint32_t kept = gsListKept(list, warpKept, word, 0);
     const uint64_t first = gsCallSlot(&spec, call, 0, before);
     for (uint32_t n = threadIdx.x; n < kept; n += GS_CTA) {
         const uint64_t j = (uint64_t)before + n, slot = gsCallSlot(&spec, call, 0, j);
         if (gsCallSlot(&spec, call, 0, j + 1) > slot)
-            sent[slot - first] = list->place[n];
+            sent[slot - first] = list[n];
     }
     __syncthreads();
 }
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
     constexpr bool MASK = LAYOUT == GS_LAYOUT_MASK;
     __shared__ float4 sums[GS_BLOCK / 4];
     __shared__ Run run[GS_RUNS];
-    __shared__ uint16_t sent[MASK ? GS_BLOCK : 1];
+    __shared__ uint32_t sent[MASK ? GS_BLOCK : 1], warpKept[GS_WARPS];
     float *sum = (float *)sums;
     const uint64_t runs = (uint64_t)spec.nranks * gsRecordGroups(spec.value);
     if (state->fault != GS_FAULT_NONE || state->verdict != GS_FAULT_NONE)
@@ -110,8 +110,8 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
         return;
     }
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        if constexpr (MASK) /* the sums' memory serves as the list of the kept: half as large */
-            listMask(spec, &state->call, keptBits, blockOffset[b], b, (gsKeptList *)sums, sent);
+        if constexpr (MASK) /* the sums' memory first serves as the list of the kept */
+            listMask(spec, &state->call, keptBits, blockOffset[b], b, (uint32_t *)sums, warpKept, sent);
 #pragma unroll
         for (unsigned v = 0; v < GS_QUADS; v++)
             sums[v * GS_CTA + threadIdx.x] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);

@@ -202,17 +202,12 @@ __device__ __forceinline__ void gsStoreKept(uint32_t *words, uint32_t kept)
         words[gsWarp() * (GS_BLOCK_WORDS / GS_WARPS) + 4 * (gsLane() % 8) + gsLane() / 8] = mine;
 }
 
-/* A block's kept coordinates as a list: group 0 in index order, then group 1. */
-struct gsKeptList {
-    uint16_t place[GS_BLOCK];
-    uint32_t warpKept[GS_WARPS];
-};
-
 /*
- * Fills the list; word t of group 0 and of group 1 is in thread t < GS_BLOCK_WORDS. Returns both groups' lengths, 16 bits each:
- * a sum of two such pairs never carries, since a block has 4096 elements. Ends behind a barrier.
+ * A block's kept coordinates as a list of their places: group 0 in index order, then group 1. Word t of each group is in thread
+ * t < GS_BLOCK_WORDS; warpKept has room for a number a warp. Returns both groups' lengths, 16 bits each: a sum of two such pairs
+ * never carries, since a block has 4096 elements. Ends behind a barrier.
  */
-__device__ __forceinline__ uint32_t gsListKept(gsKeptList *list, uint32_t word0, uint32_t word1)
+__device__ __forceinline__ uint32_t gsListKept(uint32_t *list, uint32_t *warpKept, uint32_t word0, uint32_t word1)
 {
     uint32_t own = (uint32_t)__popc(word0) | (uint32_t)__popc(word1) << 16, before = own, total = 0;
     for (unsigned offset = 1; offset < 32; offset *= 2) {
@@ -220,18 +215,18 @@ __device__ __forceinline__ uint32_t gsListKept(gsKeptList *list, uint32_t word0,
         before += gsLane() >= offset ? lower : 0;
     }
     if (gsLane() == 31)
-        list->warpKept[gsWarp()] = before;
+        warpKept[gsWarp()] = before;
     before -= own;
     __syncthreads();
     for (unsigned w = 0; w < blockDim.x / 32; w++) {
-        before += w < gsWarp() ? list->warpKept[w] : 0;
-        total += list->warpKept[w];
+        before += w < gsWarp() ? warpKept[w] : 0;
+        total += warpKept[w];
     }
-    uint16_t *place0 = list->place + (before & 0xffffu), *place1 = list->place + (total & 0xffffu) + (before >> 16);
+    uint32_t *place0 = list + (before & 0xffffu), *place1 = list + (total & 0xffffu) + (before >> 16);
     for (; word0; word0 &= word0 - 1)
-        *place0++ = (uint16_t)(threadIdx.x * 32 + __ffs((int)word0) - 1);
+        *place0++ = threadIdx.x * 32 + (unsigned)__ffs((int)word0) - 1;
     for (; word1; word1 &= word1 - 1)
-        *place1++ = (uint16_t)(threadIdx.x * 32 + __ffs((int)word1) - 1);
+        *place1++ = threadIdx.x * 32 + (unsigned)__ffs((int)word1) - 1;
     __syncthreads();
     return total;
 }

@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
     gsPackBlocks(const __grid_constant__ gsSpec spec, const Packing packing, const T *gradient)
 {
     __shared__ gsCall call;
-    __shared__ gsKeptList list;
+    __shared__ uint32_t list[GS_BLOCK], warpKept[GS_BLOCK_WORDS / 32];
     float *residual = packing.state->phase ? packing.residual[0] : packing.residual[1];
     const int groups = gsRecordGroups(spec.value);
     for (unsigned i = threadIdx.x; i < sizeof call / sizeof(uint32_t); i += GS_BLOCK_WORDS)
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
                     drawn |= left & -left;
             }
         }
-        const uint32_t kept = gsListKept(&list, word & ~drawn, drawn), kept0 = kept & 0xffffu, all = kept0 + (kept >> 16);
+        const uint32_t kept = gsListKept(list, warpKept, word & ~drawn, drawn), kept0 = kept & 0xffffu, all = kept0 + (kept >> 16);
         const uint32_t *offset1 = packing.blockOffset + (uint64_t)spec.blocks + 1;
         const uint64_t before0 = packing.blockOffset[b], before1 = groups == 2 ? offset1[b] : 0;
         if (spec.layout == GS_LAYOUT_GLOBAL && threadIdx.x < (unsigned)groups) {
@@ -117,11 +117,11 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
             const uint64_t j = group ? before1 + (n - kept0) : before0 + n, slot = gsCallSlot(&spec, &call, group, j);
             if (gsCallSlot(&spec, &call, group, j + 1) == slot)
                 continue;
-            const uint64_t i = first + list.place[n];
+            const uint64_t i = first + list[n];
             const float x = valueOf<SOURCE>(call, group, SOURCE == FROM_RESIDUAL ? residual[i] : gsToFloat(gradient[i]));
             putValue<SOURCE>(spec, call.step, group, packing.record + call.sections.group[group].values, slot, i, x, residual);
             if (spec.layout != GS_LAYOUT_MASK)
-                putBits(packing.record + call.sections.group[group].indices, 12 * slot, list.place[n]);
+                putBits(packing.record + call.sections.group[group].indices, 12 * slot, list[n]);
         }
         __syncthreads(); /* the list is the next block's */
     }
