@@ -1,0 +1,35 @@
+# Tests of the transports; included by CMakeLists.txt, whose functions it uses.
+
+gs_add_test(test_threads 17)
+
+if(TARGET gradsieve_mpi)
+  find_package(MPI COMPONENTS C)
+  add_executable(test_mpi test_mpi.cpp)
+  target_include_directories(test_mpi PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+  target_compile_definitions(test_mpi PRIVATE OMPI_SKIP_MPICXX MPICH_SKIP_MPICXX)
+  target_link_libraries(test_mpi PRIVATE gradsieve_mpi gradsieve MPI::MPI_C GTest::gtest Threads::Threads)
+  foreach(ranks 1 2 3 4)
+    add_test(NAME test_mpi_${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks} $<TARGET_FILE:test_mpi>)
+    # Open MPI: more ranks than processors, as root in a container too. Others ignore these.
+    set_tests_properties(test_mpi_${ranks} PROPERTIES LABELS mpi TIMEOUT 300 RUN_SERIAL ON ENVIRONMENT
+      "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;\
+OMPI_MCA_mpi_yield_when_idle=1;OMPI_MCA_btl_vader_single_copy_mechanism=none")
+  endforeach()
+endif()
+
+# One rank a device, up to 4: with one device, 8 tests run.
+if(TARGET gradsieve_nccl)
+  separate_arguments(gs_launcher UNIX_COMMAND "${GS_DEVICE_LAUNCHER}")
+  gs_add_test(test_nccl 8 LABELS cuda LAUNCHER ${gs_launcher} LIBRARIES gradsieve_nccl gradsieve_cuda ${NCCL_LIBRARY}
+                                                                      CUDA::cudart)
+  target_include_directories(test_nccl PRIVATE ${NCCL_INCLUDE_DIR})
+  target_link_options(test_nccl PRIVATE LINKER:--enable-new-dtags)
+endif()
+
+# The same on the simulator, which captures no graphs.
+if(TARGET gradsieve_cuda_sim AND TARGET nccl_sim)
+  gs_add_test(test_nccl_sim 20 LABELS sim SOURCES test_nccl.cpp ${PROJECT_SOURCE_DIR}/nccl_plugin/nccl.c
+                               LIBRARIES gradsieve_cuda_sim nccl_sim cudasim)
+  target_compile_definitions(test_nccl_sim PRIVATE _GNU_SOURCE)
+  set_property(TEST test_nccl_sim APPEND PROPERTY ENVIRONMENT CUDASIM_DEVICES=4)
+endif()
