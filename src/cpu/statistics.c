@@ -22,35 +22,36 @@ GS_INLINE double foldLanes(double *lane)
     return lane[0];
 }
 
+typedef struct {
+    double sum[LANES];
+    uint32_t below[LANES], nonFinite[LANES];
+} laneStatistics;
+
+/* One element a lane. */
+GS_INLINE void addRow(laneStatistics *lane, const void *sendbuff, uint64_t first, uint32_t lanes, float s,
+                      uint32_t type)
+{
+    for (uint32_t l = 0; l < lanes; l++) {
+        float g = loadElement(type, sendbuff, first + l), m = fabsf(g);
+        uint32_t finite = gsMagnitudeBits(g) < GS_F32_INF, take = finite & (s * m < 1.0f);
+        lane->sum[l] += (double)(take ? m : 0.0f);
+        lane->below[l] += take;
+        lane->nonFinite[l] |= !finite;
+    }
+}
+
 /* Sum and number of the |g| with s |g| < 1; s = 0 takes all. */
 GS_INLINE blockStatistics sumBlock(const void *sendbuff, uint64_t first, uint32_t n, float s, uint32_t type)
 {
-    double lane[LANES] = {0};
-    uint32_t below[LANES] = {0}, bad[LANES] = {0};
-    for (uint32_t i = 0; i < n; i += LANES) {
-        uint32_t lanes = n - i < LANES ? n - i : LANES;
-        if (lanes == LANES) {
-            for (uint32_t l = 0; l < LANES; l++) {
-                float g = loadElement(type, sendbuff, first + i + l), m = fabsf(g);
-                uint32_t finite = gsMagnitudeBits(g) < GS_F32_INF, take = finite & (s * m < 1.0f);
-                lane[l] += (double)(take ? m : 0.0f);
-                below[l] += take;
-                bad[l] |= !finite;
-            }
-            continue;
-        }
-        for (uint32_t l = 0; l < lanes; l++) {
-            float g = loadElement(type, sendbuff, first + i + l), m = fabsf(g);
-            uint32_t finite = gsMagnitudeBits(g) < GS_F32_INF, take = finite & (s * m < 1.0f);
-            lane[l] += (double)(take ? m : 0.0f);
-            below[l] += take;
-            bad[l] |= !finite;
-        }
-    }
-    blockStatistics out = {.sum = foldLanes(lane)};
+    laneStatistics lane = {0};
+    uint32_t whole = n / LANES * LANES;
+    for (uint32_t i = 0; i < whole; i += LANES)
+        addRow(&lane, sendbuff, first + i, LANES, s, type); /* a constant, for the vectoriser */
+    addRow(&lane, sendbuff, first + whole, n - whole, s, type);
+    blockStatistics out = {.sum = foldLanes(lane.sum)};
     for (int l = 0; l < LANES; l++) {
-        out.below += below[l];
-        out.nonFinite |= (int)bad[l];
+        out.below += lane.below[l];
+        out.nonFinite |= (int)lane.nonFinite[l];
     }
     return out;
 }
