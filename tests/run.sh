@@ -59,13 +59,14 @@ verdict() {
     echo "  $2: $result ${4:+($4)}"
 }
 
-# build NAME OPTION...: build/NAME; a build that fails is a failed test.
+# build NAME TARGETS OPTION...: build/NAME; a build that fails is a failed test.
 build() {
-    local name=$1
-    shift
-    echo "== build/$name"
+    local name=$1 targets=$2
+    shift 2
+    echo "== build/$name, at $SECONDS s"
+    # shellcheck disable=SC2086
     if ! { cmake -S "$root" -B "$build/$name" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGS_WERROR=ON \
-        -DCMAKE_COMPILE_WARNING_AS_ERROR=ON "$@" && cmake --build "$build/$name" -j "$jobs"; } \
+        -DCMAKE_COMPILE_WARNING_AS_ERROR=ON "$@" && cmake --build "$build/$name" -j "$jobs" --target $targets; } \
         >"$logs/$name.txt" 2>&1 </dev/null; then
         grep -E -B2 -A6 'error|Error' "$logs/$name.txt" | head -n 60
         verdict "build-$name" "build of build/$name" 1 "see ${logs#"$root"/}/$name.txt"
@@ -78,14 +79,16 @@ counted() { # LOG: tests that passed or failed
     awk -f "$root/tests/summary.awk" "$logs/$1.log" | tail -n 1 | awk '{ print $1 + $3 }'
 }
 
-# run_label NAME BUILD LABEL MINIMUM: the tests with a label; fewer than the minimum are a failure, for nothing passes by not
-# running.
-run_label() {
-    ctest --test-dir "$build/$2" -V -L "$3" --timeout 900 2>&1 </dev/null | tee "$logs/$1.log" |
+# run_tests NAME BUILD MINIMUM OPTION...: the tests that ctest chooses by the options; fewer than the minimum are a failure,
+# for nothing passes by not running.
+run_tests() {
+    local name=$1 dir=$build/$2 minimum=$3 ran
+    shift 3
+    echo "== $name tests, at $SECONDS s"
+    ctest --test-dir "$dir" -V --timeout 900 "$@" 2>&1 </dev/null | tee "$logs/$name.log" |
         grep -E '^ *[0-9]+/[0-9]+ Test '
-    local ran
-    ran=$(counted "$1")
-    [ "$ran" -ge "$4" ] || verdict "$1-minimum" "least number of $1 tests" 1 "$ran ran, at least $4 must"
+    ran=$(counted "$name")
+    [ "$ran" -ge "$minimum" ] || verdict "$name-minimum" "least number of $name tests" 1 "$ran ran, at least $minimum must"
 }
 
 # found PART: what the summary of the build says of it.
@@ -128,12 +131,12 @@ run_device_tests() {
     elif ! has_device; then
         skip cuda "no CUDA device, and no GS_DEVICE_LAUNCHER that provides one"
     else
-        run_label cuda test '^cuda$' 30
+        run_tests cuda test 20 -L '^cuda$'
     fi
 }
 
 list_kernels() {
-    echo "== kernels launched"
+    echo "== kernels launched, at $SECONDS s"
     for trace in "$traces"/*; do
         [ -s "$trace" ] || continue
         sed 's/ grid .*//' "$trace" | c++filt -p | sed 's/^void //; s/[(].*//' | sort | uniq -c |
@@ -149,7 +152,7 @@ recipes=(--recipe threshold --recipe threshold:value=f32,capacity=0.005 --recipe
 
 run_benches() {
     local bench=$build/test/bench/gs_all_reduce_perf
-    [ -x "$bench" ] || return
+    echo "== benchmarks, at $SECONDS s"
     run_program all_reduce_perf-threads "$bench" -b 4 -e 1M -f 64 -n 2 -w 1 "${recipes[@]}"
     run_program all_reduce_perf-bfloat16 "$bench" -b 2 -e 1M -f 64 -n 2 -w 1 -d bfloat16 -o avg --ranks 3 "${recipes[@]}"
     run_program stage_perf "$build/test/bench/gs_stage_perf" --count 100K --ranks 2 --recipe threshold --recipe randk
@@ -168,23 +171,27 @@ export OMPI_MCA_hwloc_base_binding_policy=none
 export CUDASIM_TRACE=$traces/simulator
 write_launcher
 
-if build test -DGS_DEVICE_LAUNCHER="${launcher:+$build/on_device.sh}"; then
-    run_label cpu test '^cpu$' 400
-    run_label package test '^package$' 1
-    if found MPI; then run_label mpi test '^mpi$' 1; else skip mpi "no MPI"; fi
-    if found CUDA; then run_label sim test 'sim$' 30; else skip sim "no CUDA headers"; fi
+if build test all -DGS_DEVICE_LAUNCHER="${launcher:+$build/on_device.sh}"; then
+    run_tests cpu test 600 -L '^cpu$'
+    run_tests package test 1 -L '^package$'
+    if found MPI; then run_tests mpi test 20 -L '^mpi$'; else skip mpi "no MPI"; fi
+    if found CUDA; then run_tests sim test 50 -L 'sim$'; else skip sim "no CUDA headers"; fi
     run_device_tests
     run_benches
 fi
-# Sanitizers find what they find at -O1 too, and compile in half the time.
+
+# Sanitizers find what they find at -O1 too, and compile in half the time. The simulator's tests have them built in.
 sanitized=(-DGS_CUDA=OFF -DGS_MPI=OFF -DGS_BENCH=OFF "-DCMAKE_C_FLAGS_RELWITHDEBINFO=-O1 -g1"
     "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1")
-if build asan -DGS_SANITIZE=address,undefined "${sanitized[@]}"; then
-    run_label asan asan '^cpu$' 400
+programs="test_api test_failures test_payloads test_threads test_wire"
+if build asan "$programs" "${sanitized[@]}" -DGS_SANITIZE=address,undefined; then
+    run_tests asan asan 100 -R "^(${programs// /|})\$"
 fi
-# OpenMP's barriers are not known to the thread sanitizer.
-if build tsan -DGS_SANITIZE=thread -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON "${sanitized[@]}"; then
-    run_label tsan tsan '^tsan$' 20
+# The thread sanitizer does not know OpenMP's barriers, nor how NVTX starts; without OpenMP the compiler warns of its pragmas.
+programs="test_api test_failures test_threads"
+if build tsan "$programs" "${sanitized[@]}" -DGS_SANITIZE=thread -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON \
+    -DGS_NVTX_INCLUDE=OFF -DGS_WERROR=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF; then
+    run_tests tsan tsan 50 -R "^(${programs// /|})\$"
 fi
 
 list_kernels

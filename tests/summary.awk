@@ -24,9 +24,10 @@ function most(old, new) { return new + 0 > old + 0 ? new + 0 : old + 0 } # MPI r
     split(rest, word, " ")
     name = word[1]
     if (rest ~ /\*\*\*Skipped/) {
-        skipped[id] = most(skipped[id], 1)
-        passed[id] = 0
-        reasons[name ": " last[id]]++
+        if (!skipped[id]) {
+            skipped[id] = 1
+            reasons[name ": " last[id]]++
+        }
     } else if (rest !~ / Passed /) {
         if (failed[id] + 0 == 0) # it crashed, timed out, or ran too few tests
             failed[id] = 1
