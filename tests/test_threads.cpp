@@ -82,7 +82,7 @@ gsResult_t asyncError(gsComm_t comm)
 void expectGathered(const Bytes &all, int nranks, size_t bytes)
 {
     for (int r = 0; r < nranks; r++)
-        ASSERT_EQ(0, memcmp(bytesOf(r, bytes).data(), all.data() + r * bytes, bytes)) << "rank " << r;
+        ASSERT_EQ(bytesOf(r, bytes), Bytes(all.begin() + r * bytes, all.begin() + (r + 1) * bytes)) << "rank " << r;
 }
 
 TEST(Threads, AllGatherBringsEveryRanksBytes)
