@@ -99,7 +99,8 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
     constexpr bool MASK = LAYOUT == GS_LAYOUT_MASK;
     __shared__ float4 sums[GS_BLOCK / 4];
     __shared__ Run run[GS_RUNS];
-    __shared__ uint32_t sent[MASK ? GS_BLOCK : 1], warpKept[GS_WARPS];
+    __shared__ uint32_t sent[MASK ? GS_BLOCK : 1];
+    __shared__ uint32_t warpKept[GS_WARPS];
     float *sum = (float *)sums;
     const uint64_t runs = (uint64_t)spec.nranks * gsRecordGroups(spec.value);
     if (state->fault != GS_FAULT_NONE || state->verdict != GS_FAULT_NONE)

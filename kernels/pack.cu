@@ -85,7 +85,8 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
     gsPackBlocks(const __grid_constant__ gsSpec spec, const Packing packing, const T *gradient)
 {
     __shared__ gsCall call;
-    __shared__ uint32_t list[GS_BLOCK], warpKept[GS_BLOCK_WORDS / 32];
+    __shared__ uint32_t list[GS_BLOCK];
+    __shared__ uint32_t warpKept[GS_BLOCK_WORDS / 32];
     float *residual = packing.state->phase ? packing.residual[0] : packing.residual[1];
     const int groups = gsRecordGroups(spec.value);
     for (unsigned i = threadIdx.x; i < sizeof call / sizeof(uint32_t); i += GS_BLOCK_WORDS)

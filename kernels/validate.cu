@@ -110,12 +110,13 @@ static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const 
         first = b * spec.k;
         last = slots ? first + gsTopkKept(spec.k, length) : first;
     }
-    bool bad = false;
+    uint32_t fault = GS_FAULT_NONE;
     for (uint64_t j = first + gsLane(); j < last; j += 32) {
         uint32_t index = gsReadIndex12(record + group.indices, j);
-        bad = bad || index >= length || (j > first && gsReadIndex12(record + group.indices, j - 1) >= index);
+        if (index >= length || (j > first && gsReadIndex12(record + group.indices, j - 1) >= index))
+            fault = GS_FAULT_INDEX;
     }
-    return bad ? GS_FAULT_INDEX : GS_FAULT_NONE;
+    return fault;
 }
 
 /*
@@ -139,8 +140,9 @@ __global__ void __launch_bounds__(GS_CTA)
         const gsRecordSections sections = gsRecordLayout(spec.layout, spec.value, spec.blocks, slots);
 #pragma unroll
         for (int group = 0; group < 2; group++) {
-            uint32_t fault = group < gsRecordGroups(spec.value)
-                                 ? blockFault(spec, record, sections.group[group], slots[group], b) : GS_FAULT_NONE;
+            if (group >= gsRecordGroups(spec.value))
+                break;
+            uint32_t fault = blockFault(spec, record, sections.group[group], slots[group], b);
             if (fault != GS_FAULT_NONE)
                 report(state, rank, fault);
         }
@@ -162,7 +164,7 @@ __global__ void __launch_bounds__(GS_LONE_CTA)
     __syncthreads();
     if (threadIdx.x == 0) {
         uint32_t verdict = state->verdict;
-        state->verdict = verdict == NO_VERDICT ? GS_FAULT_NONE : verdict & 0xffu;
+        state->verdict = verdict == NO_VERDICT ? (uint32_t)GS_FAULT_NONE : verdict & 0xffu;
         state->verdictRank = verdict == NO_VERDICT ? 0 : verdict >> 8;
         if (verdict != NO_VERDICT)
             state->anyNonFinite = 0;
