@@ -285,7 +285,7 @@ TEST(Threads, CommunicatorsEndInAnyOrderOnAnyThread)
     }
 }
 
-/* Each rank sends the number of its successes: had one ever succeeded where another failed, the numbers would differ. */
+/* Each rank sends the number of its successes: had one ever succeeded where another failed, they would differ. */
 void countTogether(const Comms &ranks, int rank, uint64_t wanted, unsigned seed, int delayUs, uint64_t *failures)
 {
     std::mt19937 random(seed * 1000 + rank);

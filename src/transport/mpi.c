@@ -5,9 +5,9 @@
  * Every MPI call is non-blocking and polled, so that a deadline and gsCommAbort can end the wait. What they end may be
  * under way inside MPI still, which goes on to read and write its buffers. So MPI only ever sees memory of this file:
  * pieces are copied out of the caller's buffers and into them, two in flight. After a failure the communicator has
- * failed for good, and what MPI may still touch is left to it, never freed: the pieces, and the duplicated MPI_Comm, for
- * which a message may come yet. One rank may meet its deadline where another has just finished the same exchange: their
- * steps then differ, which is found as a mismatch should such states ever meet again.
+ * failed for good, and what MPI may still touch is left to it, never freed: the pieces, and the duplicated MPI_Comm,
+ * for which a message may come yet. One rank may meet its deadline where another has just finished the same exchange:
+ * their steps then differ, which is found as a mismatch should such states ever meet again.
  */
 #include "../core.h"
 #include "wait.h"
