@@ -68,8 +68,8 @@ build() {
     if ! { cmake -S "$root" -B "$build/$name" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGS_WERROR=ON \
         -DCMAKE_COMPILE_WARNING_AS_ERROR=ON "$@" && cmake --build "$build/$name" -j "$jobs" --target $targets; } \
         >"$logs/$name.txt" 2>&1 </dev/null; then
-        grep -E -B2 -A6 'error|Error' "$logs/$name.txt" | head -n 60
-        verdict "build-$name" "build of build/$name" 1 "see ${logs#"$root"/}/$name.txt"
+        grep -E -A6 'error:|CMake Error' "$logs/$name.txt" | head -n 60
+        verdict "build-$name" "build-$name" 1 "see ${logs#"$root"/}/$name.txt"
         return 1
     fi
     grep -E '^-- gradsieve' "$logs/$name.txt"
@@ -139,7 +139,7 @@ list_kernels() {
     echo "== kernels launched, at $SECONDS s"
     for trace in "$traces"/*; do
         [ -s "$trace" ] || continue
-        sed 's/ grid .*//' "$trace" | c++filt -p | sed 's/^void //; s/[(].*//' | sort | uniq -c |
+        sed 's/ grid .*//' "$trace" | c++filt -p | sort | uniq -c |
             awk -v where="$(basename "$trace")" '{ n = $1; $1 = ""; printf " %s – %s (%d launches)\n", $0, where, n }'
     done
 }
