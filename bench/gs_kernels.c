@@ -36,8 +36,9 @@ static void require(cudaError_t error, const char *call)
 static settings_t parse(int argc, char **argv)
 {
     enum { RECIPE = 1, COUNT, DTYPE, STEPS, WARMUP, HELP };
-    static const struct option flags[] = {{"recipe", 1, NULL, RECIPE}, {"count", 1, NULL, COUNT},   {"dtype", 1, NULL, DTYPE},
-                                          {"steps", 1, NULL, STEPS},   {"warmup", 1, NULL, WARMUP}, {"help", 0, NULL, HELP},
+    static const struct option flags[] = {{"recipe", 1, NULL, RECIPE}, {"count", 1, NULL, COUNT},
+                                          {"dtype", 1, NULL, DTYPE},   {"steps", 1, NULL, STEPS},
+                                          {"warmup", 1, NULL, WARMUP}, {"help", 0, NULL, HELP},
                                           {NULL, 0, NULL, 0}};
     static const char *const usual[] = {"threshold:density=0.01", "chunk-topk:k=64", "gspar:density=0.01",
                                         "gspar:density=0.01,value=shared", "randk:density=0.01"};
@@ -173,8 +174,9 @@ static void measure(bench_t *b, const char *recipe, memory_t memory)
     size_t width = perfTypeBytes(s->type);
     double encodeFloor = (double)(width + (perfKindOf(recipe, s->count, s->type, 1).feedback ? 8 : 0)) * memory.copy;
     double decodeFloor = (double)width * memory.fill;
-    printf("%-34s %-8s %9.4f %8.4f %6.2f %9.4f %8.4f %6.2f %9.3f %8.4f\n", recipe, perfTypeName(s->type), encode, encodeFloor,
-           encode / encodeFloor, decode, decodeFloor, decode / decodeFloor, 100.0 * (double)stats.lastSent / (double)s->count,
+    printf("%-34s %-8s %9.4f %8.4f %6.2f %9.4f %8.4f %6.2f %9.3f %8.4f\n", recipe, perfTypeName(s->type), encode,
+           encodeFloor, encode / encodeFloor, decode, decodeFloor, decode / decodeFloor,
+           100.0 * (double)stats.lastSent / (double)s->count,
            (double)stats.payloadBytes / (double)stats.calls / (double)s->count);
     CUDA_REQUIRE(cudaFree(record));
     PERF_REQUIRE(gsReducerDestroy(reducer));
@@ -189,10 +191,10 @@ int main(int argc, char **argv)
         perfStop(PERF_EXIT_WRONG, "no CUDA device");
     bench_t bench = benchMake(&settings);
     memory_t memory = measureMemory(&bench);
-    printf("# %zu elements; copy %.1f GB/s, memset %.1f GB/s; ns and bytes are per element\n", settings.count, 1 / memory.copy,
-           1 / memory.fill);
-    printf("# %-32s %-8s %9s %8s %6s %9s %8s %6s %9s %8s\n", "recipe", "type", "encode ns", "floor", "ratio", "decode ns",
-           "floor", "ratio", "sent %", "payload");
+    printf("# %zu elements; copy %.1f GB/s, memset %.1f GB/s; ns and bytes are per element\n", settings.count,
+           1 / memory.copy, 1 / memory.fill);
+    printf("# %-32s %-8s %9s %8s %6s %9s %8s %6s %9s %8s\n", "recipe", "type", "encode ns", "floor", "ratio",
+           "decode ns", "floor", "ratio", "sent %", "payload");
     for (int i = 0; i < settings.recipes.count; i++)
         measure(&bench, settings.recipes.recipes[i], memory);
     benchFree(&bench);

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Each kernel's registers and spills as ptxas reports them, and, on a device that counts memory sectors, the bytes it moves per
-# element, beside the floor.
+# Each kernel's registers and spills as ptxas reports them, and the bytes it moves per element, beside the floor.
 #
-#   bench/gs_kernels.sh [BUILD [COUNT]]       BUILD: a build folder with bench/gs_kernels (default build); COUNT: elements
+#   bench/gs_kernels.sh [BUILD [COUNT]]   BUILD: a build folder with bench/gs_kernels (default build); COUNT: elements
 #
 #   GS_DEVICE_LAUNCHER   command before a program that needs a CUDA device; empty: run it as it is
-#   GS_DEVICE_COUNTERS   the environment variable that makes the launcher write its counters into a file: a line a launch, with
-#                        the kernel's symbol and "sectors N" for loads, stores and atomics. Empty: registers and spills only
+#   GS_DEVICE_COUNTERS   the environment variable that makes a device that counts memory sectors write them to a file:
+#                        a line a launch, with the kernel's symbol and "sectors N" for loads, stores and atomics.
+#                        Empty: registers and spills only
 #   NVCC                 the compiler (default nvcc, else /usr/local/cuda/bin/nvcc)
 set -e
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -44,7 +44,8 @@ awk -F '\t' '
 # ---- bytes per element, of the last of eleven steps: by then threshold knows its tau ----
 
 printf '\n# bytes an element, of sectors of 32; %s elements\n' "$count"
-for recipe in threshold:density=0.01 chunk-topk:k=64 gspar:density=0.01 gspar:density=0.01,value=shared randk:density=0.01; do
+for recipe in threshold:density=0.01 chunk-topk:k=64 gspar:density=0.01 gspar:density=0.01,value=shared \
+    randk:density=0.01; do
     for type in float bfloat16; do
         rm -f "$work/counters"
         # The launcher may be several words.
@@ -70,8 +71,8 @@ for recipe in threshold:density=0.01 chunk-topk:k=64 gspar:density=0.01 gspar:de
             END {
                 width = type == "float" ? 4 : 2
                 floor = width + (recipe ~ /^(threshold|chunk-topk)/ ? 8 : 0)
-                printf "\n%s %s: encode %.2f of %d (%.2fx), decode %.2f of %d (%.2fx)\n", recipe, type, encode, floor, encode / floor,
-                    decode, width, decode / width
+                printf "\n%s %s: encode %.2f of %d (%.2fx), decode %.2f of %d (%.2fx)\n", recipe, type, encode,
+                    floor, encode / floor, decode, width, decode / width
                 for (i = 1; i <= launches; i++)
                     if (moved[i] >= 0.005)
                         printf "    %-20s %8.3f\n", name[i], moved[i]

@@ -19,8 +19,8 @@ struct Coordinate {
 
 /* The part of run q = rank groups + group that lies in block b. The records are valid. */
 template <int LAYOUT>
-static __device__ Run findRun(const gsSpec &spec, const gsState *state, const uint32_t *blockOffset, const uint8_t *records,
-                              uint64_t q, uint32_t b)
+static __device__ Run findRun(const gsSpec &spec, const gsState *state, const uint32_t *blockOffset,
+                              const uint8_t *records, uint64_t q, uint32_t b)
 {
     const int groups = gsRecordGroups(spec.value), group = (int)(q % groups);
     const uint8_t *record = records + q / groups * spec.slotBytes;
@@ -52,7 +52,8 @@ static __device__ Run findRun(const gsSpec &spec, const gsState *state, const ui
 
 /* Coordinate n of a run, if it has that many. With a mask the list has the places. */
 template <int LAYOUT>
-static __device__ __forceinline__ Coordinate coordinate(const gsSpec &spec, const Run &run, uint32_t n, const uint32_t *list)
+static __device__ __forceinline__ Coordinate coordinate(const gsSpec &spec, const Run &run, uint32_t n,
+                                                        const uint32_t *list)
 {
     Coordinate c = {0, 0.0f};
     if (n >= run.count)
@@ -69,8 +70,8 @@ static __device__ __forceinline__ Coordinate coordinate(const gsSpec &spec, cons
 }
 
 /* The places of the mask's sent coordinates in block b, by slot. Ends behind a barrier. */
-static __device__ void listMask(const gsSpec &spec, const gsCall *call, const uint32_t *keptBits, uint32_t before, uint64_t b,
-                                uint32_t *list, uint32_t *warpKept, uint32_t *sent)
+static __device__ void listMask(const gsSpec &spec, const gsCall *call, const uint32_t *keptBits, uint32_t before,
+                                uint64_t b, uint32_t *list, uint32_t *warpKept, uint32_t *sent)
 {
     const uint32_t word = threadIdx.x < GS_BLOCK_WORDS ? keptBits[b * GS_BLOCK_WORDS + threadIdx.x] : 0;
     const uint32_t kept = gsListKept(list, warpKept, word, 0);
@@ -84,17 +85,21 @@ static __device__ void listMask(const gsSpec &spec, const gsCall *call, const ui
 }
 
 /*
- * A CTA takes a block: 1. Its sums start at 0 in shared memory. 2. For GS_RUNS runs at a time, a run being one group of one rank's
- * record, a thread each finds the slots that belong to the block. 3. Run after run, in rank order with a barrier between, each
- * coordinate is added to its place; the next run's first coordinates are loaded meanwhile. 4. Sums are scaled and stored, wide.
+ * A CTA takes a block:
+ * 1. Its sums start at 0 in shared memory.
+ * 2. For GS_RUNS runs at a time, a run being one group of one rank's record, a thread each finds the slots that
+ *    belong to the block.
+ * 3. Run after run, in rank order with a barrier between, each coordinate is added to its place; the next run's first
+ *    coordinates are loaded meanwhile.
+ * 4. Sums are scaled and stored, wide.
  * After a bad verdict nothing is written; after a non-finite record every element is NaN.
- * Traffic: writes 4 bytes an element (bf16: 2) and reads each record once. Bad case: many ranks with few slots a block, a barrier
- * and a load's latency each.
+ * Traffic: writes 4 bytes an element (bf16: 2) and reads each record once.
+ * Bad case: many ranks with few slots a block, a barrier and a load's latency each.
  */
 template <typename T, int LAYOUT>
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsAccumulate(const __grid_constant__ gsSpec spec, const gsState *state, const uint32_t *keptBits, const uint32_t *blockOffset,
-                 const uint8_t *records, float scale, T *out)
+    gsAccumulate(const __grid_constant__ gsSpec spec, const gsState *state, const uint32_t *keptBits,
+                 const uint32_t *blockOffset, const uint8_t *records, float scale, T *out)
 {
     constexpr bool MASK = LAYOUT == GS_LAYOUT_MASK;
     __shared__ float4 sums[GS_BLOCK / 4];
@@ -106,7 +111,8 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
     if (state->fault != GS_FAULT_NONE || state->verdict != GS_FAULT_NONE)
         return;
     if (state->anyNonFinite) {
-        for (uint64_t i = (uint64_t)blockIdx.x * GS_CTA + threadIdx.x; i < spec.count; i += (uint64_t)gridDim.x * GS_CTA)
+        for (uint64_t i = (uint64_t)blockIdx.x * GS_CTA + threadIdx.x; i < spec.count;
+             i += (uint64_t)gridDim.x * GS_CTA)
             out[i] = gsVector<T>::nan();
         return;
     }
@@ -150,8 +156,9 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 }
 
 /*
- * One thread ends the call: phase, step, counters.
- * Traffic: none per element. Bad case: none.
+ * 1. One thread ends the call: phase, step, counters.
+ * Traffic: none per element.
+ * Bad case: none.
  */
 __global__ void gsCommitCall(const __grid_constant__ gsSpec spec, gsState *state)
 {
@@ -161,20 +168,17 @@ __global__ void gsCommitCall(const __grid_constant__ gsSpec spec, gsState *state
 template <typename T, int LAYOUT>
 static gsResult_t accumulate(gsReducer_t r, const void *records, void *recvbuff, float scale, gsStream_t stream)
 {
-    return gsLaunch("gsAccumulate", gsAccumulate<T, LAYOUT>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, r->keptBits,
-                    r->blockOffset, (const uint8_t *)records, scale, (T *)recvbuff);
+    return gsLaunch("gsAccumulate", gsAccumulate<T, LAYOUT>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
+                    r->keptBits, r->blockOffset, (const uint8_t *)records, scale, (T *)recvbuff);
 }
 
 template <typename T>
 static gsResult_t accumulateLayout(gsReducer_t r, const void *records, void *recvbuff, float scale, gsStream_t stream)
 {
     switch (r->spec.layout) {
-    case GS_LAYOUT_GLOBAL:
-        return accumulate<T, GS_LAYOUT_GLOBAL>(r, records, recvbuff, scale, stream);
-    case GS_LAYOUT_CHUNKED:
-        return accumulate<T, GS_LAYOUT_CHUNKED>(r, records, recvbuff, scale, stream);
-    default:
-        return accumulate<T, GS_LAYOUT_MASK>(r, records, recvbuff, scale, stream);
+    case GS_LAYOUT_GLOBAL: return accumulate<T, GS_LAYOUT_GLOBAL>(r, records, recvbuff, scale, stream);
+    case GS_LAYOUT_CHUNKED: return accumulate<T, GS_LAYOUT_CHUNKED>(r, records, recvbuff, scale, stream);
+    default: return accumulate<T, GS_LAYOUT_MASK>(r, records, recvbuff, scale, stream);
     }
 }
 

@@ -26,7 +26,8 @@ static gsResult_t waitForWork(gsStream_t stream)
 static gsResult_t put(void *to, const void *hostFrom, size_t bytes, gsStream_t stream)
 {
     GS_CHECK(waitForWork(stream));
-    GS_CHECK(gsCudaCheck(cudaMemcpyAsync(to, hostFrom, bytes, cudaMemcpyHostToDevice, (cudaStream_t)stream), "copy to device"));
+    GS_CHECK(gsCudaCheck(cudaMemcpyAsync(to, hostFrom, bytes, cudaMemcpyHostToDevice, (cudaStream_t)stream),
+                         "copy to device"));
     return synchronize(stream);
 }
 

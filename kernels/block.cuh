@@ -1,9 +1,9 @@
 /*
- * What a CTA does with a block of 4096 elements: who holds which element, wide loads and stores, sums, kept bits and their list.
+ * What a CTA does with a block of 4096 elements: wide loads and stores, sums, kept bits and their list.
  *
- * Thread t = 32 warp + lane of GS_CTA holds four quads; quad v is the elements 512 warp + 128 v + 4 lane .. + 3. So each load
- * of a warp is one run of 128 elements, and the elements of a warp are consecutive. float32 moves 16 bytes a thread at a time;
- * a bfloat16 gradient moves 8, because its residuals, 16, must stay consecutive too.
+ * Thread t = 32 warp + lane of GS_CTA holds four quads; quad v is the elements 512 warp + 128 v + 4 lane .. + 3. So
+ * each load of a warp is one run of 128 elements, and the elements of a warp are consecutive. float32 moves 16 bytes
+ * a thread at a time; a bfloat16 gradient moves 8, because its residuals, 16, must stay consecutive too.
  */
 #ifndef GS_BLOCK_CUH
 #define GS_BLOCK_CUH
@@ -152,9 +152,12 @@ __device__ __forceinline__ uint32_t gsPresent(unsigned length)
 }
 
 /* Adds over the threads of a CTA. Two rows of partial sums take turns, so that one barrier a sum is enough. */
-class gsCtaSum {
-public:
-    __device__ explicit gsCtaSum(uint32_t (*partial)[GS_WARPS]) : partial_(partial), turn_(0) {}
+class gsCtaSum
+{
+  public:
+    __device__ explicit gsCtaSum(uint32_t (*partial)[GS_WARPS]) : partial_(partial), turn_(0)
+    {
+    }
 
     __device__ __forceinline__ uint32_t operator()(uint32_t x)
     {
@@ -170,7 +173,7 @@ public:
         return sum;
     }
 
-private:
+  private:
     uint32_t (*partial_)[GS_WARPS];
     unsigned turn_;
 };
@@ -184,8 +187,9 @@ template <typename T> __device__ __forceinline__ T gsWarpSum(T x)
     return x;
 }
 
-/* Writes a block's kept bits, of which this thread holds 16. Eight lanes share a word of 32 elements; the word of quad v is
- * put together in all eight and kept by the v-th, so that half of the lanes store, 64 consecutive bytes a warp. */
+/* Writes a block's kept bits, of which this thread holds 16. Eight lanes share a word of 32 elements; the word of
+ * quad v is put together in all eight and kept by the v-th, so that half of the lanes store, 64 consecutive bytes
+ * a warp. */
 __device__ __forceinline__ void gsStoreKept(uint32_t *words, uint32_t kept)
 {
     uint32_t mine = 0;
@@ -203,9 +207,9 @@ __device__ __forceinline__ void gsStoreKept(uint32_t *words, uint32_t kept)
 }
 
 /*
- * A block's kept coordinates as a list of their places: group 0 in index order, then group 1. Word t of each group is in thread
- * t < GS_BLOCK_WORDS; warpKept has room for a number a warp. Returns both groups' lengths, 16 bits each: a sum of two such pairs
- * never carries, since a block has 4096 elements. Ends behind a barrier.
+ * A block's kept coordinates as a list of their places: group 0 in index order, then group 1. Word t of each group is
+ * in thread t < GS_BLOCK_WORDS; warpKept has room for a number a warp. Returns both groups' lengths, 16 bits each: a
+ * sum of two such pairs never carries, since a block has 4096 elements. Ends behind a barrier.
  */
 __device__ __forceinline__ uint32_t gsListKept(uint32_t *list, uint32_t *warpKept, uint32_t word0, uint32_t word1)
 {

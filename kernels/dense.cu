@@ -4,9 +4,12 @@
 #include "launch.cuh"
 
 /*
- * A thread takes an element: 1. It adds the slices' values in rank order. 2. It scales and stores the sum.
- * Traffic: reads the slices once, writes one. Elements move one at a time, 64 or 128 consecutive bytes a warp, because slices may
- * begin anywhere. Bad case: many ranks, loads one behind the other.
+ * A thread takes an element:
+ * 1. It adds the slices' values in rank order.
+ * 2. It scales and stores the sum.
+ * Traffic: reads the slices once, writes one. Elements move one at a time, 64 or 128 consecutive bytes a warp,
+ *   because slices may begin anywhere.
+ * Bad case: many ranks, loads one behind the other.
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA)
@@ -21,8 +24,9 @@ __global__ void __launch_bounds__(GS_CTA)
 }
 
 /*
- * One thread begins a dense call's end: no verdict, nothing non-finite seen.
- * Traffic: none per element. Bad case: none.
+ * 1. One thread begins a dense call's end: no verdict, nothing non-finite seen.
+ * Traffic: none per element.
+ * Bad case: none.
  */
 __global__ void gsBeginDense(gsState *state)
 {
@@ -32,8 +36,9 @@ __global__ void gsBeginDense(gsState *state)
 }
 
 /*
- * A CTA takes a block: it looks for an element that is not finite.
- * Traffic: reads the sum, 4 bytes an element (bf16: 2). Bad case: all are not finite, one atomic a warp and block.
+ * A CTA takes a block: 1. It looks for an element that is not finite.
+ * Traffic: reads the sum, 4 bytes an element (bf16: 2).
+ * Bad case: all are not finite, one atomic a warp and block.
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
@@ -52,8 +57,9 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 }
 
 /*
- * A CTA takes a block: it copies the sum, or NaN if anything was not finite.
- * Traffic: reads the sum and writes recvbuff, 8 bytes an element (bf16: 4). Bad case: none.
+ * A CTA takes a block: 1. It copies the sum, or NaN if anything was not finite.
+ * Traffic: reads the sum and writes recvbuff, 8 bytes an element (bf16: 4).
+ * Bad case: none.
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
@@ -72,8 +78,10 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 }
 
 /*
- * 1. A CTA multiplies a block of the current residual. 2. One thread multiplies tau, where it is known.
- * Traffic: reads and writes e, 8 bytes an element. Bad case: none.
+ * 1. A CTA multiplies a block of the current residual.
+ * 2. One thread multiplies tau, where it is known.
+ * Traffic: reads and writes e, 8 bytes an element.
+ * Bad case: none.
  */
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
     gsScaleState(const __grid_constant__ gsSpec spec, gsState *state, float *e0, float *e1, float factor)
@@ -93,15 +101,15 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 }
 
 template <typename T>
-static gsResult_t sumSlices(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n, float scale,
-                            gsStream_t stream)
+static gsResult_t sumSlices(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n,
+                            float scale, gsStream_t stream)
 {
-    return gsLaunch("gsSumSlices", gsSumSlices<T>, (n + GS_CTA - 1) / GS_CTA, GS_CTA, stream, (const T *)slices, sliceElements,
-                    r->spec.nranks, scale, (T *)out, n);
+    return gsLaunch("gsSumSlices", gsSumSlices<T>, (n + GS_CTA - 1) / GS_CTA, GS_CTA, stream, (const T *)slices,
+                    sliceElements, r->spec.nranks, scale, (T *)out, n);
 }
 
-gsResult_t gsCudaSumSlices(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n, gsRedOp_t op,
-                           gsStream_t stream)
+gsResult_t gsCudaSumSlices(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n,
+                           gsRedOp_t op, gsStream_t stream)
 {
     const float scale = op == GS_AVG ? 1.0f / (float)r->spec.nranks : 1.0f;
     return r->spec.type == GS_BFLOAT16 ? sumSlices<gsBf16>(r, slices, sliceElements, out, n, scale, stream)
@@ -112,7 +120,8 @@ template <typename T> static gsResult_t finishDense(gsReducer_t r, const T *sum,
 {
     GS_CHECK(gsLaunch("gsBeginDense", gsBeginDense, 1, 1, stream, r->state));
     GS_CHECK(gsLaunch("gsCheckDense", gsCheckDense<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, sum));
-    return gsLaunch("gsFinishDense", gsFinishDense<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, sum, recvbuff);
+    return gsLaunch("gsFinishDense", gsFinishDense<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, sum,
+                    recvbuff);
 }
 
 gsResult_t gsCudaFinishDense(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream)

@@ -17,13 +17,13 @@ inline gsResult_t gsCudaCheck(cudaError_t error, const char *what)
                   cudaGetErrorString(error));
 }
 
-/* Enqueues `kernel` with `ctas` CTAs or as many as the device is worth; kernels stride over what is left. No CTAs: no launch. */
+/* Enqueues `kernel` with `ctas` CTAs, or as many as the device is worth: kernels stride over what is left. */
 template <typename... Params, typename... Args>
 gsResult_t gsLaunch(const char *name, void (*kernel)(Params...), uint64_t ctas, unsigned threads, gsStream_t stream,
                     Args &&...args)
 {
     int device, multiprocessors;
-    if (ctas == 0)
+    if (ctas == 0) /* an empty gradient */
         return GS_SUCCESS;
     GS_CHECK(gsCudaCheck(cudaGetDevice(&device), name));
     GS_CHECK(gsCudaCheck(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), name));

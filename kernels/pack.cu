@@ -4,11 +4,14 @@
 #include "launch.cuh"
 
 /*
- * 1. Every thread clears its 16 bytes of the planned record: indices and signs are put together by atomics, and padding is zero.
+ * 1. Every thread clears its 16 bytes of the planned record: indices and signs are put together by atomics, and
+ *    padding is zero.
  * 2. One thread writes header and segment into the first 80 bytes, which nobody clears.
- * Traffic: writes the payload's bytes once. Bad case: none.
+ * Traffic: writes the payload's bytes once.
+ * Bad case: none.
  */
-__global__ void __launch_bounds__(GS_CTA) gsOpenRecord(const __grid_constant__ gsSpec spec, const gsState *state, uint8_t *record)
+__global__ void __launch_bounds__(GS_CTA)
+    gsOpenRecord(const __grid_constant__ gsSpec spec, const gsState *state, uint8_t *record)
 {
     const uint64_t bytes = state->call.sections.bytes, thread = (uint64_t)blockIdx.x * GS_CTA + threadIdx.x;
     for (uint64_t at = GS_RECORD_SECTIONS + 16 * thread; at < bytes; at += (uint64_t)gridDim.x * GS_CTA * 16)
@@ -51,8 +54,8 @@ template <Source SOURCE> static __device__ __forceinline__ float valueOf(const g
 
 /* Codes x into its slot. With feedback what rounding takes away stays in the residual. */
 template <Source SOURCE>
-static __device__ __forceinline__ void putValue(const gsSpec &spec, uint64_t step, int group, uint8_t *values, uint64_t slot,
-                                                uint64_t i, float x, float *residual)
+static __device__ __forceinline__ void putValue(const gsSpec &spec, uint64_t step, int group, uint8_t *values,
+                                                uint64_t slot, uint64_t i, float x, float *residual)
 {
     if (spec.value == GS_VALUE_SHARED && group == 1) {
         if (gsBits(x) >> 31)
@@ -73,12 +76,15 @@ static __device__ __forceinline__ void putValue(const gsSpec &spec, uint64_t ste
 }
 
 /*
- * A CTA takes a block, a thread one word of its kept bits: 1. The bits become a list of places, group 0 before group 1. 2. The block
- * table's entry is written. 3. Neighbouring threads take neighbouring coordinates of the list: the j-th kept has a slot in the record or is
- * left out (overflow, thinning); its value is gathered and coded, its index put into place by 12 bits.
- * Traffic: reads an eighth of a byte an element, and for each kept coordinate a sector of 32 bytes (with feedback, writes it too)
- * and its payload. Bad case: everything kept; lists, gathers and stores are then still consecutive, but the index words' atomics
- * take turns, 3 words to 8 neighbours.
+ * A CTA takes a block, a thread one word of its kept bits:
+ * 1. The bits become a list of places, group 0 before group 1.
+ * 2. The block table's entry is written.
+ * 3. Neighbouring threads take neighbouring coordinates of the list: the j-th kept has a slot in the record or is
+ *    left out (overflow, thinning); its value is gathered and coded, its index put into place by 12 bits.
+ * Traffic: reads an eighth of a byte an element, and for each kept coordinate a sector of 32 bytes (with feedback,
+ *   writes it too) and its payload.
+ * Bad case: everything kept; lists, gathers and stores are then still consecutive, but the index words' atomics take
+ *   turns, 3 words to 8 neighbours.
  */
 template <Source SOURCE, typename T>
 __global__ void __launch_bounds__(GS_BLOCK_WORDS)
@@ -103,7 +109,8 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
                     drawn |= left & -left;
             }
         }
-        const uint32_t kept = gsListKept(list, warpKept, word & ~drawn, drawn), kept0 = kept & 0xffffu, all = kept0 + (kept >> 16);
+        const uint32_t kept = gsListKept(list, warpKept, word & ~drawn, drawn), kept0 = kept & 0xffffu,
+                       all = kept0 + (kept >> 16);
         const uint32_t *offset1 = packing.blockOffset + (uint64_t)spec.blocks + 1;
         const uint64_t before0 = packing.blockOffset[b], before1 = groups == 2 ? offset1[b] : 0;
         if (spec.layout == GS_LAYOUT_GLOBAL && threadIdx.x < (unsigned)groups) {
@@ -119,8 +126,10 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
             if (gsCallSlot(&spec, &call, group, j + 1) == slot)
                 continue;
             const uint64_t i = first + list[n];
-            const float x = valueOf<SOURCE>(call, group, SOURCE == FROM_RESIDUAL ? residual[i] : gsToFloat(gradient[i]));
-            putValue<SOURCE>(spec, call.step, group, packing.record + call.sections.group[group].values, slot, i, x, residual);
+            const float x =
+                valueOf<SOURCE>(call, group, SOURCE == FROM_RESIDUAL ? residual[i] : gsToFloat(gradient[i]));
+            putValue<SOURCE>(spec, call.step, group, packing.record + call.sections.group[group].values, slot, i, x,
+                             residual);
             if (spec.layout != GS_LAYOUT_MASK)
                 putBits(packing.record + call.sections.group[group].indices, 12 * slot, list[n]);
         }
@@ -129,15 +138,18 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
 }
 
 /*
- * 1. Each thread adds the terms of its words, 16 bytes at a time. 2. Warps add theirs to the header's checksum, which was left 0
- * and is the one word not counted.
- * Traffic: reads the payload's bytes once. Bad case: small records, a launch for little.
+ * 1. Each thread adds the terms of its words, 16 bytes at a time.
+ * 2. Warps add theirs to the header's checksum, which was left 0 and is the one word not counted.
+ * Traffic: reads the payload's bytes once.
+ * Bad case: small records, a launch for little.
  */
-__global__ void __launch_bounds__(GS_CTA) gsSealRecord(const __grid_constant__ gsSpec spec, const gsState *state, uint8_t *record)
+__global__ void __launch_bounds__(GS_CTA)
+    gsSealRecord(const __grid_constant__ gsSpec spec, const gsState *state, uint8_t *record)
 {
     const uint64_t key = gsChecksumKey(spec.configHash, state->step, spec.rank), words = state->call.sections.bytes / 8;
     uint64_t sum = 0;
-    for (uint64_t j = 2 * ((uint64_t)blockIdx.x * GS_CTA + threadIdx.x); j < words; j += 2 * (uint64_t)gridDim.x * GS_CTA) {
+    for (uint64_t j = 2 * ((uint64_t)blockIdx.x * GS_CTA + threadIdx.x); j < words;
+         j += 2 * (uint64_t)gridDim.x * GS_CTA) {
         ulonglong2 pair = *(const ulonglong2 *)(record + 8 * j);
         sum += gsChecksumTerm(key, j, pair.x);
         if (j + 1 != GS_RECORD_CHECKSUM_WORD)
@@ -152,10 +164,12 @@ template <Source SOURCE, typename T>
 static gsResult_t packBlocks(gsReducer_t r, const T *gradient, uint8_t *record, gsStream_t stream)
 {
     const Packing packing = {r->state, {r->residual[0], r->residual[1]}, r->keptBits, r->blockOffset, record};
-    return gsLaunch("gsPackBlocks", gsPackBlocks<SOURCE, T>, r->spec.blocks, GS_BLOCK_WORDS, stream, r->spec, packing, gradient);
+    return gsLaunch("gsPackBlocks", gsPackBlocks<SOURCE, T>, r->spec.blocks, GS_BLOCK_WORDS, stream, r->spec, packing,
+                    gradient);
 }
 
-template <typename T> static gsResult_t packGradient(gsReducer_t r, const T *gradient, uint8_t *record, gsStream_t stream)
+template <typename T>
+static gsResult_t packGradient(gsReducer_t r, const T *gradient, uint8_t *record, gsStream_t stream)
 {
     if (r->spec.feedback)
         return packBlocks<FROM_RESIDUAL, float>(r, nullptr, record, stream);

@@ -1,4 +1,4 @@
-/* Which coordinates travel: kept bits, counts by block, the residual to be; then offsets by block and the plan of the record. */
+/* Which coordinates travel: kept bits, the residual to be, offsets by block, and the plan of the record. */
 #include "block.cuh"
 #include "kernels.cuh"
 #include "launch.cuh"
@@ -6,8 +6,14 @@
 /* The next residual, with the kept values left in place: pack takes them out as it reads them. */
 struct Residuals {
     float *of[2];
-    __device__ const float *current(const gsState *state) const { return state->phase ? of[1] : of[0]; }
-    __device__ float *next(const gsState *state) const { return state->phase ? of[0] : of[1]; }
+    __device__ const float *current(const gsState *state) const
+    {
+        return state->phase ? of[1] : of[0];
+    }
+    __device__ float *next(const gsState *state) const
+    {
+        return state->phase ? of[0] : of[1];
+    }
 };
 
 /* Tells the call that a non-finite value was seen: one atomic a warp, and only then. */
@@ -35,9 +41,12 @@ static __device__ __forceinline__ bool addResidual(const T *g, const float *e, f
 }
 
 /*
- * threshold. A CTA takes a block: 1. a = g + e becomes the next residual. 2. |a| > tau is kept. 3. Kept bits and their count are stored.
- * Traffic: reads g and e, writes e, 12 bytes an element (bf16: 10), and an eighth for the bits. Bad case: none; the work does not
- * depend on what is kept.
+ * threshold. A CTA takes a block:
+ * 1. a = g + e becomes the next residual.
+ * 2. |a| > tau is kept.
+ * 3. Kept bits and their count are stored.
+ * Traffic: reads g and e, writes e, 12 bytes an element (bf16: 10), and an eighth of a byte for the bits.
+ * Bad case: none; the work does not depend on what is kept.
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
@@ -65,16 +74,20 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 }
 
 /*
- * chunk-topk. A CTA takes a block: 1. a = g + e becomes the next residual. 2. Bisection over the bit patterns of |a| finds the
- * largest bound that k elements reach, and ends early where exactly k do. 3. If more than k reach it, bisection over the index
- * finds up to where elements equal to the bound are kept. 4. Kept bits are stored. What a last block lacks counts as zeros of the
- * highest indices, which are kept last, that is never.
- * Traffic: as threshold. Bad case: ties on the k-th place, 31 + 12 rounds of one barrier each instead of some 15.
+ * chunk-topk. A CTA takes a block:
+ * 1. a = g + e becomes the next residual.
+ * 2. Bisection over the bit patterns of |a| finds the largest bound that k elements reach, and ends early where
+ *    exactly k do.
+ * 3. If more than k reach it, bisection over the index finds up to where elements equal to the bound are kept.
+ * 4. Kept bits are stored.
+ * What a last block lacks counts as zeros of the highest indices, which are kept last, that is never.
+ * Traffic: as threshold.
+ * Bad case: ties on the k-th place, 31 + 12 rounds of one barrier each instead of some 15.
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsSelectTopk(const __grid_constant__ gsSpec spec, gsState *state, const T *g, const Residuals residuals, uint32_t *keptBits,
-                 uint32_t *blockKept)
+    gsSelectTopk(const __grid_constant__ gsSpec spec, gsState *state, const T *g, const Residuals residuals,
+                 uint32_t *keptBits, uint32_t *blockKept)
 {
     __shared__ uint32_t partial[2][GS_WARPS];
     gsCtaSum ctaSum(partial);
@@ -129,14 +142,16 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 }
 
 /*
- * gspar. A CTA takes a block: 1. A draw of four words for each quad decides with p = min(s |g|, 1). 2. Kept bits and the count of each
- * group are stored; group 1, of "shared" alone, are the kept with p < 1.
- * Traffic: reads g, 4 bytes an element (bf16: 2), and an eighth for the bits. Bad case: none; about 25 integer instructions an
- * element go into the draws.
+ * gspar. A CTA takes a block:
+ * 1. A draw of four words for each quad decides with p = min(s |g|, 1).
+ * 2. Kept bits and the count of each group are stored; group 1, of "shared" alone, are the kept with p < 1.
+ * Traffic: reads g, 4 bytes an element (bf16: 2), and an eighth of a byte for the bits.
+ * Bad case: none; about 25 integer instructions an element go into the draws.
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsSelectGspar(const __grid_constant__ gsSpec spec, const gsState *state, const T *g, uint32_t *keptBits, uint32_t *blockKept)
+    gsSelectGspar(const __grid_constant__ gsSpec spec, const gsState *state, const T *g, uint32_t *keptBits,
+                  uint32_t *blockKept)
 {
     __shared__ uint32_t partial[2][GS_WARPS];
     gsCtaSum ctaSum(partial);
@@ -170,13 +185,15 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 }
 
 /*
- * randk. A CTA takes a block: 1. A draw of four words for each quad decides, alike on all ranks. 2. Kept bits and their count are
- * stored. g is read only to find what is not finite.
+ * randk. A CTA takes a block:
+ * 1. A draw of four words for each quad decides, alike on all ranks.
+ * 2. Kept bits and their count are stored. g is read only to find what is not finite.
  * Traffic and bad case: as gspar.
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsSelectRandk(const __grid_constant__ gsSpec spec, gsState *state, const T *g, uint32_t *keptBits, uint32_t *blockKept)
+    gsSelectRandk(const __grid_constant__ gsSpec spec, gsState *state, const T *g, uint32_t *keptBits,
+                  uint32_t *blockKept)
 {
     __shared__ uint32_t partial[2][GS_WARPS];
     gsCtaSum ctaSum(partial);
@@ -207,12 +224,15 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 }
 
 /*
- * One CTA. For each group: 1. Tiles of 8192 block counts, 8 to a thread, become offsets by an exclusive scan: in the thread, in the
- * warp, over the warps, over the tiles. Then 2. thread 0 plans the record from the totals.
- * Traffic: 8 bytes a block of 4096. Bad case: billions of elements, 128 tiles for 2^32 of them, some 2 us each.
+ * One CTA. For each group:
+ * 1. Tiles of 8192 block counts, 8 to a thread, become offsets by an exclusive scan: in the thread, in the warp, over
+ *    the warps, over the tiles.
+ * 2. Behind all groups, thread 0 plans the record from the totals.
+ * Traffic: 8 bytes a block of 4096.
+ * Bad case: billions of elements, 128 tiles for 2^32 of them, some 2 us each.
  */
-__global__ void __launch_bounds__(GS_LONE_CTA) gsPlanRecord(const __grid_constant__ gsSpec spec, gsState *state,
-                                                            const uint32_t *blockKept, uint32_t *blockOffset)
+__global__ void __launch_bounds__(GS_LONE_CTA)
+    gsPlanRecord(const __grid_constant__ gsSpec spec, gsState *state, const uint32_t *blockKept, uint32_t *blockOffset)
 {
     constexpr unsigned EACH = 8, TILE = GS_LONE_CTA * EACH;
     __shared__ uint32_t warpTotal[GS_LONE_CTA / 32];
@@ -267,8 +287,8 @@ template <typename T> static gsResult_t selectBlocks(gsReducer_t r, const T *g, 
     const Residuals residuals = {{r->residual[0], r->residual[1]}};
     switch (spec.select) {
     case GS_SELECT_THRESHOLD:
-        return gsLaunch("gsSelectThreshold", gsSelectThreshold<T>, spec.blocks, GS_CTA, stream, spec, r->state, g, residuals,
-                        r->keptBits, r->blockKept);
+        return gsLaunch("gsSelectThreshold", gsSelectThreshold<T>, spec.blocks, GS_CTA, stream, spec, r->state, g,
+                        residuals, r->keptBits, r->blockKept);
     case GS_SELECT_TOPK:
         return gsLaunch("gsSelectTopk", gsSelectTopk<T>, spec.blocks, GS_CTA, stream, spec, r->state, g, residuals,
                         r->keptBits, r->blockKept);
@@ -286,5 +306,6 @@ gsResult_t gsCudaSelect(gsReducer_t r, const void *sendbuff, gsStream_t stream)
     GS_CHECK(gsCudaStatistics(r, sendbuff, stream));
     GS_CHECK(r->spec.type == GS_BFLOAT16 ? selectBlocks(r, (const gsBf16 *)sendbuff, stream)
                                          : selectBlocks(r, (const float *)sendbuff, stream));
-    return gsLaunch("gsPlanRecord", gsPlanRecord, 1, GS_LONE_CTA, stream, r->spec, r->state, r->blockKept, r->blockOffset);
+    return gsLaunch("gsPlanRecord", gsPlanRecord, 1, GS_LONE_CTA, stream, r->spec, r->state, r->blockKept,
+                    r->blockOffset);
 }

@@ -4,8 +4,10 @@
 #include "launch.cuh"
 
 /*
- * 1. Thread 0 begins the call. 2. All clear the histogram, if this call needs one.
- * Traffic: none per element. Bad case: none.
+ * 1. Thread 0 begins the call.
+ * 2. All clear the histogram, if this call needs one.
+ * Traffic: none per element.
+ * Bad case: none.
  */
 __global__ void gsBeginCall(const __grid_constant__ gsSpec spec, gsState *state, uint32_t *histogram)
 {
@@ -18,15 +20,17 @@ __global__ void gsBeginCall(const __grid_constant__ gsSpec spec, gsState *state,
 }
 
 /*
- * threshold, while tau is unknown. 1. Each CTA counts the magnitudes |g + e| of its blocks in shared memory. 2. It adds its
- * counts to the histogram.
+ * threshold, while tau is unknown.
+ * 1. Each CTA counts the magnitudes |g + e| of its blocks in shared memory.
+ * 2. It adds its counts to the histogram.
  * Traffic: reads g and e, 8 bytes an element (bf16: 6); nothing once tau is known.
- * Bad case: equal magnitudes share one bin, and its atomics take turns. Rare: a first step, or a jump of the gradient's scale.
+ * Bad case: equal magnitudes share one bin, and its atomics take turns. Rare: a first step, or a jump of the
+ *   gradient's scale.
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA)
-    gsCountMagnitudes(const __grid_constant__ gsSpec spec, const gsState *state, const T *g, const float *e0, const float *e1,
-                      uint32_t *histogram)
+    gsCountMagnitudes(const __grid_constant__ gsSpec spec, const gsState *state, const T *g, const float *e0,
+                      const float *e1, uint32_t *histogram)
 {
     __shared__ uint32_t count[GS_HISTOGRAM_BINS];
     const float *e = state->phase ? e1 : e0;
@@ -55,8 +59,10 @@ __global__ void __launch_bounds__(GS_CTA)
 }
 
 /*
- * 1. All threads bring the histogram to shared memory. 2. Thread 0 walks it down to tau.
- * Traffic: none per element. Bad case: 2048 steps of one thread, some 30 us, where tau was unknown.
+ * 1. All threads bring the histogram to shared memory.
+ * 2. Thread 0 walks it down to tau.
+ * Traffic: none per element.
+ * Bad case: 2048 steps of one thread, some 30 us, where tau was unknown.
  */
 __global__ void gsFindTau(const __grid_constant__ gsSpec spec, gsState *state, const uint32_t *histogram)
 {
@@ -72,21 +78,25 @@ __global__ void gsFindTau(const __grid_constant__ gsSpec spec, gsState *state, c
 
 /*
  * gspar, one pass. A warp takes a block, in eight parts of 512 elements:
- * 1. Lanes load four quads each, wide, and put the magnitudes into shared memory. 2. Lane l takes those at l mod 32 in index
- * order and adds, in double, and counts those with s |g| < 1: the summation order is the contract's, the loads stay wide. With the
- * s = 0 of the first pass that is all of them; a NaN or Inf never is one of them. 3. Lanes fold 16, 8, 4, 2, 1.
- * Traffic: reads g, 4 bytes an element (bf16: 2), in each of three passes. Bad case: few blocks, since a warp adds 128 doubles one
- * after the other whatever the grid.
+ * 1. Lanes load four quads each, wide, and put the magnitudes into shared memory.
+ * 2. Lane l takes those at l mod 32 in index order and adds, in double, and counts those with s |g| < 1: the
+ *    summation order is the contract's, the loads stay wide. With the s = 0 of the first pass that is all of them; a
+ *    NaN or Inf never is one of them.
+ * 3. Lanes fold 16, 8, 4, 2, 1.
+ * Traffic: reads g, 4 bytes an element (bf16: 2), in each of three passes.
+ * Bad case: few blocks, since a warp adds 128 doubles one after the other whatever the grid.
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsSumMagnitudes(const __grid_constant__ gsSpec spec, gsState *state, const T *g, double *blockSum, uint32_t *blockBelow)
+    gsSumMagnitudes(const __grid_constant__ gsSpec spec, gsState *state, const T *g, double *blockSum,
+                    uint32_t *blockBelow)
 {
     constexpr unsigned PART = GS_BLOCK / 8, QUADS = PART / 128;
     __shared__ float4 staged[GS_WARPS][PART / 4];
     const float *magnitude = (const float *)staged[gsWarp()];
     const float s = state->call.s;
-    for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks; b += (uint64_t)gridDim.x * GS_WARPS) {
+    for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks;
+         b += (uint64_t)gridDim.x * GS_WARPS) {
         const T *block = g + b * GS_BLOCK;
         unsigned length = gsBlockLength(spec, (uint32_t)b);
         bool wide = gsIsWide(block, length);
@@ -144,9 +154,10 @@ static __device__ __forceinline__ double warpTree(double x)
 }
 
 /*
- * gspar, one level of the pairwise tree over the block number. A CTA folds 1024 sums, `stride` apart, into their first:
- * 1. inside its warps, 2. then over the warps. Sums are not negative, so that a missing one may be added as 0.
- * Traffic: 8 bytes a block of 4096. Bad case: beyond 1024 blocks a second level, a launch more.
+ * gspar, one level of the pairwise tree over the block number. A CTA folds 1024 sums, `stride` apart, into their
+ * first: 1. inside its warps, 2. then over the warps. Sums are not negative, so that a missing one may be added as 0.
+ * Traffic: 8 bytes a block of 4096.
+ * Bad case: beyond 1024 blocks a second level, a launch more.
  */
 __global__ void __launch_bounds__(GS_LONE_CTA) gsFoldSums(double *blockSum, uint32_t blocks, uint64_t stride)
 {
@@ -167,8 +178,11 @@ __global__ void __launch_bounds__(GS_LONE_CTA) gsFoldSums(double *blockSum, uint
 }
 
 /*
- * gspar, the end of a pass. 1. One CTA adds the blocks' counts. 2. Thread 0 takes the folded sum and rescales s.
- * Traffic: 4 bytes a block of 4096. Bad case: billions of elements, since one CTA reads all counts.
+ * gspar, the end of a pass.
+ * 1. One CTA adds the blocks' counts.
+ * 2. Thread 0 takes the folded sum and rescales s.
+ * Traffic: 4 bytes a block of 4096.
+ * Bad case: billions of elements, since one CTA reads all counts.
  */
 __global__ void __launch_bounds__(GS_LONE_CTA) gsRescale(const __grid_constant__ gsSpec spec, gsState *state, int pass,
                                                          const double *blockSum, const uint32_t *blockBelow)
@@ -198,12 +212,13 @@ template <typename T> static gsResult_t findScale(gsReducer_t r, const T *g, gsS
 {
     const uint64_t blocks = r->spec.blocks;
     for (int pass = 0; pass <= GS_GSPAR_RESCALES; pass++) {
-        GS_CHECK(gsLaunch("gsSumMagnitudes", gsSumMagnitudes<T>, (blocks + GS_WARPS - 1) / GS_WARPS, GS_CTA, stream, r->spec,
-                          r->state, g, r->blockSum, r->blockBelow));
+        GS_CHECK(gsLaunch("gsSumMagnitudes", gsSumMagnitudes<T>, (blocks + GS_WARPS - 1) / GS_WARPS, GS_CTA, stream,
+                          r->spec, r->state, g, r->blockSum, r->blockBelow));
         for (uint64_t stride = 1; stride < blocks; stride *= GS_LONE_CTA)
             GS_CHECK(gsLaunch("gsFoldSums", gsFoldSums, (blocks + stride * GS_LONE_CTA - 1) / (stride * GS_LONE_CTA),
                               GS_LONE_CTA, stream, r->blockSum, r->spec.blocks, stride));
-        GS_CHECK(gsLaunch("gsRescale", gsRescale, 1, GS_LONE_CTA, stream, r->spec, r->state, pass, r->blockSum, r->blockBelow));
+        GS_CHECK(gsLaunch("gsRescale", gsRescale, 1, GS_LONE_CTA, stream, r->spec, r->state, pass, r->blockSum,
+                          r->blockBelow));
     }
     return GS_SUCCESS;
 }

@@ -4,8 +4,8 @@
 #include "launch.cuh"
 
 /*
- * While the checks run, the state's verdict is rank << 8 | fault of the lowest rank's first fault: smaller is first, since the
- * faults are numbered in the order of the checks (header, checksum, table, index) and a header has one.
+ * While the checks run, the state's verdict is rank << 8 | fault of the lowest rank's first fault: smaller is first,
+ * since the faults are numbered in the order of the checks (header, checksum, table, index) and a header has one.
  */
 #define NO_VERDICT 0xffffffffu
 
@@ -29,8 +29,11 @@ static __device__ __forceinline__ bool hasGoodHeader(const gsSpec &spec, const g
 }
 
 /*
- * One CTA. 1. Thread 0 clears the verdict. 2. Each thread checks the headers of its ranks and clears their sums.
- * Traffic: none per element. Bad case: thousands of ranks, a header a thread at a time.
+ * One CTA.
+ * 1. Thread 0 clears the verdict.
+ * 2. Each thread checks the headers of its ranks and clears their sums.
+ * Traffic: none per element.
+ * Bad case: thousands of ranks, a header a thread at a time.
  */
 __global__ void __launch_bounds__(GS_LONE_CTA)
     gsCheckHeaders(const __grid_constant__ gsSpec spec, gsState *state, const uint8_t *records, uint64_t *sums)
@@ -54,13 +57,15 @@ __global__ void __launch_bounds__(GS_LONE_CTA)
 }
 
 /*
- * `parts` CTAs a record. 1. Threads add the terms of their words, 16 bytes at a time. 2. The CTA's sum goes to the rank's; a CTA that
- * has a record to itself compares at once.
- * Traffic: reads all records once. Bad case: more than half as many ranks as blocks; then there is no room for the ranks' sums
- * and each record has one CTA, which is enough, since there are many and they are short.
+ * `parts` CTAs a record.
+ * 1. Threads add the terms of their words, 16 bytes at a time.
+ * 2. The CTA's sum goes to the rank's; a CTA that has a record to itself compares at once.
+ * Traffic: reads all records once.
+ * Bad case: more than half as many ranks as blocks; then there is no room for the ranks' sums and each record has one
+ *   CTA, which is enough, since there are many and they are short.
  */
-__global__ void __launch_bounds__(GS_CTA)
-    gsSumRecords(const __grid_constant__ gsSpec spec, gsState *state, const uint8_t *records, uint32_t parts, uint64_t *sums)
+__global__ void __launch_bounds__(GS_CTA) gsSumRecords(const __grid_constant__ gsSpec spec, gsState *state,
+                                                       const uint8_t *records, uint32_t parts, uint64_t *sums)
 {
     __shared__ uint64_t partial[GS_WARPS];
     for (uint64_t cta = blockIdx.x; cta < (uint64_t)parts * spec.nranks; cta += gridDim.x) {
@@ -94,8 +99,8 @@ __global__ void __launch_bounds__(GS_CTA)
 }
 
 /* One block's slots in one group of a record; `slots` in all. Lanes of a warp share the indices. */
-static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const uint8_t *record, const gsRecordGroup &group,
-                                                      uint64_t slots, uint64_t b)
+static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const uint8_t *record,
+                                                      const gsRecordGroup &group, uint64_t slots, uint64_t b)
 {
     const uint64_t blocks = spec.blocks;
     const uint32_t length = b < blocks ? gsBlockLength(spec, (uint32_t)b) : 0;
@@ -104,7 +109,8 @@ static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const 
         const uint32_t *table = (const uint32_t *)(record + group.table);
         first = table[b];
         last = b < blocks ? table[b + 1] : first;
-        if (first > last || last > slots || last - first > length || (b == 0 && first != 0) || (b + 1 >= blocks && last != slots))
+        if (first > last || last > slots || last - first > length || (b == 0 && first != 0) ||
+            (b + 1 >= blocks && last != slots))
             return GS_FAULT_TABLE;
     } else { /* chunked */
         first = b * spec.k;
@@ -121,8 +127,8 @@ static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const 
 
 /*
  * A CTA takes eight blocks of a record, a warp each: 1. the block table's two entries, 2. the indices between them.
- * Traffic: reads tables and indices, 1.5 bytes a slot, twice from the cache. Bad case: many ranks with few slots a block, where
- * most lanes idle.
+ * Traffic: reads tables and indices, 1.5 bytes a slot, twice from the cache.
+ * Bad case: many ranks with few slots a block, where most lanes idle.
  */
 __global__ void __launch_bounds__(GS_CTA)
     gsCheckSections(const __grid_constant__ gsSpec spec, gsState *state, const uint8_t *records, uint32_t parts)
@@ -150,15 +156,19 @@ __global__ void __launch_bounds__(GS_CTA)
 }
 
 /*
- * One CTA. 1. Each thread compares the sums of its ranks with the headers of those that have a sum. 2. Thread 0 takes the verdict apart.
- * Traffic: none per element. Bad case: none.
+ * One CTA.
+ * 1. Each thread compares the sums of its ranks with the headers of those that have a sum.
+ * 2. Thread 0 takes the verdict apart.
+ * Traffic: none per element.
+ * Bad case: none.
  */
 __global__ void __launch_bounds__(GS_LONE_CTA)
     gsJudge(const __grid_constant__ gsSpec spec, gsState *state, const uint8_t *records, const uint64_t *sums)
 {
     for (uint32_t rank = threadIdx.x; sums && rank < spec.nranks; rank += GS_LONE_CTA) {
         const uint8_t *record = records + rank * spec.slotBytes;
-        if (headerFault(spec, state, record, rank) == GS_FAULT_NONE && ((const gsRecordHeader *)record)->checksum != sums[rank])
+        if (headerFault(spec, state, record, rank) == GS_FAULT_NONE &&
+            ((const gsRecordHeader *)record)->checksum != sums[rank])
             report(state, rank, GS_FAULT_CHECKSUM);
     }
     __syncthreads();
@@ -180,10 +190,10 @@ gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream)
     const uint32_t sumParts = sums ? (uint32_t)((spec.slotBytes + GS_RECORD_PART - 1) / GS_RECORD_PART) : 1;
     const uint32_t blockParts = spec.blocks / GS_WARPS + 1;
     GS_CHECK(gsLaunch("gsCheckHeaders", gsCheckHeaders, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums));
-    GS_CHECK(gsLaunch("gsSumRecords", gsSumRecords, (uint64_t)sumParts * spec.nranks, GS_CTA, stream, spec, r->state, bytes,
-                      sumParts, sums));
+    GS_CHECK(gsLaunch("gsSumRecords", gsSumRecords, (uint64_t)sumParts * spec.nranks, GS_CTA, stream, spec, r->state,
+                      bytes, sumParts, sums));
     if (spec.layout != GS_LAYOUT_MASK)
-        GS_CHECK(gsLaunch("gsCheckSections", gsCheckSections, (uint64_t)blockParts * spec.nranks, GS_CTA, stream, spec, r->state,
-                          bytes, blockParts));
+        GS_CHECK(gsLaunch("gsCheckSections", gsCheckSections, (uint64_t)blockParts * spec.nranks, GS_CTA, stream, spec,
+                          r->state, bytes, blockParts));
     return gsLaunch("gsJudge", gsJudge, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums);
 }

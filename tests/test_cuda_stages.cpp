@@ -1,11 +1,14 @@
-/* The CUDA stages against the CPU's: the same records, results and states, bit for bit; and what only a device can get wrong. */
+/* The CUDA stages against the CPU's: the same records, results and states, bit for bit; and what only a device can
+ * get wrong. */
 #include "ranks.h"
 #include "record.h"
 
 #include <cuda_runtime_api.h>
 
-namespace gst {
-namespace {
+namespace gst
+{
+namespace
+{
 
 #define CUDA(call) ASSERT_EQ(call, cudaSuccess)
 #define CUDA_EXPECT(call) EXPECT_EQ(call, cudaSuccess)
@@ -16,9 +19,9 @@ bool deviceIsThere()
     return cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
 }
 
-#define NEEDS_DEVICE()                    \
-    do {                                  \
-        if (!deviceIsThere())             \
+#define NEEDS_DEVICE()                        \
+    do {                                      \
+        if (!deviceIsThere())                 \
             GTEST_SKIP() << "no CUDA device"; \
     } while (0)
 
@@ -28,31 +31,54 @@ bool runsLong()
 }
 
 /* A stream that does not wait for the legacy one: what the library forgets to order shows. */
-class Stream {
-public:
-    Stream() { CUDA_EXPECT(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
-    ~Stream() { CUDA_EXPECT(cudaStreamDestroy(stream_)); }
+class Stream
+{
+  public:
+    Stream()
+    {
+        CUDA_EXPECT(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    }
+    ~Stream()
+    {
+        CUDA_EXPECT(cudaStreamDestroy(stream_));
+    }
     Stream(const Stream &) = delete;
-    operator cudaStream_t() const { return stream_; }
-    void synchronize() const { CUDA_EXPECT(cudaStreamSynchronize(stream_)); }
+    operator cudaStream_t() const
+    {
+        return stream_;
+    }
+    void synchronize() const
+    {
+        CUDA_EXPECT(cudaStreamSynchronize(stream_));
+    }
 
-private:
+  private:
     cudaStream_t stream_ = nullptr;
 };
 
 /* `bytes` of device memory, `skew` bytes past an aligned address, between canaries. */
-class DeviceMemory {
-public:
+class DeviceMemory
+{
+  public:
     DeviceMemory(size_t bytes, size_t skew = 0) : bytes_(bytes), at_(guard + skew), all_(at_ + bytes + guard, 0xA5)
     {
         CUDA_EXPECT(cudaMalloc(&memory_, all_.size()));
         CUDA_EXPECT(cudaMemcpy(memory_, all_.data(), all_.size(), cudaMemcpyHostToDevice));
     }
-    ~DeviceMemory() { CUDA_EXPECT(cudaFree(memory_)); }
+    ~DeviceMemory()
+    {
+        CUDA_EXPECT(cudaFree(memory_));
+    }
     DeviceMemory(const DeviceMemory &) = delete;
 
-    uint8_t *data() const { return static_cast<uint8_t *>(memory_) + at_; }
-    size_t size() const { return bytes_; }
+    uint8_t *data() const
+    {
+        return static_cast<uint8_t *>(memory_) + at_;
+    }
+    size_t size() const
+    {
+        return bytes_;
+    }
     void put(const void *from, cudaStream_t stream) const
     {
         CUDA_EXPECT(cudaMemcpyAsync(data(), from, bytes_, cudaMemcpyHostToDevice, stream));
@@ -62,11 +88,12 @@ public:
         CUDA_EXPECT(cudaMemcpyAsync(all_.data(), memory_, all_.size(), cudaMemcpyDeviceToHost, stream));
         CUDA_EXPECT(cudaStreamSynchronize(stream));
         for (size_t i = 0; i < all_.size(); i++)
-            EXPECT_TRUE((i >= at_ && i < at_ + bytes_) || all_[i] == 0xA5) << "written at " << i << " of " << all_.size();
+            EXPECT_TRUE((i >= at_ && i < at_ + bytes_) || all_[i] == 0xA5)
+                << "written at " << i << " of " << all_.size();
         return {all_.begin() + static_cast<long>(at_), all_.begin() + static_cast<long>(at_ + bytes_)};
     }
 
-private:
+  private:
     static constexpr size_t guard = 256; /* what cudaMalloc aligns to */
     size_t bytes_, at_;
     std::vector<uint8_t> all_;
@@ -74,20 +101,25 @@ private:
 };
 
 /* Ranks as single stages on the device. */
-class DeviceRanks : public Ranks {
-public:
+class DeviceRanks : public Ranks
+{
+  public:
     explicit DeviceRanks(const Plan &plan) : Ranks(plan)
     {
         for (int r = 0; r < plan.nranks; r++) {
             gsReducerConfig_t config = configOf(plan);
             EXPECT_EQ(gsCommInitStagesCuda(&comms_[static_cast<size_t>(r)], r, plan.nranks, nullptr), GS_SUCCESS)
                 << gsGetLastError();
-            EXPECT_EQ(gsReducerCreate(&reducers_[static_cast<size_t>(r)], comm(r), &config), GS_SUCCESS) << gsGetLastError();
+            EXPECT_EQ(gsReducerCreate(&reducers_[static_cast<size_t>(r)], comm(r), &config), GS_SUCCESS)
+                << gsGetLastError();
         }
         EXPECT_EQ(gsReducerGetSlotBytes(reducer(0), &slotBytes_), GS_SUCCESS);
     }
 
-    size_t slotBytes() const { return slotBytes_; }
+    size_t slotBytes() const
+    {
+        return slotBytes_;
+    }
 
     void encodeOne(int rank, const std::vector<float> &gradient, uint8_t *record, size_t skew = 0)
     {
@@ -117,7 +149,8 @@ public:
         std::vector<uint8_t> untouched(recv.size(), 0x5A);
         records.put(slots, stream_);
         recv.put(untouched.data(), stream_);
-        EXPECT_EQ(gsDecode(records.data(), recv.data(), plan_.count, plan_.type, plan_.op, reducer(rank), stream_), GS_SUCCESS)
+        EXPECT_EQ(gsDecode(records.data(), recv.data(), plan_.count, plan_.type, plan_.op, reducer(rank), stream_),
+                  GS_SUCCESS)
             << gsGetLastError();
         return recv.get(stream_);
     }
@@ -129,9 +162,12 @@ public:
         return error;
     }
 
-    const Stream &stream() const { return stream_; }
+    const Stream &stream() const
+    {
+        return stream_;
+    }
 
-private:
+  private:
     Stream stream_;
     size_t slotBytes_ = 0;
 };
@@ -165,7 +201,9 @@ void expectSameStats(const gsStats_t &a, const gsStats_t &b)
 
 /* The same ranks twice. */
 struct Pair {
-    explicit Pair(const Plan &plan) : cpu(plan), device(plan), plan(plan) {}
+    explicit Pair(const Plan &plan) : cpu(plan), device(plan), plan(plan)
+    {
+    }
 
     /* One step on both; every record, result, state and count must agree. */
     void step(const Gradients &gradients, size_t skew)
@@ -213,8 +251,9 @@ const char *const recipes[] = {
     "randk:density=0.5,capacity=0.05", /* thinned */
 };
 
-class CudaStages : public testing::TestWithParam<std::tuple<const char *, gsDataType_t>> {
-protected:
+class CudaStages : public testing::TestWithParam<std::tuple<const char *, gsDataType_t>>
+{
+  protected:
     static Plan plan(uint64_t count, int nranks)
     {
         Plan plan;
@@ -317,8 +356,9 @@ std::string faultOf(const std::string &text)
     return structure ? text.substr(0, text.find(" has an ")) : text;
 }
 
-class Corruption : public CudaStages {
-protected:
+class Corruption : public CudaStages
+{
+  protected:
     void prepare(uint64_t count)
     {
         plan_ = plan(count, 2);
@@ -368,8 +408,10 @@ protected:
         }
         accepted_++;
         for (int r = 0; r < 2; r++) {
-            EXPECT_EQ(gsReducerImport(pair_->cpu.reducer(r), saved_[static_cast<size_t>(r)].data(), saved_[0].size()), GS_SUCCESS);
-            EXPECT_EQ(gsReducerImport(pair_->device.reducer(r), saved_[static_cast<size_t>(r)].data(), saved_[0].size()),
+            EXPECT_EQ(gsReducerImport(pair_->cpu.reducer(r), saved_[static_cast<size_t>(r)].data(), saved_[0].size()),
+                      GS_SUCCESS);
+            EXPECT_EQ(gsReducerImport(pair_->device.reducer(r), saved_[static_cast<size_t>(r)].data(),
+                                      saved_[0].size()),
                       GS_SUCCESS);
         }
         encode();
@@ -466,7 +508,8 @@ TEST_P(CudaStages, GraphReplaysEqualEagerCalls)
     DeviceMemory send(gradient.raw().size()), record(eager.slotBytes()), recv(gradient.raw().size());
     const Stream stream;
     auto call = [&](DeviceRanks &ranks) {
-        ASSERT_EQ(gsEncode(send.data(), record.data(), p.count, p.type, ranks.reducer(0), stream), GS_SUCCESS) << gsGetLastError();
+        ASSERT_EQ(gsEncode(send.data(), record.data(), p.count, p.type, ranks.reducer(0), stream), GS_SUCCESS)
+            << gsGetLastError();
         ASSERT_EQ(gsDecode(record.data(), recv.data(), p.count, p.type, p.op, ranks.reducer(0), stream), GS_SUCCESS)
             << gsGetLastError();
     };
@@ -497,7 +540,8 @@ TEST_P(CudaStages, GraphReplaysEqualEagerCalls)
     EXPECT_EQ(eager.state(0), replayed.state(0));
     EXPECT_EQ(eager.stats(0).calls, static_cast<uint64_t>(calls));
     EXPECT_EQ(replayed.stats(0).calls, static_cast<uint64_t>(calls));
-    bool all = p.recipe == "chunk-topk:k=4096" || p.recipe == "gspar:density=1"; /* rounding apart, nothing is left to draw */
+    bool all =
+        p.recipe == "chunk-topk:k=4096" || p.recipe == "gspar:density=1"; /* rounding apart, nothing is left to draw */
     if (!all) {
         EXPECT_NE(hashes[1].front(), hashes[1].back());
     }
@@ -515,12 +559,14 @@ std::string nameOfCase(const testing::TestParamInfo<CudaStages::ParamType> &info
 }
 
 INSTANTIATE_TEST_SUITE_P(Recipes, CudaStages,
-                         testing::Combine(testing::ValuesIn(recipes), testing::Values(GS_FLOAT32, GS_BFLOAT16)), nameOfCase);
-INSTANTIATE_TEST_SUITE_P(Recipes, Corruption,
-                         testing::Combine(testing::Values("threshold:tau=0.5,capacity=1", "chunk-topk", "gspar:density=0.1,value=f32",
-                                                          "gspar:density=0.3,value=shared,capacity=0.02", "randk:density=0.3"),
-                                          testing::Values(GS_FLOAT32, GS_BFLOAT16)),
+                         testing::Combine(testing::ValuesIn(recipes), testing::Values(GS_FLOAT32, GS_BFLOAT16)),
                          nameOfCase);
+INSTANTIATE_TEST_SUITE_P(
+    Recipes, Corruption,
+    testing::Combine(testing::Values("threshold:tau=0.5,capacity=1", "chunk-topk", "gspar:density=0.1,value=f32",
+                                     "gspar:density=0.3,value=shared,capacity=0.02", "randk:density=0.3"),
+                     testing::Values(GS_FLOAT32, GS_BFLOAT16)),
+    nameOfCase);
 
 } // namespace
 } // namespace gst
