@@ -286,10 +286,9 @@ TEST(Threads, CommunicatorsEndInAnyOrderOnAnyThread)
     }
 }
 
-/* One all-gather that takes a while to copy: `value` all over. Where it succeeds, all ranks must have sent the same. */
-gsResult_t meetAtLength(gsComm_t comm, uint64_t value)
+/* One all-gather of `value`, many times. Where it succeeds, all ranks must have sent the same. */
+gsResult_t meetAtLength(gsComm_t comm, uint64_t value, size_t words)
 {
-    const size_t words = 50000;
     std::vector<uint64_t> own(words, value), all(words * static_cast<size_t>(comm->nranks), ~value);
     gsResult_t result = allGather(comm, own.data(), all.data(), words * sizeof value);
     if (result == GS_SUCCESS) {
@@ -305,7 +304,7 @@ void countTogether(const Comms &ranks, int rank, uint64_t wanted, unsigned seed,
     uint64_t successes = 0;
     while (successes < wanted) {
         std::this_thread::sleep_for(std::chrono::microseconds(random() % static_cast<unsigned>(delayUs)));
-        gsResult_t result = meetAtLength(ranks[rank], successes);
+        gsResult_t result = meetAtLength(ranks[rank], successes, 500);
         if (result == GS_ERROR_TIMEOUT) {
             ++*failures;
             continue;
@@ -338,7 +337,7 @@ TEST(Threads, AbortAtAnyMomentNeverSplitsTheRanks)
         });
         parallel(3, [&](int rank) {
             size_t mine = static_cast<size_t>(rank);
-            while (meetAtLength(ranks[rank], successes[mine]) == GS_SUCCESS)
+            while (meetAtLength(ranks[rank], successes[mine], 20000) == GS_SUCCESS)
                 successes[mine]++;
         });
         watchdog.join();
