@@ -106,13 +106,14 @@ typedef struct {
 GS_API gsResult_t gsCommInitAll(gsComm_t *comms, int nranks, const gsCommConfig_t *config);
 
 /* Ranks as processes. mpiComm points to an MPI_Comm, which is duplicated (collective). After a deadline the communicator
- * has failed for good: destroy it, make another. MPI must have been initialised; unless with MPI_THREAD_MULTIPLE, all calls
- * come from one thread. In libgradsieve_mpi. */
+ * has failed for good: destroy it, make another, import the states. MPI must have been initialised; with less than
+ * MPI_THREAD_SERIALIZED all calls come from the main thread, and CPU streams cannot be used. In libgradsieve_mpi. */
 GS_API gsResult_t gsCommInitMpi(gsComm_t *comm, const void *mpiComm, const gsCommConfig_t *config);
 
 /* Ranks as NCCL ranks. ncclComm is the ncclComm_t itself; it stays the caller's and must outlive the communicator. Records
- * travel on the stream of the call, in the order of the calls, like any NCCL call. The deadline is watched by
- * gsCommSynchronize. In libgradsieve_nccl. */
+ * travel on the stream of the call, in the order of the calls, like any NCCL call, but not inside ncclGroupStart and
+ * ncclGroupEnd. The communicator's device must be current. The deadline is watched by gsCommSynchronize. In
+ * libgradsieve_nccl. */
 GS_API gsResult_t gsCommInitNccl(gsComm_t *comm, void *ncclComm, const gsCommConfig_t *config);
 
 GS_API gsResult_t gsCommCount(gsComm_t comm, int *nranks);
@@ -125,8 +126,9 @@ GS_API gsResult_t gsCommSynchronize(gsComm_t comm, gsStream_t stream);
 /* GS_SUCCESS, or the error that has failed this communicator. Never blocks. */
 GS_API gsResult_t gsCommGetAsyncError(gsComm_t comm, gsResult_t *asyncError);
 
-/* Wakes every rank that waits in an exchange (GS_ERROR_ABORTED) and fails the communicator for good. May be called from
- * any thread. Reducers keep their state, which can still be exported. */
+/* Ends this rank's wait in an exchange (GS_ERROR_ABORTED) and fails the communicator for good. May be called from any thread.
+ * Threads: every rank is woken. MPI: the peers end at their own deadline. NCCL: the ncclComm_t is aborted and gone, as after a
+ * deadline or an error of NCCL; do not use or destroy it any more. Reducers keep their state, which can still be exported. */
 GS_API gsResult_t gsCommAbort(gsComm_t comm);
 
 /* After its reducers. NULL is allowed. */
@@ -280,8 +282,8 @@ typedef struct {
     uint64_t recordBytes;
     uint64_t indexBytes; /* tables and indices, padding left out */
     uint64_t valueBytes; /* padding left out */
-    const char *layout; /* "global", "chunked", "mask" */
-    const char *value;  /* "f32", "bf16", "shared" */
+    const char *layout;  /* "global", "chunked", "mask" */
+    const char *value;   /* "f32", "bf16", "shared" */
 } gsRecordInfo_t;
 #define GS_RECORD_SKIP 1u        /* reserved: a rank that sends nothing */
 #define GS_RECORD_NONFINITE 2u   /* NaN or Inf in this rank's input */

@@ -4,10 +4,6 @@
 
 #include "core.h"
 
-extern "C" {
-GS_INTERNAL extern const gsBackend gsCudaBackend; /* backend.cu */
-}
-
 /* statistics.cu: begins the call; tau by histogram, s by gspar's passes */
 gsResult_t gsCudaStatistics(gsReducer_t r, const void *sendbuff, gsStream_t stream);
 /* select.cu */

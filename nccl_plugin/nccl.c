@@ -15,8 +15,6 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-extern const gsBackend gsCudaBackend; /* libgradsieve_cuda */
-
 typedef struct {
     ncclComm_t nccl;
     pthread_mutex_t life; /* held by ncclCommAbort, which frees `nccl`, and by the polls that it must not overtake */

@@ -107,6 +107,7 @@ typedef struct gsBackend {
 } gsBackend;
 
 GS_INTERNAL extern const gsBackend gsCpuBackend;
+GS_INTERNAL extern const gsBackend gsCudaBackend; /* in libgradsieve_cuda */
 
 /* ---- the reducer -------------------------------------------------------------------------------------------------------- */
 

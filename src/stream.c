@@ -101,9 +101,11 @@ gsResult_t gsStreamSynchronize(gsStream_t stream)
     while (w->first || w->running)
         pthread_cond_wait(&w->changed, &w->lock);
     gsResult_t error = w->error;
+    if (error != GS_SUCCESS)
+        gsFail(error, "%s", w->errorText);
     w->error = GS_SUCCESS;
     pthread_mutex_unlock(&w->lock);
-    return error == GS_SUCCESS ? GS_SUCCESS : gsFail(error, "%s", w->errorText);
+    return error;
 }
 
 gsResult_t gsStreamDestroy(gsStream_t stream)

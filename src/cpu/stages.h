@@ -49,7 +49,11 @@ void GS_STAGE(gsScale)(gsReducer_t r, float *residual, float factor);
 #define GS_INLINE static inline __attribute__((always_inline, unused))
 
 /* for (b = 0; b < blocks; b++), shared among the call's threads in contiguous ranges. */
+#ifdef _OPENMP
 #define GS_PRAGMA(text) _Pragma(#text)
+#else
+#define GS_PRAGMA(text)
+#endif
 #define GS_FOR_BLOCKS(r, b)                                                                            \
     GS_PRAGMA(omp parallel for schedule(static) num_threads((r)->cpuThreads) if ((r)->cpuThreads > 1)) \
     for (int64_t b = 0; b < (int64_t)(r)->spec.blocks; b++)
