@@ -203,7 +203,8 @@ GS_API gsResult_t gsReducerDestroy(gsReducer_t reducer); /* NULL is allowed; syn
  * In place if sendbuff == recvbuff; otherwise sendbuff is not modified and the two must not overlap. Every rank calls, in the
  * same order on each communicator.
  *
- * Non-finite input: a NaN or Inf on one rank makes every element of recvbuff NaN on all ranks and changes no state.
+ * Non-finite input: a NaN or Inf on one rank makes every element of recvbuff NaN on all ranks and changes no state. (A sum of
+ * finite values that overflows is Inf in that element; `dense`, which cannot tell the two apart, makes it NaN everywhere.)
  * Failure: on an error, recvbuff and every state stay as they were, and the call can be made again. On CUDA, an error found
  * on the device is sticky: later calls change nothing until gsReducerGetAsyncError has told it.
  */
@@ -214,7 +215,7 @@ GS_API gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count
 GS_API gsResult_t gsReducerReset(gsReducer_t reducer, gsStream_t stream);
 
 /* A loss scale that changed by `factor` (finite, > 0): the residual and tau are in gradient units and are multiplied by it, a
- * fixed tau too (until gsReducerReset). */
+ * fixed tau too (until gsReducerReset). Not between gsEncode and gsDecode. */
 GS_API gsResult_t gsReducerScale(gsReducer_t reducer, float factor, gsStream_t stream);
 
 /* The error that an enqueued call has met on a device, which this call then clears; GS_SUCCESS if none. Synchronises. */

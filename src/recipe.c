@@ -2,6 +2,7 @@
 #include "core.h"
 
 #include <ctype.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,7 +68,10 @@ static int readNumber(const char *text, size_t length, double *value)
         return 0;
     memcpy(copy, text, length);
     copy[length] = 0;
-    *value = strtod(copy, &end);
+    locale_t plain = newlocale(LC_NUMERIC_MASK, "C", (locale_t)0); /* a point, whatever the program's language writes */
+    *value = plain ? strtod_l(copy, &end, plain) : strtod(copy, &end);
+    if (plain)
+        freelocale(plain);
     return *end == 0 && isfinite(*value);
 }
 

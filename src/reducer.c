@@ -52,6 +52,20 @@ static double capacityOf(const gsSpec *s)
     return room < n ? room : n;
 }
 
+/* Slots are counted in 32 bits, and so are the kept that thinning chooses from: the expected number and six deviations. */
+static gsResult_t checkKept(const gsReducerConfig_t *config, const gsSpec *s, double room)
+{
+    double expected = s->density * (double)s->count, most = room;
+    if (s->random && expected + 6 * sqrt(expected) > most)
+        most = expected + 6 * sqrt(expected);
+    if (most <= (double)GS_RECORD_MAX_KEPT)
+        return GS_SUCCESS;
+    return gsFail(
+        GS_ERROR_INVALID_RECIPE,
+        "recipe \"%s\" with count %llu keeps up to %.0f coordinates; expected at most 4294967295: lower the density",
+        config->recipe, (unsigned long long)config->count, most);
+}
+
 /* FNV-1a over the fields that ranks must share. */
 static uint64_t configHash(const gsSpec *s)
 {
@@ -90,11 +104,7 @@ gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, gsS
     spec->blocks = (uint32_t)((config->count + GS_BLOCK - 1) / GS_BLOCK);
     if (spec->select != GS_SELECT_DENSE) {
         double room = capacityOf(spec);
-        if (room > (double)GS_RECORD_MAX_KEPT)
-            return gsFail(GS_ERROR_INVALID_RECIPE,
-                          "recipe \"%s\" with count %llu has records of up to %.0f coordinates; expected at "
-                          "most 4294967295: lower the density",
-                          config->recipe, (unsigned long long)config->count, room);
+        GS_CHECK(checkKept(config, spec, room));
         spec->capacity = (uint64_t)room;
         spec->target = (uint64_t)ceil(spec->density * (double)spec->count);
         setSizes(spec);

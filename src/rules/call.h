@@ -293,7 +293,7 @@ GS_HD int gsCallCommit(const gsSpec *spec, gsState *state)
     }
     n->keptTotal += n->lastKept;
     n->sentTotal += n->lastSent;
-    if (state->anyNonFinite)
+    if (state->anyNonFinite || c->nonFinite) /* the own residual too, whatever the caller made of the own record */
         return 0;
     state->step++;
     if (spec->feedback)
