@@ -3,6 +3,8 @@
 
 function most(old, new) { return new + 0 > old + 0 ? new + 0 : old + 0 } # MPI ranks each print the same totals
 
+{ gsub(/\033\[[0-9;]*m|\r/, "") } # colours: mpirun looks like a terminal
+
 # A test's own output: "12: text".
 /^[0-9]+: / {
     id = FILENAME ":" $1
