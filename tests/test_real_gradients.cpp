@@ -2,49 +2,23 @@
  * Real gradients: every recipe, type and instruction set makes the same records and the same sums of them. Prints one hash a
  * case, so that logs of different machines and backends can be compared. Reads grad_*.npy in the folder GS_TEST_DATA.
  */
+#include "npy.h"
 #include "oracle.h"
 #include "ranks.h"
-
-#include <fstream>
 
 namespace gst
 {
 namespace
 {
 
-/* A two-dimensional float32 .npy file, C order: one row a rank. */
-Gradients readNpy(const std::string &path)
-{
-    std::ifstream file(path, std::ios::binary);
-    char magic[10] = {};
-    file.read(magic, 10);
-    if (!file || std::memcmp(magic, "\x93NUMPY\1\0", 8) != 0)
-        return {};
-    uint16_t headerBytes = readAt<uint16_t>(reinterpret_cast<const uint8_t *>(magic), 8);
-    std::string header(headerBytes, ' ');
-    file.read(header.data(), headerBytes);
-    unsigned long rows = 0, columns = 0;
-    size_t shape = header.find("'shape': (");
-    if (header.find("<f4") == std::string::npos || shape == std::string::npos ||
-        std::sscanf(header.c_str() + shape, "'shape': (%lu, %lu)", &rows, &columns) != 2)
-        return {};
-    Gradients gradients(rows, std::vector<float>(columns));
-    for (std::vector<float> &row : gradients)
-        file.read(reinterpret_cast<char *>(row.data()), static_cast<std::streamsize>(columns * 4));
-    return file ? gradients : Gradients{};
-}
-
 class RealGradients : public testing::TestWithParam<const char *>
 {
   protected:
     void SetUp() override
     {
-        const char *folder = std::getenv("GS_TEST_DATA");
-        if (!folder)
-            GTEST_SKIP() << "GS_TEST_DATA is not set: no folder to read " << GetParam() << " from";
-        gradients_ = readNpy(std::string(folder) + "/" + GetParam());
-        if (gradients_.empty())
-            GTEST_SKIP() << "no float32 matrix in " << folder << "/" << GetParam();
+        std::string reason = readTestGradients(GetParam(), gradients_);
+        if (!reason.empty())
+            GTEST_SKIP() << reason;
     }
 
     /* Two steps through the single stages; hashes of all records, and of the sums. */
@@ -94,10 +68,7 @@ TEST_P(RealGradients, SameRecordsAndSumsEverywhere)
             if (recipe.rule == Rule::Dense)
                 continue;
             SCOPED_TRACE(recipe.text() + " " + nameOf(type));
-            Gradients gradients = gradients_;
-            for (std::vector<float> &row : gradients)
-                for (float &x : row)
-                    x = type == GS_BFLOAT16 ? bf16Bits(toBf16Bits(x)) : x;
+            Gradients gradients = roundedTo(type, gradients_);
             Plan plan;
             plan.recipe = recipe.text();
             plan.type = type;
