@@ -15,7 +15,7 @@ add_executable(gs_train gs_train.c
     train/failure.c train/images.c train/json.c train/model.c train/options.c train/plot.c train/ranks.c train/report.c
     train/run.c)
 set_target_properties(gs_train PROPERTIES C_STANDARD 11 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF)
-target_compile_definitions(gs_train PRIVATE _POSIX_C_SOURCE=200809L)
+target_compile_definitions(gs_train PRIVATE _GNU_SOURCE)
 target_include_directories(gs_train PRIVATE ${CMAKE_CURRENT_LIST_DIR})
 target_include_directories(gs_train SYSTEM PRIVATE ${OPENBLAS_INCLUDE_DIR})
 target_link_libraries(gs_train PRIVATE gradsieve ${OPENBLAS_LIBRARY} ZLIB::ZLIB Threads::Threads m)

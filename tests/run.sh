@@ -187,10 +187,9 @@ programs="test_api test_failures test_payloads test_threads test_wire"
 if build asan "$programs" "${sanitized[@]}" -DGS_SANITIZE=address,undefined; then
     run_tests asan asan 100 -R "^(${programs// /|})\$"
 fi
-# The thread sanitizer does not know OpenMP's barriers, nor how NVTX starts; without OpenMP the compiler warns of its pragmas.
+# The thread sanitizer does not know OpenMP's barriers.
 programs="test_api test_failures test_threads"
-if build tsan "$programs" "${sanitized[@]}" -DGS_SANITIZE=thread -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON \
-    -DGS_NVTX_INCLUDE=OFF -DGS_WERROR=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF; then
+if build tsan "$programs" "${sanitized[@]}" -DGS_SANITIZE=thread -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON; then
     run_tests tsan tsan 50 -R "^(${programs// /|})\$"
 fi
 

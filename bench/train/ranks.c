@@ -4,6 +4,7 @@
 #include "failure.h"
 #include "options.h"
 
+#include <errno.h> /* program_invocation_short_name */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,7 +84,7 @@ void ranksStart(ranks_t *ranks, int transport, int wanted)
 bool ranksCheck(const ranks_t *ranks, int transport, int wanted)
 {
     if (transport == TRANSPORT_MPI && !ranks->mpi)
-        return fail("--transport: mpi, the default under mpirun, but this gs_train was built without MPI");
+        return fail("--transport: mpi, the default under mpirun, but this program was built without MPI");
     if (wanted && wanted != ranks->count)
         return fail("--ranks: got %d, expected mpirun's %d, or no --ranks", wanted, ranks->count);
     return true;
@@ -116,7 +117,7 @@ bool ranksAgree(ranks_t *ranks, bool done)
     if (ranks->mpi)
         failed = smallestMpi(failed);
     if (failed == ranks->first)
-        fprintf(stderr, "gs_train: %s\n", failureText());
+        fprintf(stderr, "%s: %s\n", program_invocation_short_name, failureText());
     return failed == INT_MAX;
 }
 
@@ -141,7 +142,8 @@ void ranksRun(ranks_t *ranks, void (*body)(const rank_t *rank, void *context), v
         workers[r] = (worker_t){{ranks, ranks->first + r, ranks->comms[r]}, body, context, pthread_self()};
     for (int r = 1; r < ranks->local; r++)
         if (pthread_create(&workers[r].thread, NULL, runWorker, &workers[r])) {
-            fprintf(stderr, "gs_train: the system gives no thread for rank %d of %d\n", r, ranks->count);
+            fprintf(stderr, "%s: the system gives no thread for rank %d of %d\n", program_invocation_short_name, r,
+                    ranks->count);
             exit(1); /* the ranks that run already wait for this one */
         }
     runWorker(&workers[0]); /* here, so that MPI is called from the thread that started it */
