@@ -61,7 +61,7 @@ const gsBackend gsCudaBackend = {
     gsCudaValidate,
     gsCudaAccumulate,
     gsCudaCommit,
-    gsCudaSumSlices,
+    nullptr, /* sumSlices: NCCL sums */
     gsCudaFinishDense,
     gsCudaScale,
 };

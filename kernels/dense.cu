@@ -4,26 +4,6 @@
 #include "launch.cuh"
 
 /*
- * A thread takes an element:
- * 1. It adds the slices' values in rank order.
- * 2. It scales and stores the sum.
- * Traffic: reads the slices once, writes one. Elements move one at a time, 64 or 128 consecutive bytes a warp,
- *   because slices may begin anywhere.
- * Bad case: many ranks, loads one behind the other.
- */
-template <typename T>
-__global__ void __launch_bounds__(GS_CTA)
-    gsSumSlices(const T *slices, uint64_t sliceElements, uint32_t nranks, float scale, T *out, uint64_t count)
-{
-    for (uint64_t i = (uint64_t)blockIdx.x * GS_CTA + threadIdx.x; i < count; i += (uint64_t)gridDim.x * GS_CTA) {
-        float sum = gsToFloat(slices[i]);
-        for (uint32_t rank = 1; rank < nranks; rank++)
-            sum += gsToFloat(slices[rank * sliceElements + i]);
-        out[i] = gsVector<T>::from(sum * scale);
-    }
-}
-
-/*
  * 1. One thread begins a dense call's end: no verdict, nothing non-finite seen.
  * Traffic: none per element.
  * Bad case: none.
@@ -98,22 +78,6 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
             x[i] *= factor;
         gsStoreTile(e + b * GS_BLOCK, length, x);
     }
-}
-
-template <typename T>
-static gsResult_t sumSlices(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n,
-                            float scale, gsStream_t stream)
-{
-    return gsLaunch("gsSumSlices", gsSumSlices<T>, (n + GS_CTA - 1) / GS_CTA, GS_CTA, stream, (const T *)slices,
-                    sliceElements, r->spec.nranks, scale, (T *)out, n);
-}
-
-gsResult_t gsCudaSumSlices(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n,
-                           gsRedOp_t op, gsStream_t stream)
-{
-    const float scale = op == GS_AVG ? 1.0f / (float)r->spec.nranks : 1.0f;
-    return r->spec.type == GS_BFLOAT16 ? sumSlices<gsBf16>(r, slices, sliceElements, out, n, scale, stream)
-                                       : sumSlices<float>(r, slices, sliceElements, out, n, scale, stream);
 }
 
 template <typename T> static gsResult_t finishDense(gsReducer_t r, const T *sum, T *recvbuff, gsStream_t stream)

@@ -16,8 +16,6 @@ gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream)
 gsResult_t gsCudaAccumulate(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsCudaCommit(gsReducer_t r, gsStream_t stream);
 /* dense.cu */
-gsResult_t gsCudaSumSlices(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n,
-                           gsRedOp_t op, gsStream_t stream);
 gsResult_t gsCudaFinishDense(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
 gsResult_t gsCudaScale(gsReducer_t r, float factor, gsStream_t stream);
 

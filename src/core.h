@@ -97,7 +97,7 @@ typedef struct gsBackend {
     /* flips the phase and advances the step if the verdict allows; counts */
     gsResult_t (*commit)(gsReducer_t r, gsStream_t stream);
 
-    /* dense: out[0..n) = op over ranks of slices (sliceElements apart) */
+    /* dense: out[0..n) = op over ranks of slices (sliceElements apart); NULL where the transports have allReduce */
     gsResult_t (*sumSlices)(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n,
                             gsRedOp_t op, gsStream_t stream);
     /* dense: sum -> recvbuff, NaN everywhere if one element is not finite; sets gsState.verdict */
