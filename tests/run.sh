@@ -156,6 +156,11 @@ run_benches() {
     run_program all_reduce_perf-threads "$bench" -b 4 -e 1M -f 64 -n 2 -w 1 "${recipes[@]}"
     run_program all_reduce_perf-bfloat16 "$bench" -b 2 -e 1M -f 64 -n 2 -w 1 -d bfloat16 -o avg --ranks 3 "${recipes[@]}"
     run_program stage_perf "$build/test/bench/gs_stage_perf" --count 100K --ranks 2 --recipe threshold --recipe randk
+    if [ -x "$build/test/bench/gs_train" ]; then
+        run_program train "$root/tests/test_train.sh" "$build/test/bench"
+    else
+        verdict train train 77 "no gs_train: it needs OpenBLAS and zlib"
+    fi
     if command -v mpirun >/dev/null; then
         run_program all_reduce_perf-mpi mpirun -n 3 "$bench" --transport mpi -b 4 -e 1M -f 64 -n 2 -w 1 "${recipes[@]}"
     else
