@@ -174,8 +174,8 @@ typedef struct {
     const char *recipe;    /* see above; copied; alike on all ranks */
     uint64_t count;        /* elements of the gradient, from 0; alike on all ranks */
     uint64_t seed;         /* of every random draw; alike on all ranks (the rank enters the draws by itself) */
-    int32_t cpuThreads; /* CPU: threads of one call; 0: processors divided by the ranks of this process, at least 1 */
-    int32_t reserved;   /* 0 */
+    int32_t cpuThreads;    /* CPU: threads of one call; 0: processors by local ranks, fewer for small counts */
+    int32_t reserved;      /* 0 */
     void *(*allocate)(size_t bytes, void *context); /* NULL: the library's own. Memory of the communicator's kind, */
     void (*release)(void *pointer, void *context);  /* aligned to 256 bytes. Called at creation and destruction only */
     void *allocatorContext;
