@@ -201,7 +201,7 @@ GS_API gsResult_t gsReducerDestroy(gsReducer_t reducer); /* NULL is allowed; syn
 /*
  * recvbuff = op over ranks of what their recipe lets through of sendbuff. count and datatype must be the reducer's.
  * In place if sendbuff == recvbuff; otherwise sendbuff is not modified and the two must not overlap. Every rank calls, in the
- * same order on each communicator.
+ * same order on each communicator and with the same op.
  *
  * Non-finite input: a NaN or Inf on one rank makes every element of recvbuff NaN on all ranks and changes no state. (A sum of
  * finite values that overflows is Inf in that element; `dense`, which cannot tell the two apart, makes it NaN everywhere.)
@@ -291,6 +291,7 @@ typedef struct {
 #define GS_RECORD_THINNED 4u     /* more was kept than fitted; unbiased thinning was applied */
 #define GS_RECORD_DENSE 8u       /* reserved: values of all coordinates */
 #define GS_RECORD_OVERFLOWED 16u /* more was kept than fitted; the rest stayed in the residual */
+#define GS_RECORD_AVERAGE 32u    /* made by a gsAllReduce with GS_AVG */
 
 /* Reads a record in host memory: `bytes` are there, any of them may be wrong. Checks everything but the configuration. */
 GS_API gsResult_t gsRecordInspect(const void *record, size_t bytes, gsRecordInfo_t *info);

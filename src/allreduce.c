@@ -149,6 +149,7 @@ static gsResult_t counted(gsReducer_t r, gsResult_t result)
 
 static gsResult_t runAllReduce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
+    r->spec.average = op == GS_AVG;
     GS_RANGE_BEGIN("gsAllReduce");
     gsResult_t result =
         (r->spec.select == GS_SELECT_DENSE ? reduceDense : reduceSparse)(r, sendbuff, recvbuff, op, stream);
@@ -189,10 +190,17 @@ static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record
     return GS_SUCCESS;
 }
 
+/* A record of a single stage names no op: gsDecode alone is told it. */
+static gsResult_t runEncode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
+{
+    r->spec.average = 0;
+    return counted(r, encode(r, sendbuff, record, stream));
+}
+
 static gsResult_t encodeTask(void *arguments)
 {
     const call *c = arguments;
-    return counted(c->reducer, encode(c->reducer, c->from, c->to, NULL));
+    return runEncode(c->reducer, c->from, c->to, NULL);
 }
 
 gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType_t type, gsReducer_t reducer,
@@ -205,7 +213,7 @@ gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType
     reducer->encoded = 1;
     if (isQueued(reducer, stream))
         return gsStreamPush(stream, encodeTask, &(call){sendbuff, record, GS_SUM, reducer}, sizeof(call));
-    return counted(reducer, encode(reducer, sendbuff, record, stream));
+    return runEncode(reducer, sendbuff, record, stream);
 }
 
 static gsResult_t decodeTask(void *arguments)

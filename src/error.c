@@ -45,6 +45,7 @@ gsResult_t gsFail(gsResult_t result, const char *format, ...)
 static const char *const faults[] = {
     [GS_FAULT_CONFIG] = "was made by another configuration (recipe, count, type, seed or number of ranks)",
     [GS_FAULT_STEP] = "is of another step than this rank's",
+    [GS_FAULT_OP] = "is of another operation (sum, average) than this rank's call",
     [GS_FAULT_RANK] = "names another rank",
     [GS_FAULT_MAGIC] = "does not begin with a record's magic number",
     [GS_FAULT_VERSION] = "has an unknown version",

@@ -34,7 +34,8 @@ enum {
     GS_FLAG_THINNED = 4,
     GS_FLAG_DENSE = 8,
     GS_FLAG_OVERFLOWED = 16,
-    GS_FLAGS_KNOWN = 31
+    GS_FLAG_AVERAGE = 32,
+    GS_FLAGS_KNOWN = 63
 };
 
 typedef struct {

@@ -184,21 +184,6 @@ inline bool sameNumbers(const std::vector<uint8_t> &a, const std::vector<uint8_t
     return true;
 }
 
-inline void expectSameStats(const gsStats_t &a, const gsStats_t &b)
-{
-    EXPECT_EQ(a.calls, b.calls);
-    EXPECT_EQ(a.compressed, b.compressed);
-    EXPECT_EQ(a.nonFinite, b.nonFinite);
-    EXPECT_EQ(a.thinned, b.thinned);
-    EXPECT_EQ(a.overflowed, b.overflowed);
-    EXPECT_EQ(a.lastKept, b.lastKept);
-    EXPECT_EQ(a.lastSent, b.lastSent);
-    EXPECT_EQ(a.keptTotal, b.keptTotal);
-    EXPECT_EQ(a.sentTotal, b.sentTotal);
-    EXPECT_EQ(a.payloadBytes, b.payloadBytes);
-    EXPECT_EQ(std::memcmp(&a.tau, &b.tau, sizeof a.tau), 0);
-}
-
 /* The same ranks twice. */
 struct Pair {
     explicit Pair(const Plan &plan) : cpu(plan), device(plan), plan(plan)

@@ -315,5 +315,24 @@ inline bool allNaN(const std::vector<uint8_t> &raw, gsDataType_t type)
     return true;
 }
 
+/* All that neither transport nor backend can change: everything but times. */
+inline void expectSameStats(const gsStats_t &expected, const gsStats_t &actual)
+{
+    EXPECT_EQ(expected.calls, actual.calls);
+    EXPECT_EQ(expected.compressed, actual.compressed);
+    EXPECT_EQ(expected.dense, actual.dense);
+    EXPECT_EQ(expected.nonFinite, actual.nonFinite);
+    EXPECT_EQ(expected.thinned, actual.thinned);
+    EXPECT_EQ(expected.overflowed, actual.overflowed);
+    EXPECT_EQ(expected.failed, actual.failed);
+    EXPECT_EQ(expected.lastKept, actual.lastKept);
+    EXPECT_EQ(expected.lastSent, actual.lastSent);
+    EXPECT_EQ(expected.keptTotal, actual.keptTotal);
+    EXPECT_EQ(expected.sentTotal, actual.sentTotal);
+    EXPECT_EQ(expected.payloadBytes, actual.payloadBytes);
+    EXPECT_EQ(expected.wireBytes, actual.wireBytes);
+    EXPECT_EQ(expected.tau, actual.tau);
+}
+
 } // namespace gst
 #endif

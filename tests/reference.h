@@ -5,15 +5,21 @@
 #include "core.h"
 #include "ranks.h"
 
-namespace gst {
+namespace gst
+{
 
 inline const std::vector<std::string> &sparseRecipes()
 {
-    static const std::vector<std::string> recipes = {
-        "threshold:density=0.02",     "threshold:tau=1.5,capacity=0.3", "threshold:density=0.05,value=f32",
-        "chunk-topk:k=16",            "chunk-topk:k=1,value=f32",       "gspar:density=0.05",
-        "gspar:density=0.1,value=f32", "gspar:value=shared",             "randk:density=0.03",
-        "randk:density=0.03,value=f32"};
+    static const std::vector<std::string> recipes = {"threshold:density=0.02",
+                                                     "threshold:tau=1.5,capacity=0.3",
+                                                     "threshold:density=0.05,value=f32",
+                                                     "chunk-topk:k=16",
+                                                     "chunk-topk:k=1,value=f32",
+                                                     "gspar:density=0.05",
+                                                     "gspar:density=0.1,value=f32",
+                                                     "gspar:value=shared",
+                                                     "randk:density=0.03",
+                                                     "randk:density=0.03,value=f32"};
     return recipes;
 }
 
@@ -42,38 +48,23 @@ inline Reference runOnThreads(const Plan &plan, Shape shape, int steps)
     return reference;
 }
 
-/* All that a transport cannot change: everything but times. */
-inline void expectSameStats(const gsStats_t &expected, const gsStats_t &actual)
-{
-    EXPECT_EQ(expected.calls, actual.calls);
-    EXPECT_EQ(expected.compressed, actual.compressed);
-    EXPECT_EQ(expected.dense, actual.dense);
-    EXPECT_EQ(expected.nonFinite, actual.nonFinite);
-    EXPECT_EQ(expected.thinned, actual.thinned);
-    EXPECT_EQ(expected.overflowed, actual.overflowed);
-    EXPECT_EQ(expected.failed, actual.failed);
-    EXPECT_EQ(expected.lastKept, actual.lastKept);
-    EXPECT_EQ(expected.lastSent, actual.lastSent);
-    EXPECT_EQ(expected.keptTotal, actual.keptTotal);
-    EXPECT_EQ(expected.sentTotal, actual.sentTotal);
-    EXPECT_EQ(expected.payloadBytes, actual.payloadBytes);
-    EXPECT_EQ(expected.wireBytes, actual.wireBytes);
-    EXPECT_EQ(expected.tau, actual.tau);
-}
-
 /* Puts a transport with another all-gather into a communicator, for as long as this lives. */
-class OtherAllGather {
-public:
+class OtherAllGather
+{
+  public:
     using AllGather = decltype(gsTransport::allGather);
     OtherAllGather(gsComm_t comm, AllGather other) : comm_(comm), original_(comm->transport), table_(*original_)
     {
         table_.allGather = other;
         comm->transport = &table_;
     }
-    ~OtherAllGather() { comm_->transport = original_; }
+    ~OtherAllGather()
+    {
+        comm_->transport = original_;
+    }
     OtherAllGather(const OtherAllGather &) = delete;
 
-private:
+  private:
     gsComm_t comm_;
     const gsTransport *original_;
     gsTransport table_;

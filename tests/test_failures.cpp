@@ -96,6 +96,26 @@ TEST_P(Failures, AbortWakesEverybody)
     EXPECT_TRUE(ranks.states() == before) << "a state can still be exported";
 }
 
+/* What ranks would scale differently none may keep. */
+TEST_P(Failures, DifferentOpsAreRefused)
+{
+    Plan plan = planOf(3);
+    if (plan.recipe == "dense")
+        GTEST_SKIP() << "a slice of the dense sum is scaled by its owner, alike for all";
+    ThreadRanks ranks(plan);
+    std::vector<std::vector<uint8_t>> before = ranks.states();
+    Gradients gradients = makeGradients(Shape::Gaussian, plan, 0);
+    parallel(plan.nranks, [&](int r) {
+        Buffer buffer(plan.type, gradients[static_cast<size_t>(r)]);
+        std::vector<uint8_t> sent = buffer.raw();
+        EXPECT_EQ(gsAllReduce(buffer.data(), buffer.data(), plan.count, plan.type, r == 0 ? GS_AVG : GS_SUM,
+                              ranks.reducer(r), nullptr),
+                  GS_ERROR_MISMATCH);
+        EXPECT_TRUE(buffer.raw() == sent);
+    });
+    EXPECT_TRUE(ranks.states() == before);
+}
+
 TEST_P(Failures, StreamsReportAtSynchronisation)
 {
     Plan plan = planOf(2, 100);

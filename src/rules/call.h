@@ -38,7 +38,7 @@ typedef struct {
     uint8_t feedback;
     uint8_t random;
     uint8_t bypassed; /* dense because of GS_DISABLE */
-    uint8_t reserved;
+    uint8_t average;  /* the op of the call under way, set by gsAllReduce: ranks must agree; single stages: 0 */
 } gsSpec;
 
 /* One call's findings. */
@@ -63,6 +63,7 @@ enum {
     GS_FAULT_NONE = 0,
     GS_FAULT_CONFIG, /* mismatch: another recipe, count, type, seed or number of ranks */
     GS_FAULT_STEP,   /* mismatch: another step */
+    GS_FAULT_OP,     /* mismatch: sum on one rank, average on another */
     GS_FAULT_RANK,   /* mismatch: not the record of this place */
     GS_FAULT_MAGIC,  /* corrupt, and so on */
     GS_FAULT_VERSION,
@@ -167,6 +168,8 @@ GS_HD void gsCallPlan(const gsSpec *spec, gsState *state, const uint64_t kept[2]
         c->flags = GS_FLAG_NONFINITE;
     else if (sent[0] + sent[1] < kept[0] + kept[1])
         c->flags = spec->feedback ? GS_FLAG_OVERFLOWED : GS_FLAG_THINNED;
+    if (spec->average)
+        c->flags |= GS_FLAG_AVERAGE;
     c->tauNext = c->tau;
     if (spec->select == GS_SELECT_THRESHOLD && spec->tau < 0.0f)
         c->tauNext = gsTauNext(c->tau, kept[0], spec->target, spec->capacity);
@@ -257,6 +260,8 @@ GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const g
         return GS_FAULT_RANK;
     if (h->step != state->step || state->call.step != state->step)
         return GS_FAULT_STEP;
+    if (((h->flags & GS_FLAG_AVERAGE) != 0) != (spec->average != 0))
+        return GS_FAULT_OP;
     if (h->layout != spec->layout || h->value != spec->value ||
         (spec->layout == GS_LAYOUT_CHUNKED && segment->aux != spec->k))
         return GS_FAULT_LAYOUT;
