@@ -271,7 +271,7 @@ static gsResult_t agree(gsReducer_t r, gsResult_t prepared)
 
 /* ---- life ---- */
 
-/* Fewer blocks than this a thread, some 60 us of work, and starting the threads (some 5 us a stage) begins to show. */
+/* Fewer blocks than this a thread do not pay: encoding 10 blocks took 14 us on one thread and 19 us on two. */
 enum { BLOCKS_PER_THREAD = 16 };
 
 static int64_t defaultThreads(gsComm_t comm, uint32_t blocks)
