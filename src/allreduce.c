@@ -49,8 +49,8 @@ static gsResult_t checkOp(gsRedOp_t op)
     return GS_SUCCESS;
 }
 
-gsResult_t gsCheckCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type,
-                       gsRedOp_t op)
+static gsResult_t checkCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type,
+                            gsRedOp_t op)
 {
     GS_CHECK(checkElements(r, count, type));
     GS_CHECK(checkOp(op));
@@ -172,7 +172,7 @@ static int isQueued(gsReducer_t r, gsStream_t stream)
 gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op,
                        gsReducer_t reducer, gsStream_t stream)
 {
-    GS_CHECK(gsCheckCall(reducer, sendbuff, recvbuff, count, type, op));
+    GS_CHECK(checkCall(reducer, sendbuff, recvbuff, count, type, op));
     if (isQueued(reducer, stream))
         return gsStreamPush(stream, allReduceTask, &(call){sendbuff, recvbuff, op, reducer}, sizeof(call));
     return runAllReduce(reducer, sendbuff, recvbuff, op, stream);

@@ -120,16 +120,15 @@ struct gsReducer {
 
     /* Memory of the backend's kind, one allocation each. */
     gsState *state;
-    float *residual[2];  /* feedback: [phase] is this call's e, the other the next one's; otherwise NULL */
-    uint32_t *keptBits;  /* a bit an element, GS_BLOCK_WORDS words a block */
-    uint32_t *blockKept; /* [group][block]: kept coordinates of a block */
-    uint32_t
-        *blockOffset; /* [group][block + 1]: kept coordinates before the block; sums fit u32 by the capacity's limit */
-    double *blockSum; /* [block]: gspar's statistics; the tree folds in place */
-    uint32_t *blockBelow; /* [block]: gspar's count of coordinates with p < 1 */
-    uint32_t *histogram;  /* GS_HISTOGRAM_BINS: threshold without a tau */
-    uint8_t *sendRecord;  /* one slot */
-    uint8_t *recvRecords; /* nranks slots; dense: slices, then sums */
+    float *residual[2];    /* feedback: [phase] is this call's e, the other the next one's; otherwise NULL */
+    uint32_t *keptBits;    /* a bit an element, GS_BLOCK_WORDS words a block */
+    uint32_t *blockKept;   /* [group][block]: kept coordinates of a block */
+    uint32_t *blockOffset; /* [group][block + 1]: kept coordinates before the block, at most 2^32 - 1 */
+    double *blockSum;      /* [block]: gspar's statistics; the tree folds in place */
+    uint32_t *blockBelow;  /* [block]: gspar's count of coordinates with p < 1 */
+    uint32_t *histogram;   /* GS_HISTOGRAM_BINS: threshold without a tau */
+    uint8_t *sendRecord;   /* one slot */
+    uint8_t *recvRecords;  /* nranks slots; dense: slices, then sums */
 
     void *(*allocateBytes)(size_t bytes, void *context);
     void (*releaseBytes)(void *pointer, void *context);
@@ -140,21 +139,22 @@ struct gsReducer {
 
 /* recipe.c: text -> spec's recipe fields; messages name the position of what is wrong. */
 gsResult_t gsRecipeParse(const char *text, gsSpec *spec);
-/* reducer.c: config -> the whole spec. */
-gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec);
-/* allreduce.c: the call's arguments against the reducer. */
-gsResult_t gsCheckCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type,
-                       gsRedOp_t op);
 /* exchange.c: own record -> all records; the dense sum. */
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
-/* stream.c: on a CPU stream, runs `task` later on the worker and returns *queued = 1. */
+/* stream.c: runs `task` later on the stream's worker, with a copy of `arguments`. */
 typedef gsResult_t (*gsTask)(void *arguments);
 gsResult_t gsStreamPush(gsStream_t stream, gsTask task, const void *arguments, size_t bytes);
 
 /* error.c: the state's fault as an error with its text, GS_SUCCESS for none; and what a GS_FAULT_ means. */
 GS_INTERNAL gsResult_t gsVerdictError(const gsState *state);
 GS_INTERNAL const char *gsFaultText(uint32_t fault);
+
+/* Elements of a rank's slice in the dense exchange; the last slices may be short or empty. */
+static inline uint64_t gsSliceElements(const gsSpec *spec)
+{
+    return (spec->count + spec->nranks - 1) / spec->nranks;
+}
 
 static inline size_t gsTypeBytes(gsDataType_t type)
 {

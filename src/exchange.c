@@ -25,7 +25,7 @@ gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, 
 {
     const gsSpec *s = &r->spec;
     const gsTransport *transport = r->comm->transport;
-    uint64_t slice = (s->count + s->nranks - 1) / s->nranks;
+    uint64_t slice = gsSliceElements(s);
     uint8_t *sums = r->recvRecords;
     if (transport->allReduce) {
         GS_CHECK(transport->allReduce(r->comm, sendbuff, sums, s->count, (gsDataType_t)s->type, op, stream));

@@ -87,7 +87,7 @@ static void setSizes(gsSpec *s)
         s->slotBytes += 4 * GS_RECORD_ALIGN;
 }
 
-gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec)
+static gsResult_t makeSpec(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec)
 {
     memset(spec, 0, sizeof *spec); /* padding too: it travels by value */
     spec->rank = (uint32_t)rank;   /* first: cleaning up after a refusal divides by nranks */
@@ -126,12 +126,6 @@ typedef struct {
 
 enum { MAX_ALLOCATIONS = 11 };
 
-/* Elements of a rank's slice in the dense exchange. */
-static uint64_t sliceElements(const gsSpec *s)
-{
-    return (s->count + s->nranks - 1) / s->nranks;
-}
-
 static int listAllocations(struct gsReducer *r, allocation list[MAX_ALLOCATIONS])
 {
     const gsSpec *s = &r->spec;
@@ -140,7 +134,7 @@ static int listAllocations(struct gsReducer *r, allocation list[MAX_ALLOCATIONS]
     int n = 0;
     list[n++] = (allocation){(void **)&r->state, sizeof(gsState), STATE};
     if (s->select == GS_SELECT_DENSE) { /* slices of all ranks, then their sums */
-        size_t sliceBytes = sliceElements(s) * gsTypeBytes((gsDataType_t)s->type);
+        size_t sliceBytes = gsSliceElements(s) * gsTypeBytes((gsDataType_t)s->type);
         list[n++] = (allocation){(void **)&r->recvRecords, 2 * sliceBytes * s->nranks, WIRE};
         return n;
     }
@@ -171,7 +165,7 @@ gsResult_t gsReducerGetMemory(const gsReducerConfig_t *config, int nranks, gsMem
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "memory is NULL; expected a place for the figures");
     if (nranks < 1)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "nranks is %d; expected 1 or more", nranks);
-    GS_CHECK(gsSpecMake(config, 0, nranks, &r.spec));
+    GS_CHECK(makeSpec(config, 0, nranks, &r.spec));
     int n = listAllocations(&r, list);
     for (int i = 0; i < n; i++)
         bytes[list[i].kind] += list[i].bytes;
@@ -296,7 +290,7 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
 {
     static const gsCounters none;
     int64_t threads;
-    GS_CHECK(gsSpecMake(config, r->comm->rank, r->comm->nranks, &r->spec));
+    GS_CHECK(makeSpec(config, r->comm->rank, r->comm->nranks, &r->spec));
     GS_CHECK(gsParamInt("GS_THREADS", 1, 1024, defaultThreads(r->comm, r->spec.blocks), &threads));
     r->cpuThreads = config->cpuThreads ? config->cpuThreads : (int)threads;
     r->allocateBytes = config->allocate;

@@ -34,9 +34,4 @@ GS_HD uint64_t gsThinnedSlot(gsThinning t, uint64_t j)
     return t.sent == t.kept ? j : (j * t.sent + t.shift) / t.kept;
 }
 
-GS_HD int gsThinningStays(gsThinning t, uint64_t j)
-{
-    return gsThinnedSlot(t, j + 1) > gsThinnedSlot(t, j);
-}
-
 #endif
