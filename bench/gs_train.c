@@ -39,12 +39,12 @@ static bool checkOutputs(const options_t *options)
 /* Stops at the first run that fails; `done` tells how many went well. */
 static bool trainAll(run_t *runs, const job_t *job, ranks_t *ranks, int *done)
 {
-    const recipeList_t *recipes = &job->options->compare;
+    const textList_t *recipes = &job->options->compare;
     bool root = ranksAreRoot(ranks);
     for (*done = 0; *done < recipes->count; ++*done) {
         if (root)
-            reportRecipe(job->options, recipes->recipes[*done]);
-        if (!ranksAgree(ranks, runTrain(&runs[*done], job, ranks, recipes->recipes[*done])))
+            reportRecipe(job->options, recipes->texts[*done]);
+        if (!ranksAgree(ranks, runTrain(&runs[*done], job, ranks, recipes->texts[*done])))
             return false;
     }
     return true;
@@ -70,7 +70,7 @@ static bool writeResults(const options_t *options, const run_t *runs, int count)
 /* What is done before a failure is written all the same. */
 static int trainAndWrite(const job_t *job, ranks_t *ranks)
 {
-    run_t runs[OPTIONS_MAX_RECIPES] = {0};
+    run_t runs[FLAGS_MAX_TEXTS] = {0};
     int done;
     bool root = ranksAreRoot(ranks);
     if (root)

@@ -2,28 +2,21 @@
 #ifndef TRAIN_OPTIONS_H
 #define TRAIN_OPTIONS_H
 
-#include <stdbool.h>
-
-enum { OPTIONS_MAX_RECIPES = 32 };
+#include "flags.h"
 
 enum { MODEL_SOFTMAX, MODEL_MLP };
 enum { TRANSPORT_THREADS, TRANSPORT_MPI };
 enum { DTYPE_F32, DTYPE_BF16 };
 
 typedef struct {
-    int count;
-    const char *recipes[OPTIONS_MAX_RECIPES];
-} recipeList_t;
-
-typedef struct {
     const char *data;    /* a known name or a directory */
     const char *dataDir; /* NULL: where Debian's package puts it */
     int model;           /* MODEL_* */
     int hidden;
-    const char *recipe;   /* NULL: not given */
-    recipeList_t compare; /* after optionsParse: what to run, from --compare or --recipe */
-    int ranks;            /* 0: not given */
-    int transport;        /* TRANSPORT_* */
+    const char *recipe; /* NULL: not given */
+    textList_t compare; /* after optionsParse: what to run, from --compare or --recipe */
+    int ranks;          /* 0: not given */
+    int transport;      /* TRANSPORT_* */
     int epochs;
     int batch; /* of one rank */
     double rate;

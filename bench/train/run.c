@@ -69,7 +69,7 @@ bool jobMake(job_t *job, const options_t *options, const dataset_t *dataset, int
         return fail("--batch: got %d on each of %d ranks, expected a step of no more than the %u training images",
                     options->batch, ranks, dataset->train.count);
     for (int i = 0; i < options->compare.count; i++) {
-        gsReducerConfig_t config = reducerConfig(job, options->compare.recipes[i]);
+        gsReducerConfig_t config = reducerConfig(job, options->compare.texts[i]);
         gsMemory_t memory;
         if (gsReducerGetMemory(&config, ranks, &memory) != GS_SUCCESS)
             return fail("%s", gsGetLastError());
