@@ -155,7 +155,7 @@ static bool parseText(libsvm_t *set, const char *text, size_t length, const char
 bool libsvmRead(libsvm_t *set, const char *path)
 {
     char *text = NULL;
-    size_t length;
+    size_t length = 0;
     *set = (libsvm_t){0};
     bool done =
         readText(&text, &length, path) && makeRoom(set, text, length, path) && parseText(set, text, length, path);
