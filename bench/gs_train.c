@@ -1,4 +1,4 @@
-/* gs_train.c: data-parallel training of a small image classifier, with one recipe or with several to compare. */
+/* gs_train.c: data-parallel training of a small model, with one recipe or with several to compare. */
 #include "train/failure.h"
 #include "train/json.h"
 #include "train/options.h"
@@ -84,18 +84,18 @@ static int trainAndWrite(const job_t *job, ranks_t *ranks)
 
 static int train(const options_t *options, ranks_t *ranks)
 {
-    dataset_t dataset;
+    model_t model;
     job_t job;
     int status = EXIT_FAILED;
-    if (ranksAgree(ranks, datasetLoad(&dataset, options->data, options->dataDir))) {
-        bool made = ranksAgree(ranks, jobMake(&job, options, &dataset, ranks->count));
+    if (ranksAgree(ranks, modelMake(&model, options))) {
+        bool made = ranksAgree(ranks, jobMake(&job, options, &model, ranks->count));
         status = made ? trainAndWrite(&job, ranks) : EXIT_USAGE;
     }
-    datasetFree(&dataset);
+    modelFree(&model);
     return status;
 }
 
-static int run(const options_t *options, bool parsed, ranks_t *ranks)
+static int run(options_t *options, bool parsed, ranks_t *ranks)
 {
     if (!ranksAgree(ranks, parsed))
         return EXIT_USAGE;
@@ -104,7 +104,7 @@ static int run(const options_t *options, bool parsed, ranks_t *ranks)
             optionsPrintHelp();
         return 0;
     }
-    if (!ranksAgree(ranks, ranksCheck(ranks, options->transport, options->ranks)))
+    if (!ranksAgree(ranks, modelSettle(options) && ranksCheck(ranks, options->transport, options->ranks)))
         return EXIT_USAGE;
     if (!ranksAgree(ranks, !ranksAreRoot(ranks) || checkOutputs(options)) || !ranksAgree(ranks, ranksConnect(ranks)))
         return EXIT_FAILED;

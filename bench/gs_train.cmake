@@ -12,8 +12,10 @@ if(NOT ZLIB_FOUND OR NOT OPENBLAS_LIBRARY OR NOT OPENBLAS_INCLUDE_DIR)
 endif()
 
 add_executable(gs_train gs_train.c
-    train/failure.c train/flags.c train/gnuplot.c train/images.c train/json.c train/json_values.c train/model.c train/options.c train/plot.c train/ranks.c train/report.c
-    train/run.c)
+    data/images.c data/libsvm.c
+    train/dtype.c train/failure.c train/flags.c train/gnuplot.c train/json.c train/json_values.c train/linear.c train/model.c
+    train/network.c train/options.c train/plot.c train/ranks.c train/report.c train/run.c
+    train/layers/conv.c train/layers/dense.c train/layers/pool.c train/layers/relu.c)
 set_target_properties(gs_train PROPERTIES C_STANDARD 11 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF)
 target_compile_definitions(gs_train PRIVATE _GNU_SOURCE)
 target_include_directories(gs_train PRIVATE ${CMAKE_CURRENT_LIST_DIR})

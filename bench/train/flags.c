@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { NAME_WIDTH = 11, VALUE_WIDTH = 16 }; /* columns of the help */
+
 static const flag_t *findFlag(const flag_t *flags, int count, const char *name)
 {
     for (int i = 0; i < count; i++)
@@ -105,6 +107,10 @@ bool flagsParse(const flag_t *flags, int count, void *options, int argc, char **
 
 void flagsPrint(const flag_t *flags, int count)
 {
-    for (int i = 0; i < count; i++)
-        printf("  %-11s %-12s %s\n", flags[i].name, flags[i].value, flags[i].help);
+    for (int i = 0; i < count; i++) {
+        printf("  %-*s %-*s ", NAME_WIDTH, flags[i].name, VALUE_WIDTH, flags[i].value);
+        if (strlen(flags[i].value) > VALUE_WIDTH)
+            printf("\n%*s", NAME_WIDTH + VALUE_WIDTH + 4, "");
+        printf("%s\n", flags[i].help);
+    }
 }

@@ -8,10 +8,10 @@
 
 #include <inttypes.h>
 
-static void writeEpoch(FILE *file, const epoch_t *epoch)
+static void writeEpoch(FILE *file, const epoch_t *epoch, const measure_t *measure)
 {
     jsonReal(file, "{", "loss", epoch->loss);
-    jsonReal(file, ", ", "accuracy", epoch->accuracy);
+    jsonReal(file, ", ", measure->key, epoch->measure);
     jsonReal(file, ", ", "density", epoch->density);
     jsonCount(file, ", ", "payload_bytes", epoch->payloadBytes);
     jsonCount(file, ", ", "wire_bytes", epoch->wireBytes);
@@ -28,8 +28,9 @@ static void writeRun(FILE *file, const void *runs, int index)
     epoch_t total = runTotal(run);
     jsonString(file, "  {", "recipe", run->recipe);
     jsonCount(file, ",\n   ", "ranks", (uint64_t)run->ranks);
-    jsonString(file, ",\n   ", "model", run->model);
-    jsonCount(file, ",\n   ", "parameters", run->parameters);
+    jsonString(file, ",\n   ", "model", run->model->type->name);
+    jsonString(file, ",\n   ", "tested_on", run->model->ownTest ? "test" : "training");
+    jsonCount(file, ",\n   ", "parameters", run->model->parameters);
     jsonCount(file, ",\n   ", "steps", run->steps);
     jsonCount(file, ",\n   ", "payload_bytes_per_rank", total.payloadBytes);
     jsonCount(file, ",\n   ", "wire_bytes_per_rank", total.wireBytes);
@@ -39,7 +40,7 @@ static void writeRun(FILE *file, const void *runs, int index)
     fputs(",\n   \"epochs\": [", file);
     for (int e = 0; e < run->epochCount; e++) {
         fputs(e ? ",\n    " : "\n    ", file);
-        writeEpoch(file, &run->epochs[e]);
+        writeEpoch(file, &run->epochs[e], run->model->type->measure);
     }
     fputs("],\n   \"parameters_hash\": [", file);
     for (int r = 0; r < run->ranks; r++)

@@ -1,45 +1,65 @@
-/* model.h: softmax regression, or one hidden ReLU layer before it; parameters and gradient are flat vectors. */
+/* model.h: what the training loop knows of a model: what it is called, its data's counts, and a table of functions. */
 #ifndef TRAIN_MODEL_H
 #define TRAIN_MODEL_H
+
+#include "options.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MODEL_MAX_LAYERS = 2 };
-
+/* The figure that tells how well a model does on the items it is tested on: a mean over them. */
 typedef struct {
-    int inputs;
-    int outputs;
-    size_t weights; /* offset of inputs x outputs, row by row */
-    size_t biases;  /* offset of outputs */
-} layer_t;
+    const char *key;  /* in JSON */
+    const char *name; /* in tables and plots */
+    double scale;     /* of the figure as people read it */
+    const char *unit;
+} measure_t;
 
+typedef struct modelType modelType_t;
+
+/* A model with its data, alike on every rank and only read while they train. */
 typedef struct {
-    int layerCount;
-    layer_t layers[MODEL_MAX_LAYERS];
-    size_t parameters;
+    const modelType_t *type;
+    const char *data;    /* what the data are called */
+    uint32_t trainCount; /* items to train on */
+    uint32_t testCount;  /* items to test on */
+    bool ownTest;        /* these are others than the training items */
+    uint32_t features;   /* of one item */
+    size_t parameters;   /* elements of parameters and gradient: double under --dtype f64, else float */
+    void *content;       /* the type's own */
 } model_t;
 
-/* What one rank needs for batches of up to some size. values[0] is the input, filled by the caller. */
-typedef struct {
-    float *values[MODEL_MAX_LAYERS + 1]; /* values[l + 1]: what layer l gives */
-    float *slopes[MODEL_MAX_LAYERS];     /* slopes[l]: of the loss by what layer l gives */
-} workspace_t;
+struct modelType {
+    const char *name;
+    const char *items, *features; /* what the items and their features are called */
+    const char *defaultData;      /* NULL: a file has to be named */
+    bool doubles;                 /* --dtype f64 is possible */
+    const measure_t *measure;
 
-/* hidden 0: softmax regression. */
-void modelMake(model_t *model, int inputs, int hidden, int classes);
-void modelStart(const model_t *model, float *parameters, uint64_t seed);
+    bool (*make)(model_t *model, const options_t *options); /* false with a failure text; `free` in either case */
+    void (*free)(model_t *model);
+    void (*start)(const model_t *model, void *parameters, uint64_t seed);
 
-bool workspaceMake(workspace_t *workspace, const model_t *model, int batch);
-void workspaceFree(workspace_t *workspace);
+    /* What one rank needs for `batch` items at a time; NULL where there is no memory. */
+    void *(*workspaceMake)(const model_t *model, int batch);
+    void (*workspaceFree)(void *workspace);
 
-/* The gradient of the batch's mean loss; returns the sum of the losses. */
-double modelGradient(const model_t *model, const float *parameters, workspace_t *workspace, const uint8_t *labels,
-                     int batch, float *gradient);
+    /* The gradient of the mean loss over these training items; returns the sum of the losses. */
+    double (*gradient)(const model_t *model, void *workspace, const void *parameters, const uint32_t *items, int count,
+                       void *gradient);
 
-/* How many images of the batch are classified right. */
-int modelCountCorrect(const model_t *model, const float *parameters, workspace_t *workspace, const uint8_t *labels,
-                      int batch);
+    /* The sum of the measure over the test items first .. end - 1. */
+    double (*test)(const model_t *model, void *workspace, const void *parameters, uint32_t first, uint32_t end);
+};
+
+extern const measure_t accuracy;
+extern const modelType_t softmaxModel, mlpModel, cnnModel, logregModel, linregModel;
+
+/* False, with a failure text, where the other options do not go with the model. Names the default data. */
+bool modelSettle(options_t *options);
+
+bool modelMake(model_t *model, const options_t *options);
+void modelFree(model_t *model);
 
 #endif

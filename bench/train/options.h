@@ -4,21 +4,23 @@
 
 #include "flags.h"
 
-enum { MODEL_SOFTMAX, MODEL_MLP };
+enum { MODEL_SOFTMAX, MODEL_MLP, MODEL_CNN, MODEL_LOGREG, MODEL_LINREG };
 enum { TRANSPORT_THREADS, TRANSPORT_MPI };
-enum { DTYPE_F32, DTYPE_BF16 };
+enum { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F64 };
 
 typedef struct {
-    const char *data;    /* a known name or a directory */
-    const char *dataDir; /* NULL: where Debian's package puts it */
     int model;           /* MODEL_* */
+    const char *data;    /* a known name, a directory or a file; NULL: not given */
+    const char *dataDir; /* NULL: where Debian's package puts it */
+    const char *test;    /* a file; NULL: none */
     int hidden;
+    double l2;
     const char *recipe; /* NULL: not given */
     textList_t compare; /* after optionsParse: what to run, from --compare or --recipe */
     int ranks;          /* 0: not given */
     int transport;      /* TRANSPORT_* */
     int epochs;
-    int batch; /* of one rank */
+    int batch; /* of one rank; 0: its whole share */
     double rate;
     double momentum;
     int dtype; /* DTYPE_* */
@@ -33,7 +35,5 @@ typedef struct {
 bool optionsParse(options_t *options, int argc, char **argv);
 
 void optionsPrintHelp(void);
-
-const char *optionsModelName(const options_t *options);
 
 #endif

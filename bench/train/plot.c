@@ -6,7 +6,7 @@
 enum { WIDTH = 1100, PANELS_HEIGHT = 760, LEGEND_ROW = 22 };
 
 /* Columns of the data blocks. */
-enum { WIRE_MB = 1, SECONDS, LOSS, ACCURACY };
+enum { WIRE_MB = 1, SECONDS, LOSS, MEASURE };
 
 typedef struct {
     const run_t *runs;
@@ -21,7 +21,8 @@ static void writeData(FILE *file, const run_t *run, int index)
         const epoch_t *epoch = &run->epochs[e];
         wire += (double)epoch->wireBytes * 1e-6;
         seconds += epoch->compute + epoch->encode + epoch->exchange + epoch->decode;
-        fprintf(file, "%.6g %.6g %.6g %.6g\n", wire, seconds, epoch->loss, 100.0 * epoch->accuracy);
+        fprintf(file, "%.6g %.6g %.6g %.6g\n", wire, seconds, epoch->loss,
+                run->model->type->measure->scale * epoch->measure);
     }
     fputs("END\n", file);
 }
@@ -66,11 +67,14 @@ static void writeScript(FILE *file, const char *path, const void *context)
     snprintf(labels, sizeof labels, "unset logscale x; set autoscale x; set xlabel '%s'", time);
     writePanel(file, runs, count, SECONDS, LOSS, labels);
     fputs(scale, file);
-    snprintf(labels, sizeof labels, "set xlabel '%s'; set ylabel 'test accuracy, %%'", bytes);
-    writePanel(file, runs, count, WIRE_MB, ACCURACY, labels);
+    const model_t *model = runs[0].model;
+    const measure_t *measure = model->type->measure;
+    snprintf(labels, sizeof labels, "set xlabel '%s'; set ylabel '%s %s%s'", bytes,
+             model->ownTest ? "test" : "training", measure->name, measure->unit);
+    writePanel(file, runs, count, WIRE_MB, MEASURE, labels);
     fputs("set key at screen 0.5,0.01 center bottom vertical maxcols 1 Left reverse samplen 3\n", file);
     snprintf(labels, sizeof labels, "unset logscale x; set autoscale x; set xlabel '%s'", time);
-    writePanel(file, runs, count, SECONDS, ACCURACY, labels);
+    writePanel(file, runs, count, SECONDS, MEASURE, labels);
     fputs("unset multiplot\n", file);
 }
 

@@ -15,13 +15,19 @@ static const double megabyte = 1e6;
 void reportJob(const job_t *job, const ranks_t *ranks)
 {
     const options_t *options = job->options;
+    const model_t *model = job->model;
+    const modelType_t *type = model->type;
     if (options->quiet)
         return;
-    printf("%s: %u training and %u test images of %u pixels\n", options->data, job->dataset->train.count,
-           job->dataset->test.count, job->dataset->train.pixels);
-    printf("%s: %zu parameters; %d ranks as %s; %" PRIu64 " steps of %d x %d images an epoch\n",
-           optionsModelName(options), job->model.parameters, ranks->count, ranks->mpi ? "MPI processes" : "threads",
-           job->stepsPerEpoch, ranks->count, options->batch);
+    if (model->ownTest)
+        printf("%s: %u training and %u test %s of %u %s\n", model->data, model->trainCount, model->testCount,
+               type->items, model->features, type->features);
+    else
+        printf("%s: %u training %s of %u %s; %s on the same %s\n", model->data, model->trainCount, type->items,
+               model->features, type->features, type->measure->name, type->items);
+    printf("%s: %zu parameters; %d ranks as %s; %" PRIu64 " step%s of %d x %d %s an epoch\n", type->name,
+           model->parameters, ranks->count, ranks->mpi ? "MPI processes" : "threads", job->stepsPerEpoch,
+           job->stepsPerEpoch == 1 ? "" : "s", ranks->count, job->batch, type->items);
 }
 
 void reportRecipe(const options_t *options, const char *recipe)
@@ -55,13 +61,15 @@ void reportProgress(const options_t *options, int epoch, uint64_t step, uint64_t
 void reportEpoch(const options_t *options, const run_t *run)
 {
     const epoch_t *epoch = &run->epochs[run->epochCount - 1];
+    const measure_t *measure = run->model->type->measure;
     if (options->quiet)
         return;
-    printf("%s  epoch %3d/%d  loss %.4f  accuracy %5.2f %%  density %6.3f %%  payload %.2f MB  wire %.2f MB  "
+    printf("%s  epoch %3d/%d  loss %#.4g  %s %#.4g%s  density %6.3f %%  payload %.4g MB  wire %.4g MB  "
            "compute %.2f s  encode %.2f s  exchange %.2f s  decode %.2f s\n",
-           hasBar(options) ? "\r\033[K" : "", run->epochCount, options->epochs, epoch->loss, 100.0 * epoch->accuracy,
-           100.0 * epoch->density, (double)epoch->payloadBytes / megabyte, (double)epoch->wireBytes / megabyte,
-           epoch->compute, epoch->encode, epoch->exchange, epoch->decode);
+           hasBar(options) ? "\r\033[K" : "", run->epochCount, options->epochs, epoch->loss, measure->name,
+           measure->scale * epoch->measure, measure->unit, 100.0 * epoch->density,
+           (double)epoch->payloadBytes / megabyte, (double)epoch->wireBytes / megabyte, epoch->compute, epoch->encode,
+           epoch->exchange, epoch->decode);
     fflush(stdout);
 }
 
@@ -85,9 +93,11 @@ static void printRatio(const run_t *run, int width, uint64_t wireBytes)
 static void printRow(const run_t *run, int width)
 {
     epoch_t total = runTotal(run);
-    printf("%-*s %8.2f%% %#8.4g", width, run->recipe, 100.0 * total.accuracy, total.loss);
+    const measure_t *measure = run->model->type->measure;
+    printf("%-*s %#*.4g%s %#8.4g", width, run->recipe, 9 - (int)strlen(measure->unit), measure->scale * total.measure,
+           measure->unit, total.loss);
     printf(" %8.3f%%", 100.0 * total.density);
-    printf(" %10.2f %10.2f", (double)total.payloadBytes / megabyte, (double)total.wireBytes / megabyte);
+    printf(" %10.4g %10.4g", (double)total.payloadBytes / megabyte, (double)total.wireBytes / megabyte);
     printRatio(run, 4, total.wireBytes);
     printRatio(run, 2, total.wireBytes);
     printf(" %8.2f %8.2f %8.2f %8.2f\n", total.compute, total.encode, total.exchange, total.decode);
@@ -96,14 +106,15 @@ static void printRow(const run_t *run, int width)
 void reportTable(const run_t *runs, int count)
 {
     int width = widestRecipe(runs, count);
+    const char *measure = runs[0].model->type->measure->name;
     printf("\n%-*s %9s %8s %9s %10s %10s %9s %9s %8s %8s %8s %8s\n", width, "", "", "", "", "payload", "wire",
            "less than", "less than", "compute", "encode", "exchange", "decode");
-    printf("%-*s %9s %8s %9s %10s %10s %9s %9s %8s %8s %8s %8s\n", width, "recipe", "accuracy", "loss", "density", "MB",
+    printf("%-*s %9s %8s %9s %10s %10s %9s %9s %8s %8s %8s %8s\n", width, "recipe", measure, "loss", "density", "MB",
            "MB", "f32 ring", "bf16 ring", "s", "s", "s", "s");
     for (int i = 0; i < count; i++)
         printRow(&runs[i], width);
-    printf("\nLast epoch's accuracy, loss and density. Payload: a rank's own records. Wire: the bytes that leave a "
-           "rank.\n");
+    printf("\nLast epoch's %s, loss and density. Payload: a rank's own records. Wire: the bytes that leave a rank.\n",
+           measure);
     for (int i = 0; i < count; i++)
         printf("%-*s parameters %016" PRIx64 " on every rank\n", width, runs[i].recipe, runs[i].hashes[0]);
 }

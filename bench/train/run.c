@@ -2,10 +2,12 @@
 #include "run.h"
 
 #include "clock.h"
+#include "dtype.h"
 #include "failure.h"
 #include "random.h"
 #include "report.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,13 +24,13 @@ typedef struct {
 typedef struct {
     const job_t *job;
     const rank_t *rank;
-    float *parameters;
-    float *gradient;
-    float *velocity;
-    uint16_t *narrow; /* the gradient in bfloat16, where asked for */
-    uint32_t *order;  /* of the training images in this epoch */
-    uint8_t *labels;
-    workspace_t workspace;
+    const dtype_t *dtype;
+    void *parameters; /* these three: elements of dtype->bytes */
+    void *gradient;
+    void *velocity;
+    uint16_t *narrow; /* the gradient in 16 bits, where asked for */
+    uint32_t *order;  /* of the training items in this epoch */
+    void *workspace;  /* the model's */
     gsReducer_t reducer;
     gsStats_t settled; /* after RUN_SETTLED_STEPS steps */
     uint64_t steps;
@@ -40,7 +42,7 @@ typedef struct {
 /* What the ranks tell each other after an epoch. */
 typedef struct {
     double loss;
-    uint64_t correct;
+    double measure; /* sum over the rank's share of the test items */
     uint64_t hash;
     int32_t done;
     int32_t aborted; /* failed only because another rank did */
@@ -51,23 +53,24 @@ _Static_assert(sizeof(share_t) <= RANKS_SHARE_BYTES, "a share must fit");
 static gsReducerConfig_t reducerConfig(const job_t *job, const char *recipe)
 {
     gsReducerConfig_t config = GS_REDUCER_CONFIG_INIT;
-    config.datatype = job->options->dtype == DTYPE_BF16 ? GS_BFLOAT16 : GS_FLOAT32;
+    config.datatype = dtypeOf(job->options->dtype)->type;
     config.recipe = recipe;
-    config.count = job->model.parameters;
+    config.count = job->model->parameters;
     config.seed = (uint64_t)job->options->seed;
     config.cpuThreads = 1;
     return config;
 }
 
-bool jobMake(job_t *job, const options_t *options, const dataset_t *dataset, int ranks)
+bool jobMake(job_t *job, const options_t *options, const model_t *model, int ranks)
 {
-    uint64_t batch = (uint64_t)ranks * (uint64_t)options->batch;
-    *job = (job_t){.options = options, .dataset = dataset, .stepsPerEpoch = dataset->train.count / batch};
-    modelMake(&job->model, (int)dataset->train.pixels, options->model == MODEL_MLP ? options->hidden : 0,
-              IMAGE_CLASSES);
-    if (job->stepsPerEpoch == 0)
-        return fail("--batch: got %d on each of %d ranks, expected a step of no more than the %u training images",
-                    options->batch, ranks, dataset->train.count);
+    uint64_t share = model->trainCount / (uint64_t)ranks;
+    uint64_t batch = options->batch ? (uint64_t)options->batch : share;
+    *job = (job_t){.options = options, .model = model};
+    if (batch == 0 || batch > share || batch > INT_MAX)
+        return fail("--batch: got %d on each of %d ranks, expected a step of no more than the %u training %s",
+                    options->batch, ranks, model->trainCount, model->type->items);
+    job->batch = (int)batch;
+    job->stepsPerEpoch = share / batch;
     for (int i = 0; i < options->compare.count; i++) {
         gsReducerConfig_t config = reducerConfig(job, options->compare.texts[i]);
         gsMemory_t memory;
@@ -83,117 +86,87 @@ static bool libraryFailed(trainer_t *trainer, gsResult_t result, const char *wha
     return fail("rank %d: %s: %s", trainer->rank->number, what, gsGetLastError());
 }
 
+static bool reducerMake(trainer_t *trainer, const char *recipe)
+{
+    gsReducerConfig_t config = reducerConfig(trainer->job, recipe);
+    gsResult_t made = gsReducerCreate(&trainer->reducer, trainer->rank->comm, &config);
+    return made == GS_SUCCESS || libraryFailed(trainer, made, "gsReducerCreate");
+}
+
 static bool trainerMake(trainer_t *trainer, const task_t *task, const rank_t *rank)
 {
     const job_t *job = task->job;
-    size_t parameters = job->model.parameters, batch = (size_t)job->options->batch;
-    *trainer = (trainer_t){.job = job, .rank = rank};
-    trainer->parameters = malloc(parameters * sizeof(float));
-    trainer->gradient = malloc(parameters * sizeof(float));
-    trainer->velocity = calloc(parameters, sizeof(float));
-    trainer->narrow = malloc(parameters * sizeof(uint16_t));
-    trainer->order = malloc(job->dataset->train.count * sizeof(uint32_t));
-    trainer->labels = malloc(batch);
+    const model_t *model = job->model;
+    const dtype_t *dtype = dtypeOf(job->options->dtype);
+    *trainer = (trainer_t){.job = job, .rank = rank, .dtype = dtype};
+    trainer->parameters = malloc(model->parameters * dtype->bytes);
+    trainer->gradient = malloc(model->parameters * dtype->bytes);
+    trainer->velocity = calloc(model->parameters, dtype->bytes);
+    trainer->narrow = malloc(dtype->narrow ? model->parameters * sizeof(uint16_t) : 1);
+    trainer->order = malloc(model->trainCount * sizeof(uint32_t));
+    trainer->workspace = model->type->workspaceMake(model, job->batch);
     if (!trainer->parameters || !trainer->gradient || !trainer->velocity || !trainer->narrow || !trainer->order ||
-        !trainer->labels || !workspaceMake(&trainer->workspace, &job->model, (int)batch))
-        return fail("rank %d: no memory for %zu parameters and a batch of %zu", rank->number, parameters, batch);
-    modelStart(&job->model, trainer->parameters, (uint64_t)job->options->seed);
-    gsReducerConfig_t config = reducerConfig(job, task->run->recipe);
-    gsResult_t made = gsReducerCreate(&trainer->reducer, rank->comm, &config);
-    return made == GS_SUCCESS || libraryFailed(trainer, made, "gsReducerCreate");
+        !trainer->workspace)
+        return fail("rank %d: no memory for %zu parameters and a batch of %d", rank->number, model->parameters,
+                    job->batch);
+    model->type->start(model, trainer->parameters, (uint64_t)job->options->seed);
+    return reducerMake(trainer, task->run->recipe);
 }
 
 static void trainerFree(trainer_t *trainer)
 {
     gsReducerDestroy(trainer->reducer);
-    workspaceFree(&trainer->workspace);
+    trainer->job->model->type->workspaceFree(trainer->workspace);
     free(trainer->parameters);
     free(trainer->gradient);
     free(trainer->velocity);
     free(trainer->narrow);
     free(trainer->order);
-    free(trainer->labels);
 }
 
-/* The same order on every rank. */
-static void shuffle(trainer_t *trainer, int epoch)
+/* The same order on every rank; that of the file where each rank takes its whole share in one step. */
+static void orderItems(trainer_t *trainer, int epoch)
 {
-    uint32_t count = trainer->job->dataset->train.count;
+    uint32_t count = trainer->job->model->trainCount;
     random_t random = randomMake((uint64_t)trainer->job->options->seed, (uint64_t)epoch);
     for (uint32_t i = 0; i < count; i++)
         trainer->order[i] = i;
-    for (uint32_t i = count - 1; i > 0; i--) {
+    for (uint32_t i = count - 1; i > 0 && trainer->job->options->batch; i--) {
         uint32_t other = randomBelow(&random, i + 1), kept = trainer->order[i];
         trainer->order[i] = trainer->order[other];
         trainer->order[other] = kept;
     }
 }
 
-/* Values become a range of 2 around the mean of all training images. */
-static void loadImage(trainer_t *trainer, const images_t *images, uint32_t image, int row)
-{
-    const uint8_t *from = images->values + (size_t)image * images->pixels;
-    float *to = trainer->workspace.values[0] + (size_t)row * images->pixels;
-    for (uint32_t i = 0; i < images->pixels; i++)
-        to[i] = ((float)from[i] - trainer->job->dataset->mean) * (2.0f / 255.0f);
-    trainer->labels[row] = images->labels[image];
-}
-
-/* The gradient of this rank's part of the step's images. */
+/* The gradient of this rank's part of the step's items. */
 static void computeGradient(trainer_t *trainer, uint64_t step)
 {
     const job_t *job = trainer->job;
-    int batch = job->options->batch;
     uint64_t part = step * (uint64_t)trainer->rank->ranks->count + (uint64_t)trainer->rank->number;
-    const uint32_t *mine = trainer->order + part * (uint64_t)batch;
-    for (int row = 0; row < batch; row++)
-        loadImage(trainer, &job->dataset->train, mine[row], row);
-    trainer->loss +=
-        modelGradient(&job->model, trainer->parameters, &trainer->workspace, trainer->labels, batch, trainer->gradient);
-}
-
-/* Rounds to nearest, ties to even; a NaN stays one. */
-static uint16_t narrowFloat(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    if (isnan(value))
-        return (uint16_t)(bits >> 16 | 64);
-    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-
-static float widenFloat(uint16_t narrow)
-{
-    uint32_t bits = (uint32_t)narrow << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
+    const uint32_t *mine = trainer->order + part * (uint64_t)job->batch;
+    trainer->loss += job->model->type->gradient(job->model, trainer->workspace, trainer->parameters, mine, job->batch,
+                                                trainer->gradient);
 }
 
 /* The one line that differs from a dense training loop: gsAllReduce where MPI_Allreduce or ncclAllReduce was. */
 static bool averageGradient(trainer_t *trainer)
 {
-    size_t count = trainer->job->model.parameters;
-    gsResult_t result;
-    if (trainer->job->options->dtype == DTYPE_F32) {
-        result = gsAllReduce(trainer->gradient, trainer->gradient, count, GS_FLOAT32, GS_AVG, trainer->reducer, NULL);
-        return result == GS_SUCCESS || libraryFailed(trainer, result, "gsAllReduce");
-    }
-    for (size_t i = 0; i < count; i++)
-        trainer->narrow[i] = narrowFloat(trainer->gradient[i]);
-    result = gsAllReduce(trainer->narrow, trainer->narrow, count, GS_BFLOAT16, GS_AVG, trainer->reducer, NULL);
-    for (size_t i = 0; i < count; i++)
-        trainer->gradient[i] = widenFloat(trainer->narrow[i]);
+    const dtype_t *dtype = trainer->dtype;
+    size_t count = trainer->job->model->parameters;
+    void *values = dtype->narrow ? trainer->narrow : trainer->gradient;
+    if (dtype->narrow)
+        dtype->narrow(trainer->gradient, trainer->narrow, count);
+    gsResult_t result = gsAllReduce(values, values, count, dtype->type, GS_AVG, trainer->reducer, NULL);
+    if (dtype->widen)
+        dtype->widen(trainer->narrow, trainer->gradient, count);
     return result == GS_SUCCESS || libraryFailed(trainer, result, "gsAllReduce");
 }
 
 static void updateParameters(trainer_t *trainer)
 {
-    float rate = (float)trainer->job->options->rate, momentum = (float)trainer->job->options->momentum;
-    for (size_t i = 0; i < trainer->job->model.parameters; i++) {
-        trainer->velocity[i] = momentum * trainer->velocity[i] + trainer->gradient[i];
-        trainer->parameters[i] -= rate * trainer->velocity[i];
-    }
+    const options_t *options = trainer->job->options;
+    trainer->dtype->step(trainer->parameters, trainer->velocity, trainer->gradient, trainer->job->model->parameters,
+                         options->rate, options->momentum);
 }
 
 static bool readStats(trainer_t *trainer, gsStats_t *stats)
@@ -219,7 +192,7 @@ static bool trainEpoch(trainer_t *trainer, int epoch)
 {
     uint64_t steps = trainer->job->stepsPerEpoch;
     trainer->loss = trainer->compute = 0.0;
-    shuffle(trainer, epoch);
+    orderItems(trainer, epoch);
     for (uint64_t step = 0; step < steps; step++) {
         if (!trainStep(trainer, step))
             return false;
@@ -229,22 +202,14 @@ static bool trainEpoch(trainer_t *trainer, int epoch)
     return true;
 }
 
-/* Of this rank's share of the test images. */
-static uint64_t countCorrect(trainer_t *trainer)
+/* Of this rank's share of the test items. */
+static double testModel(trainer_t *trainer)
 {
-    const images_t *test = &trainer->job->dataset->test;
-    uint64_t rank = (uint64_t)trainer->rank->number, ranks = (uint64_t)trainer->rank->ranks->count, correct = 0;
-    uint32_t batch = (uint32_t)trainer->job->options->batch;
-    uint32_t at = (uint32_t)(test->count * rank / ranks), end = (uint32_t)(test->count * (rank + 1) / ranks);
-    while (at < end) {
-        uint32_t rows = end - at < batch ? end - at : batch;
-        for (uint32_t row = 0; row < rows; row++)
-            loadImage(trainer, test, at + row, (int)row);
-        correct += (uint64_t)modelCountCorrect(&trainer->job->model, trainer->parameters, &trainer->workspace,
-                                               trainer->labels, (int)rows);
-        at += rows;
-    }
-    return correct;
+    const model_t *model = trainer->job->model;
+    uint64_t rank = (uint64_t)trainer->rank->number, ranks = (uint64_t)trainer->rank->ranks->count;
+    return model->type->test(model, trainer->workspace, trainer->parameters,
+                             (uint32_t)(model->testCount * rank / ranks),
+                             (uint32_t)(model->testCount * (rank + 1) / ranks));
 }
 
 /* FNV-1a, 64 bits. */
@@ -260,7 +225,7 @@ static uint64_t hashBytes(const void *bytes, size_t count)
 /* Share of the coordinates sent between two moments. */
 static double density(const trainer_t *trainer, const gsStats_t *from, const gsStats_t *to)
 {
-    double coordinates = (double)(to->calls - from->calls) * (double)trainer->job->model.parameters;
+    double coordinates = (double)(to->calls - from->calls) * (double)trainer->job->model->parameters;
     return (double)(to->sentTotal - from->sentTotal) / coordinates;
 }
 
@@ -268,8 +233,8 @@ static const share_t *shareEpoch(trainer_t *trainer, bool done)
 {
     share_t mine = {.loss = trainer->loss, .done = done, .aborted = trainer->result == GS_ERROR_ABORTED};
     if (done) {
-        mine.correct = countCorrect(trainer);
-        mine.hash = hashBytes(trainer->parameters, trainer->job->model.parameters * sizeof(float));
+        mine.measure = testModel(trainer);
+        mine.hash = hashBytes(trainer->parameters, trainer->job->model->parameters * trainer->dtype->bytes);
     } else {
         gsCommAbort(trainer->rank->comm); /* the others must not wait for this rank */
         memcpy(mine.failure, failureText(), sizeof mine.failure);
@@ -300,7 +265,6 @@ static void noteEpoch(task_t *task, const trainer_t *trainer, const share_t *sha
 {
     run_t *run = task->run;
     const job_t *job = task->job;
-    uint64_t correct = 0;
     epoch_t *epoch = &run->epochs[run->epochCount++];
     *epoch = (epoch_t){.compute = trainer->compute,
                        .encode = to->encodeSeconds - from->encodeSeconds,
@@ -311,11 +275,11 @@ static void noteEpoch(task_t *task, const trainer_t *trainer, const share_t *sha
                        .density = density(trainer, from, to)};
     for (int r = 0; r < run->ranks; r++) {
         epoch->loss += shares[r].loss;
-        correct += shares[r].correct;
+        epoch->measure += shares[r].measure;
         run->hashes[r] = shares[r].hash;
     }
-    epoch->loss /= (double)job->stepsPerEpoch * run->ranks * job->options->batch;
-    epoch->accuracy = (double)correct / job->dataset->test.count;
+    epoch->loss /= (double)job->stepsPerEpoch * run->ranks * job->batch;
+    epoch->measure /= job->model->testCount;
     run->steps = trainer->steps;
     run->settledDensity = trainer->steps > RUN_SETTLED_STEPS ? density(trainer, &trainer->settled, to) : NAN;
     if (trainer->rank->number == 0)
@@ -353,9 +317,8 @@ bool runTrain(run_t *run, const job_t *job, ranks_t *ranks, const char *recipe)
 {
     task_t task = {.job = job, .run = run};
     *run = (run_t){.recipe = recipe,
-                   .model = optionsModelName(job->options),
+                   .model = job->model,
                    .ranks = ranks->count,
-                   .parameters = job->model.parameters,
                    .epochs = calloc((size_t)job->options->epochs, sizeof *run->epochs),
                    .hashes = calloc((size_t)ranks->count, sizeof *run->hashes),
                    .settledDensity = NAN};
@@ -391,5 +354,5 @@ epoch_t runTotal(const run_t *run)
 
 double runDenseBytes(const run_t *run, int width)
 {
-    return 2.0 * (run->ranks - 1) / run->ranks * (double)run->parameters * width * (double)run->steps;
+    return 2.0 * (run->ranks - 1) / run->ranks * (double)run->model->parameters * width * (double)run->steps;
 }

@@ -2,7 +2,6 @@
 #ifndef TRAIN_RUN_H
 #define TRAIN_RUN_H
 
-#include "images.h"
 #include "model.h"
 #include "options.h"
 #include "ranks.h"
@@ -10,8 +9,8 @@
 enum { RUN_SETTLED_STEPS = 100 }; /* when a tracked density is expected to have settled */
 
 typedef struct {
-    double loss;                              /* mean over the training images of the epoch */
-    double accuracy;                          /* 0..1, on the test images */
+    double loss;                              /* mean over the training items of the epoch */
+    double measure;                           /* the model's measure, mean over its test items */
     double compute, encode, exchange, decode; /* seconds of rank 0 */
     uint64_t payloadBytes;                    /* of rank 0 */
     uint64_t wireBytes;
@@ -20,9 +19,8 @@ typedef struct {
 
 typedef struct {
     const char *recipe;
-    const char *model;
+    const model_t *model;
     int ranks;
-    size_t parameters;
     uint64_t steps;
     int epochCount; /* that are done */
     epoch_t *epochs;
@@ -33,19 +31,19 @@ typedef struct {
 /* What all runs of a job share. */
 typedef struct {
     const options_t *options;
-    const dataset_t *dataset;
-    model_t model;
+    const model_t *model;
+    int batch; /* of one rank */
     uint64_t stepsPerEpoch;
 } job_t;
 
 /* False, with a failure text, where the data do not fill one step or a recipe is refused. */
-bool jobMake(job_t *job, const options_t *options, const dataset_t *dataset, int ranks);
+bool jobMake(job_t *job, const options_t *options, const model_t *model, int ranks);
 
 /* False, with a failure text, where a rank failed or the ranks' parameters differ; the epochs done stay in `run`. */
 bool runTrain(run_t *run, const job_t *job, ranks_t *ranks, const char *recipe);
 void runFree(run_t *run);
 
-/* Sums over the epochs: the seconds field by field, the bytes; loss, accuracy and density are the last epoch's. */
+/* Sums over the epochs: the seconds field by field, the bytes; loss, measure and density are the last epoch's. */
 epoch_t runTotal(const run_t *run);
 
 /* What a dense ring would have sent for this run, with elements of `width` bytes. */

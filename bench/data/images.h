@@ -1,6 +1,6 @@
 /* images.h: labelled images from idx files, the format of MNIST. */
-#ifndef TRAIN_IMAGES_H
-#define TRAIN_IMAGES_H
+#ifndef DATA_IMAGES_H
+#define DATA_IMAGES_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -10,7 +10,9 @@ enum { IMAGE_CLASSES = 10 };
 
 typedef struct {
     uint32_t count;
-    uint32_t pixels; /* of one image */
+    uint32_t height;
+    uint32_t width;
+    uint32_t pixels; /* of one image: height * width */
     uint8_t *values; /* count * pixels, one byte each */
     uint8_t *labels; /* count, each below IMAGE_CLASSES */
 } images_t;

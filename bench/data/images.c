@@ -1,7 +1,7 @@
 /* images.c: finds, reads and checks the four idx files of a data set, gzipped or not. */
 #include "images.h"
 
-#include "failure.h"
+#include "train/failure.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,10 +13,11 @@
 enum { PATH_LENGTH = 1024, MAX_DIMENSIONS = 4, IDX_UNSIGNED_BYTE = 8 };
 #define MAX_BYTES (UINT64_C(1) << 34)
 
-/* The content of one idx file: a count of items, each of `itemBytes` bytes. */
+/* The content of one idx file: a count of items, each of `itemBytes` bytes with sides[1] .. sides[dimensions - 1]. */
 typedef struct {
     uint32_t count;
     uint32_t itemBytes;
+    uint32_t sides[MAX_DIMENSIONS];
     uint8_t *bytes;
 } idx_t;
 
@@ -96,9 +97,11 @@ static bool readHeader(gzFile file, idx_t *idx, const char *path, int dimensions
     if (!readBytes(file, sizes, 4 * (size_t)dimensions, path, "sizes"))
         return false;
     uint64_t itemBytes = 1;
+    for (int d = 0; d < dimensions; d++)
+        idx->sides[d] = bigEndian(sizes + 4 * d);
     for (int d = 1; d < dimensions; d++)
-        itemBytes *= bigEndian(sizes + 4 * d) <= 1 << 15 ? bigEndian(sizes + 4 * d) : 0;
-    idx->count = bigEndian(sizes);
+        itemBytes *= idx->sides[d] <= 1 << 15 ? idx->sides[d] : 0;
+    idx->count = idx->sides[0];
     if (idx->count == 0 || itemBytes == 0 || itemBytes > 1 << 24 || idx->count * itemBytes > MAX_BYTES)
         return fail("%s: %u items of %" PRIu64 " bytes, expected 1 byte to 2^24 each, 2^34 in all, no side above 2^15",
                     path, idx->count, itemBytes);
@@ -147,7 +150,7 @@ static bool loadImages(images_t *images, const char *directory, const char *set,
     bool done = findFile(path, directory, set, stem, 3) && readIdx(&values, path, 3);
     snprintf(stem, sizeof stem, "%s-labels", part);
     done = done && findFile(path, directory, set, stem, 1) && readIdx(&labels, path, 1);
-    *images = (images_t){values.count, values.itemBytes, values.bytes, labels.bytes};
+    *images = (images_t){values.count, values.sides[1], values.sides[2], values.itemBytes, values.bytes, labels.bytes};
     if (done && values.count != labels.count)
         return fail("%s: %u labels for %u images, expected equally many", path, labels.count, values.count);
     return done && checkLabels(images, path);
@@ -194,9 +197,10 @@ bool datasetLoad(dataset_t *dataset, const char *name, const char *directory)
         return false;
     if (!loadImages(&dataset->train, directory, set, "train") || !loadImages(&dataset->test, directory, set, "t10k"))
         return false;
-    if (dataset->train.pixels != dataset->test.pixels)
-        return fail("%s: training images of %u pixels, test images of %u, expected the same", directory,
-                    dataset->train.pixels, dataset->test.pixels);
+    const images_t *train = &dataset->train, *test = &dataset->test;
+    if (train->height != test->height || train->width != test->width)
+        return fail("%s: training images of %u x %u pixels, test images of %u x %u, expected the same", directory,
+                    train->height, train->width, test->height, test->width);
     dataset->mean = meanValue(&dataset->train);
     return true;
 }
