@@ -21,17 +21,29 @@ hashes() {
     grep -o '"parameters_hash": *\[[^]]*\]' "$1" | grep -o '[0-9a-f]\{16\}' | sort | uniq -c
 }
 
+# same_everywhere RECIPE FLAG...: equal parameters on all ranks, and with ranks as processes the same as with threads.
 same_everywhere() {
     local recipe=$1 threads processes
-    "$train" --model softmax --recipe "$recipe" --ranks 4 --transport threads --epochs 1 --quiet --json "$work/threads.json" \
-        >"$work/log" 2>&1 || fail "$recipe on threads: $(tail -n 1 "$work/log")"
+    shift
+    "$train" "$@" --recipe "$recipe" --ranks 4 --transport threads --quiet --json "$work/threads.json" >"$work/log" 2>&1 ||
+        fail "$* $recipe on threads: $(tail -n 1 "$work/log")"
     threads=$(hashes "$work/threads.json")
-    [ "$(echo "$threads" | wc -l)" = 1 ] || fail "$recipe: ranks differ: $threads"
+    [ "$(echo "$threads" | wc -l)" = 1 ] || fail "$* $recipe: ranks differ: $threads"
     command -v mpirun >/dev/null || return 0
-    mpirun -n 4 "$train" --model softmax --recipe "$recipe" --transport mpi --epochs 1 --quiet \
-        --json "$work/processes.json" >"$work/log" 2>&1 || fail "$recipe over MPI: $(tail -n 1 "$work/log")"
+    mpirun -n 4 "$train" "$@" --recipe "$recipe" --transport mpi --quiet --json "$work/processes.json" >"$work/log" 2>&1 ||
+        fail "$* $recipe over MPI: $(tail -n 1 "$work/log")"
     processes=$(hashes "$work/processes.json")
-    [ "$threads" = "$processes" ] || fail "$recipe: threads $threads, processes $processes"
+    [ "$threads" = "$processes" ] || fail "$* $recipe: threads $threads, processes $processes"
+}
+
+# reaches FIGURE CONDITION FLAG...: the last epoch's FIGURE meets a condition like '> 1'.
+reaches() {
+    local figure=$1 condition=$2 last
+    shift 2
+    "$train" "$@" --ranks 4 --transport threads --quiet --json "$work/reached.json" >"$work/log" 2>&1 ||
+        fail "gs_train $*: $(tail -n 1 "$work/log")"
+    last=$(grep -o "\"$figure\": [^,]*" "$work/reached.json" | tail -n 1 | cut -d ' ' -f 2)
+    echo "$last" | awk "{ exit !(\$1 $condition) }" || fail "gs_train $*: $figure $last, expected $condition"
 }
 
 # refused CODE WORDS FLAG...: ends with CODE and says WORDS.
@@ -51,13 +63,61 @@ truncated() {
     done
 }
 
+# rows: LIBSVM rows whose number is a weighted sum of their values; and the same in two classes, by its sign.
+rows() {
+    awk 'BEGIN {
+        for (i = 1; i <= 200; i++) {
+            sum = 0
+            row = ""
+            for (j = 1; j <= 6; j++) {
+                x = sin(i * j * j)
+                sum += (j - 3) * x
+                row = row sprintf(" %d:%.6f", j, x)
+            }
+            print sum row
+        }
+    }' >"$work/numbers"
+    sed -E 's/^-[^ ]*/2/; t; s/^[^ ]*/7/' "$work/numbers" >"$work/classes"
+    gzip -k "$work/classes"
+}
+
+# idx PART COUNT COUNT_BYTES: so many images of 12 x 12 pixels and as many labels, all cut from the digits of the counting numbers.
+idx() {
+    mkdir -p "$work/digits"
+    { printf '%b' "\0\0\010\003\0\0$3\0\0\0\014\0\0\0\014"; seq 100000 | head -c $(($2 * 144)); } \
+        >"$work/digits/$1-images-idx3-ubyte"
+    { printf '%b' "\0\0\010\001\0\0$3"; seq 1000 | tr -d '\n' | tr 0-9 '\000-\011' | head -c "$2"; } \
+        >"$work/digits/$1-labels-idx1-ubyte"
+}
+
+# What needs no data.
+rows
+idx train 256 '\001\000'
+idx t10k 64 '\000\100'
+for recipe in dense chunk-topk:k=2; do
+    same_everywhere "$recipe" --model logreg --data "$work/classes.gz" --test "$work/classes" --epochs 2 --batch 16
+    same_everywhere "$recipe" --model linreg --data "$work/numbers" --epochs 2 --batch 0
+    same_everywhere "$recipe" --model cnn --data "$work/digits" --epochs 2 --batch 16
+done
+reaches accuracy '> 0.98' --model logreg --data "$work/classes" --epochs 20 --batch 10 --lr 2
+reaches mean_squared_error '< 1e-6' --model linreg --data "$work/numbers" --epochs 50 --batch 10
+printf '1 1:2\n-1 3:1 2:1\n' >"$work/bad"
+printf '1 1:2\n2 1:3\n3 1:1\n4 1:1\n' >"$work/four"
+refused 1 "$work/bad: line 2: got '2:1'" --model logreg --data "$work/bad"
+refused 1 "$work/absent" --model linreg --data "$work/absent"
+refused 1 "$work/absent" --model linreg --data "$work/numbers" --test "$work/absent"
+refused 1 "two classes" --model logreg --data "$work/four"
+refused 2 "LIBSVM file" --model logreg
+refused 2 "f64" --model mlp --dtype f64
+refused 2 "batch" --model linreg --data "$work/four" --batch 2
+
 if [ ! -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz ]; then
     echo "skipped: no Fashion-MNIST (Debian: dataset-fashion-mnist)"
-    exit 77
+    exit $((failures ? 1 : 77))
 fi
 for recipe in dense threshold:density=0.01 threshold:value=f32,capacity=0.005 chunk-topk:k=64 gspar:density=0.05 \
     gspar:value=shared randk; do
-    same_everywhere "$recipe"
+    same_everywhere "$recipe" --model softmax --epochs 1
 done
 truncated
 refused 1 "$work/data" --data "$work/data"
