@@ -36,12 +36,18 @@ inline const char *nameOf(Shape shape)
 
 inline size_t bytesOf(gsDataType_t type)
 {
-    return type == GS_BFLOAT16 ? 2 : 4;
+    return type == GS_BFLOAT16 || type == GS_FLOAT16 ? 2 : type == GS_FLOAT64 ? 8 : 4;
+}
+
+inline const std::vector<gsDataType_t> &allTypes()
+{
+    static const std::vector<gsDataType_t> types = {GS_FLOAT32, GS_BFLOAT16, GS_FLOAT16, GS_FLOAT64};
+    return types;
 }
 
 inline const char *nameOf(gsDataType_t type)
 {
-    return type == GS_BFLOAT16 ? "bf16" : "f32";
+    return type == GS_BFLOAT16 ? "bf16" : type == GS_FLOAT16 ? "f16" : type == GS_FLOAT64 ? "f64" : "f32";
 }
 
 /* bfloat16 by the definition: 8 bits of significand, exponents of float32, ties to even. */
@@ -71,6 +77,81 @@ inline uint16_t toBf16Bits(float x)
     return static_cast<uint16_t>(bits >> 16);
 }
 
+/* binary16 by its definition: 11 bits of significand, exponents from -14 to 15, ties to even. */
+inline double roundToF16(double x)
+{
+    if (x == 0 || !std::isfinite(x))
+        return x;
+    double ulp = std::ldexp(1.0, std::max(std::ilogb(x), -14) - 10);
+    double rounded = std::nearbyint(x / ulp) * ulp;
+    return std::fabs(rounded) >= 65536 ? std::copysign(INFINITY, x) : rounded;
+}
+
+/* x is representable. */
+inline uint16_t f16Bits(double x)
+{
+    uint16_t sign = std::signbit(x) ? 0x8000 : 0;
+    double m = std::fabs(x);
+    if (std::isnan(x))
+        return 0x7e00;
+    if (std::isinf(x))
+        return sign | 0x7c00;
+    if (m < std::ldexp(1.0, -14))
+        return sign | static_cast<uint16_t>(std::ldexp(m, 24));
+    int exponent = std::ilogb(m);
+    return sign | static_cast<uint16_t>((exponent + 15) * 1024 + static_cast<int>(std::ldexp(m, 10 - exponent)) - 1024);
+}
+
+inline double fromF16Bits(uint16_t bits)
+{
+    int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    double m = exponent == 31 ? (mantissa ? NAN : INFINITY)
+               : exponent     ? std::ldexp(1024 + mantissa, exponent - 25)
+                              : std::ldexp(mantissa, -24);
+    return bits & 0x8000 ? -m : m;
+}
+
+/* To the nearest number of the type. */
+inline double roundTo(gsDataType_t type, double x)
+{
+    switch (type) {
+    case GS_BFLOAT16: return roundToBf16(static_cast<float>(x));
+    case GS_FLOAT16: return roundToF16(static_cast<float>(x));
+    case GS_FLOAT64: return x;
+    default: return static_cast<double>(static_cast<float>(x));
+    }
+}
+
+/* A number to the bytes of an element, and back. */
+inline void putElement(gsDataType_t type, uint8_t *at, double x)
+{
+    uint16_t half = type == GS_BFLOAT16 ? toBf16Bits(static_cast<float>(x)) : f16Bits(roundTo(GS_FLOAT16, x));
+    float single = static_cast<float>(x);
+    if (type == GS_FLOAT64)
+        std::memcpy(at, &x, 8);
+    else if (type == GS_FLOAT32)
+        std::memcpy(at, &single, 4);
+    else
+        std::memcpy(at, &half, 2);
+}
+
+inline double getElement(gsDataType_t type, const uint8_t *at)
+{
+    uint16_t half = 0;
+    float single;
+    double x;
+    if (type == GS_FLOAT64) {
+        std::memcpy(&x, at, 8);
+        return x;
+    }
+    if (type == GS_FLOAT32) {
+        std::memcpy(&single, at, 4);
+        return static_cast<double>(single);
+    }
+    std::memcpy(&half, at, 2);
+    return type == GS_BFLOAT16 ? static_cast<double>(bf16Bits(half)) : fromF16Bits(half);
+}
+
 /* A gradient as numbers; representable in `type`. */
 inline std::vector<float> makeGradient(Shape shape, uint64_t count, gsDataType_t type, uint64_t seed)
 {
@@ -93,9 +174,8 @@ inline std::vector<float> makeGradient(Shape shape, uint64_t count, gsDataType_t
     }
     if (shape == Shape::OneNonZero && count > 0)
         g[random() % count] = -3.0f;
-    if (type == GS_BFLOAT16)
-        for (float &x : g)
-            x = bf16Bits(toBf16Bits(x));
+    for (float &x : g)
+        x = static_cast<float>(roundTo(type, static_cast<double>(x)));
     return g;
 }
 
@@ -109,7 +189,8 @@ class Buffer
     {
         at_ += (64 - reinterpret_cast<uintptr_t>(bytes_.data()) % 64) % 64;
     }
-    Buffer(gsDataType_t type, const std::vector<float> &values, size_t skew = 0) : Buffer(type, values.size(), skew)
+    template <typename Number>
+    Buffer(gsDataType_t type, const std::vector<Number> &values, size_t skew = 0) : Buffer(type, values.size(), skew)
     {
         for (uint64_t i = 0; i < count_; i++)
             set(i, values[i]);
@@ -130,24 +211,13 @@ class Buffer
         return count_;
     }
 
-    void set(uint64_t i, float x)
+    void set(uint64_t i, double x)
     {
-        uint16_t half = toBf16Bits(x);
-        if (type_ == GS_BFLOAT16)
-            std::memcpy(&bytes_[at_ + 2 * i], &half, 2);
-        else
-            std::memcpy(&bytes_[at_ + 4 * i], &x, 4);
+        putElement(type_, &bytes_[at_ + i * bytesOf(type_)], x);
     }
     float get(uint64_t i) const
     {
-        uint16_t half;
-        float x;
-        if (type_ == GS_BFLOAT16) {
-            std::memcpy(&half, &bytes_[at_ + 2 * i], 2);
-            return bf16Bits(half);
-        }
-        std::memcpy(&x, &bytes_[at_ + 4 * i], 4);
-        return x;
+        return static_cast<float>(getElement(type_, &bytes_[at_ + i * bytesOf(type_)]));
     }
     /* The elements' bytes, without the canaries. */
     std::vector<uint8_t> raw() const

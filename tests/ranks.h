@@ -96,6 +96,7 @@ inline gsStats_t statsOf(gsReducer_t reducer)
 }
 
 using Gradients = std::vector<std::vector<float>>; /* by rank */
+using Vectors = std::vector<std::vector<double>>;  /* likewise, for float64 */
 using Results = std::vector<std::vector<uint8_t>>; /* by rank: raw elements */
 
 inline Gradients makeGradients(Shape shape, const Plan &plan, uint64_t step)
@@ -182,7 +183,8 @@ class ThreadRanks : public Ranks
     }
 
     /* One call by every rank; checks canaries and that sendbuff is left alone. */
-    Results allReduce(const Gradients &gradients, bool inPlace = false, size_t skew = 0)
+    template <typename Number = float>
+    Results allReduce(const std::vector<std::vector<Number>> &gradients, bool inPlace = false, size_t skew = 0)
     {
         Results results(gradients.size());
         parallel(plan_.nranks, [&](int r) {
@@ -258,13 +260,14 @@ class StageRanks : public Ranks
         return bytes;
     }
 
-    gsResult_t encodeOne(int rank, const std::vector<float> &gradient, uint8_t *record, size_t skew = 0)
+    template <typename Number = float>
+    gsResult_t encodeOne(int rank, const std::vector<Number> &gradient, uint8_t *record, size_t skew = 0)
     {
         Buffer send(plan_.type, gradient, skew);
         return gsEncode(send.data(), record, plan_.count, plan_.type, reducer(rank), nullptr);
     }
 
-    Slots encode(const Gradients &gradients, size_t skew = 0)
+    template <typename Number = float> Slots encode(const std::vector<std::vector<Number>> &gradients, size_t skew = 0)
     {
         Slots slots(plan_.nranks, slotBytes());
         for (int r = 0; r < plan_.nranks; r++)
@@ -292,24 +295,23 @@ class StageRanks : public Ranks
 };
 
 /* The raw elements of a result as numbers. */
+inline std::vector<double> doublesOf(const std::vector<uint8_t> &raw, gsDataType_t type)
+{
+    std::vector<double> numbers(raw.size() / bytesOf(type));
+    for (size_t i = 0; i < numbers.size(); i++)
+        numbers[i] = getElement(type, &raw[bytesOf(type) * i]);
+    return numbers;
+}
+
 inline std::vector<float> numbersOf(const std::vector<uint8_t> &raw, gsDataType_t type)
 {
-    std::vector<float> numbers(raw.size() / bytesOf(type));
-    for (size_t i = 0; i < numbers.size(); i++) {
-        uint16_t half = 0;
-        if (type == GS_BFLOAT16) {
-            std::memcpy(&half, &raw[2 * i], 2);
-            numbers[i] = bf16Bits(half);
-        } else {
-            std::memcpy(&numbers[i], &raw[4 * i], 4);
-        }
-    }
-    return numbers;
+    std::vector<double> wide = doublesOf(raw, type);
+    return {wide.begin(), wide.end()};
 }
 
 inline bool allNaN(const std::vector<uint8_t> &raw, gsDataType_t type)
 {
-    for (float x : numbersOf(raw, type))
+    for (double x : doublesOf(raw, type))
         if (!std::isnan(x))
             return false;
     return true;

@@ -3,6 +3,7 @@
 #define GS_TESTS_RECORD_H
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -23,14 +24,38 @@ template <typename T> void writeAt(uint8_t *bytes, uint64_t at, T x)
     std::memcpy(bytes + at, &x, sizeof x);
 }
 
-enum Layout { globalLayout = 0, chunkedLayout = 1, maskLayout = 2 };
-enum Coding { codingF32 = 0, codingBf16 = 1, codingShared = 2 };
-enum Flag { flagNonFinite = 2, flagThinned = 4, flagOverflowed = 16 };
+enum Layout { globalLayout = 0, chunkedLayout = 1, maskLayout = 2, allLayout = 3 };
+enum Coding {
+    codingF32 = 0,
+    codingBf16 = 1,
+    codingShared = 2,
+    codingF64 = 3,
+    codingF16 = 4,
+    codingSign = 5,
+    codingTernary = 6,
+    codingLevels = 7,
+    codingNatural = 8
+};
+enum Flag {
+    flagSkip = 1,
+    flagNonFinite = 2,
+    flagThinned = 4,
+    flagOverflowed = 16,
+    flagAverage = 32,
+    flagReferences = 64,
+    flagMap = 128
+};
 
 struct Coordinate {
     uint64_t index;
-    float value;
+    double value;
     int group; /* 1: sign and shared magnitude */
+};
+
+/* What a reader has to be told, because it does not travel. */
+struct Reading {
+    std::vector<uint64_t> mask = {}; /* the kept coordinates where no index travels */
+    uint32_t levels = 127;           /* s of the level coding */
 };
 
 struct Record {
@@ -38,6 +63,8 @@ struct Record {
     uint64_t step = 0, count = 0, kept = 0, configHash = 0, bytes = 0;
     float scale = 0;
     uint64_t indexBytes = 0, valueBytes = 0;
+    std::vector<float> scales;           /* of the blocks */
+    std::vector<double> coefficients;    /* of the references */
     std::vector<Coordinate> coordinates; /* in index order */
     std::string problem;                 /* empty: a good record */
 };
@@ -100,25 +127,86 @@ inline uint32_t readTwelveBits(const uint8_t *section, uint64_t j)
     return x;
 }
 
-inline float readValue(const Record &r, int group, const uint8_t *values, uint64_t slot)
+inline float floatOf(uint32_t bits)
 {
-    uint32_t wide;
     float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+/* binary16 by its definition. */
+inline double halfOf(uint16_t bits)
+{
+    int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    double magnitude = exponent == 31 ? (mantissa ? NAN : INFINITY)
+                       : exponent     ? std::ldexp(1024 + mantissa, exponent - 25)
+                                      : std::ldexp(mantissa, -24);
+    return bits & 0x8000 ? -magnitude : magnitude;
+}
+
+/* Bits of a slot's code. */
+inline uint32_t codeBits(const Record &r, int group)
+{
+    static const uint32_t bits[] = {32, 16, 32, 64, 16, 1, 2, 8, 9};
+    if (r.layout == allLayout)
+        return r.aux & 255;
+    return group == 1 ? 1 : bits[r.coding];
+}
+
+/* The code in slot j: bits b j .. b j + b - 1 of the section, bit by bit. */
+inline uint64_t readCode(const uint8_t *section, uint32_t bits, uint64_t j)
+{
+    uint64_t x = 0;
+    for (uint64_t bit = 0; bit < bits; bit++)
+        x |= static_cast<uint64_t>(section[(bits * j + bit) / 8] >> ((bits * j + bit) % 8) & 1) << bit;
+    return x;
+}
+
+inline double readValue(const Record &r, int group, const uint8_t *values, uint64_t slot, float scale, uint32_t levels)
+{
+    uint32_t bits = codeBits(r, group);
+    uint64_t code = readCode(values, bits, slot), level = code & ((1ull << (bits - 1)) - 1);
+    double wide;
     if (r.coding == codingShared && group == 1)
-        return values[slot / 8] >> (slot % 8) & 1 ? -r.scale : r.scale;
-    if (r.coding == codingBf16) {
-        wide = static_cast<uint32_t>(readAt<uint16_t>(values, 2 * slot)) << 16;
-        std::memcpy(&x, &wide, 4);
-        return x;
+        return code ? -scale : scale;
+    switch (r.coding) {
+    case codingBf16: return floatOf(static_cast<uint32_t>(code) << 16);
+    case codingF16: return halfOf(static_cast<uint16_t>(code)) / scale;
+    case codingF64: std::memcpy(&wide, &code, 8); return wide;
+    case codingSign: return code && scale > 0 ? -scale : scale;
+    case codingTernary: return code == 1 ? scale : code == 2 ? -scale : 0.0;
+    case codingLevels:
+        wide = static_cast<float>(scale * (static_cast<double>(level) / levels));
+        return code >> (bits - 1) ? -wide : wide;
+    case codingNatural: return floatOf(static_cast<uint32_t>(code & 255) << 23 | static_cast<uint32_t>(code >> 8) << 31);
+    default: return floatOf(static_cast<uint32_t>(code));
     }
-    return readAt<float>(values, 4 * slot);
 }
 
 inline uint64_t valueSectionBytes(const Record &r, int group, uint64_t slots)
 {
-    if (r.coding == codingShared && group == 1)
-        return (slots + 7) / 8;
-    return slots * (r.coding == codingBf16 ? 2 : 4);
+    return (slots * codeBits(r, group) + 7) / 8;
+}
+
+inline bool hasScales(const Record &r)
+{
+    return (r.coding == codingSign || r.coding == codingTernary || r.coding == codingLevels) &&
+           !(r.layout == allLayout && r.aux & 256);
+}
+
+inline void readScales(Record &r, SectionReader &sections)
+{
+    uint64_t blocks = hasScales(r) ? (r.count + 4095) / 4096 : 0;
+    const uint8_t *scales = sections.take(4 * blocks);
+    for (uint64_t b = 0; b < blocks && scales; b++)
+        r.scales.push_back(readAt<float>(scales, 4 * b));
+    r.valueBytes += 4 * blocks;
+}
+
+/* What a code of block b is to be multiplied by. */
+inline float scaleOf(const Record &r, uint64_t block)
+{
+    return r.scales.empty() ? r.scale : r.scales[block];
 }
 
 /* Slots of block b of a group: [first, next). */
@@ -133,11 +221,12 @@ inline SlotRange slotsOfBlock(const Record &r, const uint8_t *table, uint64_t bl
     return {std::min(block * r.aux, slots), std::min((block + 1) * r.aux, slots)};
 }
 
-inline void readGroup(Record &r, int group, uint64_t slots, SectionReader &sections)
+inline void readGroup(Record &r, int group, uint64_t slots, SectionReader &sections, uint32_t levels)
 {
     uint64_t blocks = (r.count + 4095) / 4096;
     const uint8_t *table = r.layout == globalLayout ? sections.take(4 * (blocks + 1)) : nullptr;
     r.indexBytes += r.layout == globalLayout ? 4 * (blocks + 1) : 0;
+    readScales(r, sections);
     const uint8_t *values = sections.take(valueSectionBytes(r, group, slots));
     const uint8_t *indices = sections.take((12 * slots + 7) / 8);
     r.valueBytes += valueSectionBytes(r, group, slots);
@@ -161,13 +250,64 @@ inline void readGroup(Record &r, int group, uint64_t slots, SectionReader &secti
                 r.problem = "bad index in slot " + std::to_string(slot);
                 return;
             }
-            r.coordinates.push_back({index, readValue(r, group, values, slot), group});
+            r.coordinates.push_back({index, readValue(r, group, values, slot, scaleOf(r, b), levels), group});
         }
     }
 }
 
-/* `mask` lists the kept coordinates where no index travels. */
-inline Record readRecord(const uint8_t *record, uint64_t room, const std::vector<uint64_t> &mask = {})
+/* Group 1 as two bits a coordinate: 0 none, 1 plus, 2 minus. */
+inline void readMap(Record &r, uint64_t slots, SectionReader &sections)
+{
+    const uint8_t *map = sections.take((2 * r.count + 7) / 8);
+    uint64_t found = 0;
+    r.valueBytes += (2 * r.count + 7) / 8;
+    for (uint64_t i = 0; i < r.count && map; i++) {
+        uint64_t code = readCode(map, 2, i);
+        if (code == 3)
+            r.problem = "a map's code is 3";
+        if (code == 0)
+            continue;
+        r.coordinates.push_back({i, code == 2 ? -r.scale : r.scale, 1});
+        found++;
+    }
+    if (map && r.count % 4 && map[r.count / 4] >> r.count % 4 * 2 != 0)
+        r.problem = "the map goes on behind the last coordinate";
+    if (found != slots)
+        r.problem = "the map has " + std::to_string(found) + " coordinates, not " + std::to_string(slots);
+}
+
+/* Layouts without indices: slots are coordinates, or places of the mask. */
+inline void readPlain(Record &r, SectionReader &sections, const Reading &reading)
+{
+    readScales(r, sections);
+    uint64_t bytes = valueSectionBytes(r, 0, r.kept);
+    const uint8_t *values = sections.take(bytes);
+    r.valueBytes += bytes;
+    if (values && r.kept * codeBits(r, 0) % 8 && values[bytes - 1] >> (r.kept * codeBits(r, 0) % 8) != 0)
+        r.problem = "bits behind the last code are not zero";
+    for (uint64_t slot = 0; slot < r.kept && r.problem.empty(); slot++) {
+        if (r.layout == maskLayout && slot >= reading.mask.size())
+            return;
+        uint64_t index = r.layout == maskLayout ? reading.mask[slot] : slot;
+        r.coordinates.push_back({index, readValue(r, 0, values, slot, scaleOf(r, index / 4096), reading.levels), 0});
+    }
+}
+
+inline void readGroups(Record &r, SectionReader &sections, const Reading &reading)
+{
+    uint64_t first = r.coding == codingShared ? r.aux : r.kept;
+    readGroup(r, 0, first, sections, reading.levels);
+    if (r.coding == codingShared && r.problem.empty()) {
+        if (r.flags & flagMap)
+            readMap(r, r.kept - first, sections);
+        else
+            readGroup(r, 1, r.kept - first, sections, reading.levels);
+    }
+    std::sort(r.coordinates.begin(), r.coordinates.end(),
+              [](const Coordinate &a, const Coordinate &b) { return a.index < b.index; });
+}
+
+inline Record readRecord(const uint8_t *record, uint64_t room, const Reading &reading = {})
 {
     Record r;
     if (room < 80 || std::memcmp(record, "GSR1", 4) != 0 || readAt<uint16_t>(record, 4) != 1) {
@@ -194,19 +334,15 @@ inline Record readRecord(const uint8_t *record, uint64_t room, const std::vector
     if (!r.problem.empty())
         return r;
     SectionReader sections(record, r.bytes, r.problem);
-    if (r.layout == maskLayout) {
-        const uint8_t *values = sections.take(valueSectionBytes(r, 0, r.kept));
-        r.valueBytes = valueSectionBytes(r, 0, r.kept);
-        for (uint64_t slot = 0; slot < r.kept && slot < mask.size() && r.problem.empty(); slot++)
-            r.coordinates.push_back({mask[slot], readValue(r, 0, values, slot), 0});
-    } else {
-        uint64_t first = r.coding == codingShared ? r.aux : r.kept;
-        readGroup(r, 0, first, sections);
-        if (r.coding == codingShared && r.problem.empty())
-            readGroup(r, 1, r.kept - first, sections);
-        std::sort(r.coordinates.begin(), r.coordinates.end(),
-                  [](const Coordinate &a, const Coordinate &b) { return a.index < b.index; });
-    }
+    const uint8_t *coefficients = r.flags & flagReferences && !(r.flags & flagSkip) ? sections.take(64) : nullptr;
+    for (uint64_t p = 0; p < 8 && coefficients; p++)
+        r.coefficients.push_back(readAt<double>(coefficients, 8 * p));
+    if (r.flags & flagSkip)
+        r.problem = r.kept ? "silent, and yet with coordinates" : "";
+    else if (r.layout == maskLayout || r.layout == allLayout)
+        readPlain(r, sections, reading);
+    else
+        readGroups(r, sections, reading);
     if (r.problem.empty() && sections.at() != r.bytes)
         r.problem = "bytes are left behind the sections";
     return r;

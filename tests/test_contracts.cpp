@@ -110,8 +110,8 @@ TEST_P(RecordContracts, SumsInRankOrder)
                 mask.push_back(c.index);
         std::vector<float> sum(plan.count, 0.0f);
         for (int r = 0; r < plan.nranks; r++)
-            for (const Coordinate &c : readRecord(slots.slot(r), slots.slotBytes(), mask).coordinates)
-                sum[c.index] += c.value;
+            for (const Coordinate &c : readRecord(slots.slot(r), slots.slotBytes(), {mask}).coordinates)
+                sum[c.index] += static_cast<float>(c.value);
         ASSERT_GT(sent, 0u);
         std::vector<float> got = numbersOf(ranks.decode(slots)[0], plan.type);
         float scale = op == GS_AVG ? 1.0f / 7.0f : 1.0f;

@@ -49,7 +49,7 @@ TEST_P(Wire, FieldsAreWhereTheyAreDocumented)
         Slots slots = ranks.encode(makeGradients(Shape::Gaussian, plan(), step));
         for (int r = 0; r < 3; r++) {
             const uint8_t *bytes = slots.slot(r);
-            Record record = readRecord(bytes, slots.slotBytes(), maskOf(recipe(), plan(), bytes));
+            Record record = readRecord(bytes, slots.slotBytes(), {maskOf(recipe(), plan(), bytes)});
             EXPECT_EQ(record.problem, "");
             EXPECT_EQ(readAt<uint32_t>(bytes, 0), 0x31525347u);
             EXPECT_EQ(readAt<uint64_t>(bytes, 56), recordChecksum(bytes, record.bytes));
@@ -71,10 +71,11 @@ TEST_P(Wire, FieldsAreWhereTheyAreDocumented)
 
 TEST_P(Wire, InspectSaysTheSame)
 {
-    static const char *layouts[] = {"global", "chunked", "mask"}, *codings[] = {"f32", "bf16", "shared"};
+    static const char *layouts[] = {"global", "chunked", "mask", "all"},
+                      *codings[] = {"f32", "bf16", "shared"};
     StageRanks ranks(plan());
     Slots slots = ranks.encode(makeGradients(Shape::Gaussian, plan(), 0));
-    Record record = readRecord(slots.slot(2), slots.slotBytes(), maskOf(recipe(), plan(), slots.slot(2)));
+    Record record = readRecord(slots.slot(2), slots.slotBytes(), {maskOf(recipe(), plan(), slots.slot(2))});
     gsRecordInfo_t info;
     ASSERT_EQ(gsRecordInspect(slots.slot(2), slots.slotBytes(), &info), GS_SUCCESS) << gsGetLastError();
     EXPECT_EQ(info.rank, 2u);
@@ -101,8 +102,8 @@ TEST_P(Wire, DecodedAsRead)
     Slots slots = ranks.encode(makeGradients(Shape::Skewed, one, 0));
     std::vector<float> expected(one.count, 0.0f);
     for (const Coordinate &c :
-         readRecord(slots.slot(0), slots.slotBytes(), maskOf(recipe(), one, slots.slot(0))).coordinates)
-        expected[c.index] = c.value;
+         readRecord(slots.slot(0), slots.slotBytes(), {maskOf(recipe(), one, slots.slot(0))}).coordinates)
+        expected[c.index] = static_cast<float>(c.value);
     EXPECT_EQ(numbersOf(ranks.decode(slots)[0], GS_FLOAT32), expected);
 }
 
