@@ -71,12 +71,7 @@ GS_API gsResult_t gsGetVersion(int *version);           /* GS_VERSION_CODE of th
 
 /* ---- types: NCCL's values ------------------------------------------------------------------------------------------ */
 
-typedef enum {
-    GS_FLOAT16 = 6, /* not yet implemented: GS_ERROR_UNSUPPORTED */
-    GS_FLOAT32 = 7,
-    GS_FLOAT64 = 8, /* not yet implemented: GS_ERROR_UNSUPPORTED */
-    GS_BFLOAT16 = 9
-} gsDataType_t;
+typedef enum { GS_FLOAT16 = 6, GS_FLOAT32 = 7, GS_FLOAT64 = 8, GS_BFLOAT16 = 9 } gsDataType_t;
 
 typedef enum {
     GS_SUM = 0,
@@ -145,26 +140,98 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
 
 /*
  * A recipe is one line of text that names the whole pipeline: NAME or NAME:key=value,key=value
+ * g is a rank's gradient, a what it is compressed as, C the compressor, sums run over the ranks. S is the size of the state's numbers:
+ * 4 bytes, 8 for GS_FLOAT64. "State" is what lives from call to call, in bytes an element; gsReducerGetMemory tells all of it.
+ *
+ * With error feedback: a = g + e, e' = a - C(a). State 2 S (e, double-buffered).
+ *   threshold                |a| > tau travels
+ *       density=D            0 < D <= 1: tau follows this share of kept coordinates from step to step (default 0.01)
+ *       tau=T | rms=R        a fixed tau; or R times the root mean square of a; give `capacity` with them
+ *   topk                     the k largest |a| of the whole vector, ties to the lower index (EF-SGD, Stich et al., NeurIPS 2018)
+ *       density=D | k=K      (default density=0.01)
+ *   chunk-topk               the k largest of every 4096 coordinates: equal sizes, one pass
+ *       k=K                  1..4096 (default 64)
+ *   ef-sign                  all coordinates as signs, with the mean |a| of their bucket (Karimireddy et al., ICML 2019). 1 bit each
+ *   dgc:select=topk          momentum correction: u = momentum u + g, a = e + u; u is 0 where a has travelled. Lin, Han, Mao, Wang, Dally,
+ *                            "Deep Gradient Compression", ICLR 2018, sections 3.1-3.3. State 4 S. Use it with a plain SGD step: the
+ *                            momentum is in here
+ *       momentum=M           0 <= M < 1 (default 0.9)
+ *       clip=N               g is first cut to the norm N / sqrt(ranks) (default 0: not)
+ *       warmup=W             the density falls to its own over W steps, in powers of its sixth root (default 0)
+ *
+ * Unbiased, no state: the mean of the result over the draws is the sum. An overflow is thinned, values are rounded stochastically.
+ *   gspar                    coordinate i travels with probability min(s|g_i|, 1) as g_i/p_i. Wangni, Wang, Liu, Zhang, "Gradient
+ *                            Sparsification for Communication-Efficient Distributed Optimization", NeurIPS 2018
+ *       density=D            expected share, by the greedy Algorithm 3 (default 0.05)
+ *       epsilon=E            E|C(g)|^2 = (1 + E)|g|^2 with the fewest coordinates, by Algorithm 2; give `capacity` with it
+ *   randk | uniform          one probability D; randk's mask is drawn from the seed by all ranks alike and no index travels, uniform's
+ *       density=D            is each rank's own. The controls that other recipes have to beat (default 0.01)
+ *   terngrad                 max|g| of a bucket with probability |g|/max|g|, signed (Wen et al., NeurIPS 2017). 2 bits each
+ *   qsgd:levels=L            |g|_2 l/L of a bucket, l rounded stochastically (Alistarh et al., NeurIPS 2017). L 1..127 (default), at 2 to 8
+ *                            bits each
+ *   natural                  powers of two (Horvath et al., 2019). 9 bits each
+ *   sign                     ef-sign without its feedback: biased, a control
+ *   identity                 everything, at full precision, in records: a control
+ *
+ * With a memory h of each rank's own and H, their sum: a = g - h, h += lambda C(a), H += lambda sum C(a), result = H before + nu sum C(a).
+ * State 2 S. What is compressed goes to 0 where gradients settle, on unlike shards too.
+ *   ef21:select=topk         contractive C, lambda = nu = 1 (Richtarik, Sokolov, Fatkhullin, NeurIPS 2021). select=threshold,
+ *                            chunk-topk, sign or identity likewise
+ *   diana:select=ternary     unbiased C, lambda = 1/(1 + omega) by default (Mishchenko et al., 2019). select=gspar, randk, uniform,
+ *                            levels, natural or identity
+ *       lambda=L | nu=N      in (0, 1]: EF-BV's two knobs (Condat, Yi, Richtarik, NeurIPS 2022)
+ *       first=zero|dense     h = 0 at the start (default), or the first step travels dense and h = g
+ *   cdadam:select=sign       ef21 in both directions: the result is compared with what was sent down before, and compressed again. Wang,
+ *                            Lin, Chen, "Communication-Compressed Adaptive Gradient Method for Distributed Nonconvex Optimization",
+ *                            AISTATS 2022, Algorithm 1; follow it with gsAmsgradStep. State 4 S. select as for ef21, `first` too
+ *   gdsec                    a = g - h + e; |a_i| > (xi/ranks)|theta_i - theta_i before| travels; h += beta C(a). Chen, Blum, Takac, Sadler,
+ *                            "Distributed Learning With Sparsified Gradient Differences", IEEE JSTSP 2022, Algorithm 1. The first step
+ *                            travels dense. Needs gsReducerSetParams. State 6 S. For full gradients of smooth functions: xi is some 10 to
+ *                            100 times their smoothness L; minibatch noise passes the threshold (SGD-SEC sends more)
+ *       xi=X | beta=B        (default 100 and 0.01)
+ *       ec=0                 without e: a control that stalls
+ *       value=levels         QSGD-SEC: values as levels of their block's norm
+ *       participate=K        K ranks a step take part, in turn (default 0: all); the others keep h and e
+ *       resync=R             H is summed anew from all h every R steps (default 0: never); for lag-* too
+ *   lag-wk, lag-ps           g itself travels, or nothing does: result = sum of the gradients last sent. Chen, Giannakis, Sun, Yin, "LAG:
+ *                            Lazily Aggregated Gradient", NeurIPS 2018, conditions (7a) and (7b). wk: the rank decides by
+ *                            |g - g sent|^2; ps: before it computes g, by L|theta - theta sent| (gsReducerWantsGradient). A silent rank
+ *                            sends a header. State 4 S, ps 5 S. For full gradients: minibatch noise keeps wk from ever being silent
+ *       window=D | xi=X      the last D steps count, X each (default 10, and 0.1 for wk, 1 for ps). With gsReducerSetParams steps of
+ *                            iterates over the step size; without (wk) norms of results, the same for plain gradient descent
+ *
+ * Against references r that all ranks know: a = g - r or g / r; the result is compared with nothing. J. Wangni, K. Li, J. Shi, J. Malik,
+ * "Trajectory Normalized Gradients for Distributed Optimization", 2019. State S for each vector of the pool, 2 S for params. A shared
+ * reference does not help where ranks' gradients differ from each other: that is diana's.
+ *   tng:select=ternary       any compressor; contractive ones keep e beside it
+ *       reference=A+B+...    zero, mean (g's own, times ones), last (result), ema and ema2 (of results), window (their mean over
+ *                            window=W steps), params (iterates' last step over the step size), snapshot (the result of a dense step
+ *                            every refresh=N steps) (default last)
+ *       mode=quotient        g / r, r's small elements replaced by 0.1 rms(r) (default difference)
+ *       search=S             none; worker: each rank takes what leaves the least of its gradient, and says which; hindsight: all take
+ *                            what would have been best for the last result, nothing is said; fit: least squares over the pool, the
+ *                            coefficients travel. zero joins the pool. (default none)
+ *       ema=B | ema2=B       weights of the newest result (default 0.25 and 1/24)
  *
  *   dense                    the plain sum, no state
- *   threshold                error feedback; coordinates with |g + e| > tau travel
- *       density=D            0 < D <= 1: tau follows this share of kept coordinates from step to step (default 0.01)
- *       tau=T                T >= 0: a fixed tau instead; give `capacity` with it
- *   chunk-topk               error feedback; the k largest of every 4096 coordinates travel, ties to the lower index
- *       k=K                  1..4096 (default 64)
- *   gspar                    unbiased, no feedback: coordinate i travels with probability min(s|g_i|, 1) as g_i/p_i
- *       density=D            expected share (default 0.05). Wangni, Wang, Liu, Zhang, "Gradient Sparsification for
- *                            Communication-Efficient Distributed Optimization", NeurIPS 2018, Algorithm 3
- *   randk                    unbiased, no feedback: uniform probability D; the mask comes from the seed, no index travels
- *       density=D            (default 0.01)
+ *
  *   for all but dense:
- *       value=f32|bf16       how a value travels (default bf16). With feedback the rounding stays in the residual; without
- *                            it bf16 rounds stochastically, so that the mean is kept
- *       value=shared         gspar only: values with p < 1 share one magnitude and travel as a sign bit
- *   for threshold, gspar and randk:
- *       capacity=C           0 < C <= 1: the share of coordinates that a record has room for. Default: 1.25 D plus six
- *                            standard deviations, sqrt(D/count) each. With feedback, what does not fit stays in the
- *                            residual; without, the kept are thinned to the capacity and scaled up, unbiased still
+ *       value=f64|f32|bf16|f16   how a value of threshold, topk, chunk-topk, gspar, randk, uniform, identity or gdsec travels; f16 with one
+ *                            power of two a record. Default: f64 where gradients are; else bf16, but full precision for identity,
+ *                            gdsec and lag-*. With feedback or memory the rounding is not lost; otherwise it is stochastic
+ *       value=shared         gspar only: values with p < 1 share one magnitude and travel as a sign bit each, by index or in a
+ *                            ternary map of all coordinates, whichever is shorter
+ *       bucket=4096|all      ternary, levels, sign: one scale for every 4096 elements (default), or for all
+ *       capacity=C           threshold, gspar, randk, uniform, gdsec: 0 < C <= 1, the share of coordinates that a record has room for.
+ *                            Default: 1.25 D plus six standard deviations, sqrt(D/count) each; gdsec 1. What does not fit stays in
+ *                            the residual or in g - h; unbiased recipes thin the kept to the capacity and scale them up
+ *       exchange=capacity|exact   records in slots of equal size (default), or with their true length: threads and MPI only, the
+ *                            default of lag-*, which saves nothing otherwise
+ *       twoway=1             the result is compressed again, as gspar's Algorithm 1 may; feedback or memory as the first half has. On
+ *                            all ranks alike. (cdadam is ef21 with it.) Not with lag-* and tng
+ *
+ * Steps that travel dense (first=dense, gdsec's first, refresh, resync) are decided on the host by the number of steps: on CUDA such a call
+ * synchronises and cannot be captured; graphs replay the others.
  */
 
 typedef struct {
@@ -186,7 +253,7 @@ typedef struct {
     }
 
 typedef struct {
-    uint64_t stateBytes;   /* what lives from call to call: residuals, twice, for recipes with feedback */
+    uint64_t stateBytes;   /* what lives from call to call: residuals, memories, references, iterates */
     uint64_t wireBytes;    /* own record and all ranks' records */
     uint64_t scratchBytes; /* kept bits, block counts and sums */
 } gsMemory_t;
@@ -211,46 +278,122 @@ GS_API gsResult_t gsReducerDestroy(gsReducer_t reducer); /* NULL is allowed; syn
 GS_API gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDataType_t datatype, gsRedOp_t op,
                               gsReducer_t reducer, gsStream_t stream);
 
-/* Back to the state after creation: residual 0, step 0, no error. Statistics stay. Every rank calls it. */
+/* Back to the state after creation: everything remembered 0, step 0, no error. Statistics stay. Every rank calls it. */
 GS_API gsResult_t gsReducerReset(gsReducer_t reducer, gsStream_t stream);
 
-/* A loss scale that changed by `factor` (finite, > 0): the residual and tau are in gradient units and are multiplied by it, a
- * fixed tau too (until gsReducerReset). Not between gsEncode and gsDecode. */
+/* A loss scale that changed by `factor` (finite, > 0): what is remembered in gradient units is multiplied by it, and tau, a fixed
+ * one too (until gsReducerReset). Not between gsEncode and gsDecode. */
 GS_API gsResult_t gsReducerScale(gsReducer_t reducer, float factor, gsStream_t stream);
 
 /* The error that an enqueued call has met on a device, which this call then clears; GS_SUCCESS if none. Synchronises. */
 GS_API gsResult_t gsReducerGetAsyncError(gsReducer_t reducer, gsResult_t *asyncError);
 
 typedef struct {
-    uint64_t calls;      /* exchanges that ended well, non-finite ones included */
-    uint64_t compressed; /* of these: sparse records travelled */
-    uint64_t dense;      /* of these: the dense sum, by recipe */
-    uint64_t bypassed;   /* of these: the dense sum, because GS_DISABLE is set */
-    uint64_t nonFinite;  /* of these: NaN on all ranks */
-    uint64_t thinned;    /* own record did not fit and was thinned (recipes without feedback) */
-    uint64_t overflowed; /* own record did not fit, the rest stayed in the residual (recipes with feedback) */
-    uint64_t failed;     /* calls that ended with an error */
-    uint64_t lastKept;   /* coordinates selected by the last call on this rank, before the capacity was applied */
-    uint64_t lastSent;   /* coordinates in its record */
-    uint64_t keptTotal;  /* sums over the calls */
+    uint64_t calls;       /* exchanges that ended well, non-finite ones included */
+    uint64_t compressed;  /* of these: sparse records travelled */
+    uint64_t dense;       /* of these: the dense sum, by recipe */
+    uint64_t bypassed;    /* of these: the dense sum, because GS_DISABLE is set */
+    uint64_t nonFinite;   /* of these: NaN on all ranks */
+    uint64_t thinned;     /* own record did not fit and was thinned (recipes without feedback) */
+    uint64_t overflowed;  /* own record did not fit, the rest stayed in the residual (recipes with feedback) */
+    uint64_t skipped;     /* of the calls: this rank said nothing */
+    uint64_t denseRounds; /* of the dense calls: steps that a sparse recipe sends dense */
+    uint64_t failed;      /* calls that ended with an error */
+    uint64_t lastKept;    /* coordinates selected by the last call on this rank, before the capacity was applied */
+    uint64_t lastSent;    /* coordinates in its record */
+    uint64_t lastExact;   /* of these, with value=shared: those that carry a value of their own; otherwise all */
+    uint64_t keptTotal;   /* sums over the calls */
     uint64_t sentTotal;
     uint64_t payloadBytes;  /* sum of own records' lengths; dense: of the gradient's */
     uint64_t wireBytes;     /* bytes that left this rank: (P-1) slots a call, dense 2(P-1)/P of the gradient */
     double encodeSeconds;   /* CPU only: wall time in select and pack */
     double exchangeSeconds; /* CPU only: waiting for the other ranks included */
     double decodeSeconds;   /* CPU only */
-    float tau;              /* threshold: the next call's; 0 while unknown */
-    uint32_t reserved;
+    uint64_t serverSent;    /* twoway: coordinates that the second half let through, over the calls; and in the last */
+    uint64_t lastServerSent;
+    double normalized;  /* tng: |g - r|^2 / |g|^2 of the last call */
+    float tau;          /* threshold: the next call's; 0 while unknown */
+    uint32_t reference; /* tng: the reference of the last call, by its place in the list above */
 } gsStats_t;
 
 /* Synchronises with the device. */
 GS_API gsResult_t gsReducerGetStats(gsReducer_t reducer, gsStats_t *stats);
 
-/* The state of this rank (residual, step, threshold), versioned and checksummed, in host memory. With buffer NULL only
+/* The state of this rank (what it remembers, step, threshold), versioned and checksummed, in host memory. With buffer NULL only
  * *bytes is set; otherwise *bytes is the buffer's room and becomes what was written. Import refuses a state of another
  * recipe, count, type, seed, rank or number of ranks. Both synchronise. */
 GS_API gsResult_t gsReducerExport(gsReducer_t reducer, void *buffer, size_t *bytes);
 GS_API gsResult_t gsReducerImport(gsReducer_t reducer, const void *buffer, size_t bytes);
+
+/* The states of all `nstates` ranks of an earlier job, in rank order, into this one, whatever its number of ranks P: what is additive
+ * (residual, momentum, memory) goes from rank r to rank r mod P by addition, what is a mean over ranks is scaled by nstates / P, a
+ * residual that is owed to an average by P / nstates; triggers send at the next call. `report` (may be NULL) says what was done.
+ * Every rank calls it with the same states. Synchronises. */
+GS_API gsResult_t gsReducerImportRanks(gsReducer_t reducer, const void *const *states, const size_t *bytes, int nstates,
+                                       char *report, size_t reportBytes);
+
+/* ---- iterates and turns --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    size_t size;           /* sizeof(gsParams_t) */
+    uint32_t version;      /* GS_VERSION_CODE */
+    gsDataType_t datatype; /* of params and xi: any floating type */
+    const void *params;    /* `count` elements, where gradients live: the iterate of the gradients to come */
+    const void *xi;        /* gdsec: `count` factors on the key xi, by coordinate; NULL: 1 */
+    double smoothness;     /* lag-ps: L of this rank's own function */
+    double stepSize;       /* of the step that led here; lag-*, and tng's reference "params" */
+} gsParams_t;
+#define GS_PARAMS_INIT                                                    \
+    {                                                                     \
+        sizeof(gsParams_t), GS_VERSION_CODE, GS_FLOAT32, NULL, NULL, 0, 0 \
+    }
+
+/* Where the iterate is: gdsec and lag-ps need it, lag-wk and tng's "params" use it. The pointers are kept and read by every later
+ * gsAllReduce of the reducer, before recvbuff is written; call again when the step size changes. Not while calls are queued. */
+GS_API gsResult_t gsReducerSetParams(gsReducer_t reducer, const gsParams_t *params);
+
+/* lag-ps: 0 where the coming gsAllReduce will not ask this rank for its gradient: it need not be computed, and sendbuff may hold
+ * anything. The call has to be made all the same. Always 1 for other recipes. Synchronises. */
+GS_API gsResult_t gsReducerWantsGradient(gsReducer_t reducer, int *wants);
+
+/* takesPart 0: from its next call on this rank sends nothing and keeps what it remembers; its last contribution counts on, as h.
+ * Recipes that remember h only. */
+GS_API gsResult_t gsReducerSetParticipation(gsReducer_t reducer, int takesPart);
+
+/* Writes the gradient at params; 0 on success. All pointers are host memory of one type. */
+typedef int (*gsGradientFunction)(const void *params, void *gradient, void *context);
+
+/* lag-ps's L where it is not known: the largest curvature of a function at params (host memory, `count` of GS_FLOAT32 or
+ * GS_FLOAT64), by power iteration on differences of its gradient, iterations + 1 of which are computed. The estimate grows
+ * towards the value with every iteration; for quadratics it is exact in the limit. */
+GS_API gsResult_t gsEstimateSmoothness(gsGradientFunction gradient, void *context, const void *params, size_t count,
+                                       gsDataType_t datatype, int iterations, uint64_t seed, double *smoothness);
+
+/* ---- optimizer steps ------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    size_t size;           /* sizeof(gsOptimizer_t) */
+    uint32_t version;      /* GS_VERSION_CODE */
+    gsDataType_t datatype; /* of all vectors: GS_FLOAT32 or GS_FLOAT64 */
+    double stepSize, beta1, beta2, epsilon, weightDecay;
+    uint64_t step; /* AdamW: 1 for the first step */
+} gsOptimizer_t;
+#define GS_OPTIMIZER_INIT                                                                 \
+    {                                                                                     \
+        sizeof(gsOptimizer_t), GS_VERSION_CODE, GS_FLOAT32, 1e-3, 0.9, 0.99, 1e-8, 0.0, 1 \
+    }
+
+/* One pass over vectors of `count` elements, where `comm` computes; params, m, v and vmax change in place.
+ *   momentum  m = beta1 m + g; x -= stepSize m
+ *   AMSGrad   m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2; vmax = max(vmax, v); x -= stepSize m / sqrt(vmax + epsilon)
+ *             (Reddi, Kale, Kumar, ICLR 2018, without bias correction; epsilon inside the root as in CD-Adam)
+ *   AdamW     Loshchilov, Hutter, ICLR 2019, Algorithm 2, with bias correction by `step` */
+GS_API gsResult_t gsMomentumStep(gsComm_t comm, const gsOptimizer_t *optimizer, void *params, const void *gradient,
+                                 void *m, size_t count, gsStream_t stream);
+GS_API gsResult_t gsAmsgradStep(gsComm_t comm, const gsOptimizer_t *optimizer, void *params, const void *gradient,
+                                void *m, void *v, void *vmax, size_t count, gsStream_t stream);
+GS_API gsResult_t gsAdamwStep(gsComm_t comm, const gsOptimizer_t *optimizer, void *params, const void *gradient,
+                              void *m, void *v, size_t count, gsStream_t stream);
 
 /* ---- advanced: single stages, for those who bring their own transport ------------------------------------------------ */
 #ifdef GS_ADVANCED
@@ -283,15 +426,22 @@ typedef struct {
     uint64_t recordBytes;
     uint64_t indexBytes; /* tables and indices, padding left out */
     uint64_t valueBytes; /* padding left out */
-    const char *layout;  /* "global", "chunked", "mask" */
-    const char *value;   /* "f32", "bf16", "shared" */
+    const char *layout;  /* "global", "chunked", "mask", "all" */
+    const char *value;   /* "f32", "bf16", "shared", "f64", "f16", "sign", "ternary", "levels", "natural" */
 } gsRecordInfo_t;
-#define GS_RECORD_SKIP 1u        /* reserved: a rank that sends nothing */
+#define GS_RECORD_SKIP 1u        /* this rank sends nothing; there is no more than the header */
 #define GS_RECORD_NONFINITE 2u   /* NaN or Inf in this rank's input */
 #define GS_RECORD_THINNED 4u     /* more was kept than fitted; unbiased thinning was applied */
 #define GS_RECORD_DENSE 8u       /* reserved: values of all coordinates */
 #define GS_RECORD_OVERFLOWED 16u /* more was kept than fitted; the rest stayed in the residual */
 #define GS_RECORD_AVERAGE 32u    /* made by a gsAllReduce with GS_AVG */
+#define GS_RECORD_REFERENCES 64u /* coefficients of references follow the segment */
+#define GS_RECORD_MAP 128u       /* shared: the coordinates of one magnitude travel as a ternary map */
+
+/* What a reducer remembers, to host memory: `count` floats (doubles for GS_FLOAT64). name: "residual", "momentum", "memory" (own h),
+ * "shared" (H, the sum of all ranks' h), "previous" and "anchor" (iterates), "last", "ema", "ema2", "snapshot"; "server." before it for
+ * the second half of a two-way reducer. Synchronises. */
+GS_API gsResult_t gsReducerRead(gsReducer_t reducer, const char *name, void *values, size_t count);
 
 /* Reads a record in host memory: `bytes` are there, any of them may be wrong. Checks everything but the configuration. */
 GS_API gsResult_t gsRecordInspect(const void *record, size_t bytes, gsRecordInfo_t *info);

@@ -9,6 +9,7 @@ struct Run {
     uint64_t first;
     uint32_t count;
     uint32_t signs;  /* values are one bit each, */
+    uint32_t map;    /* values are two bits for every element */
     float magnitude; /* set for minus this */
 };
 
@@ -26,16 +27,20 @@ static __device__ Run findRun(const gsSpec &spec, const gsState *state, const ui
     const uint8_t *record = records + q / groups * spec.slotBytes;
     const gsRecordHeader *h = (const gsRecordHeader *)record;
     const gsRecordSegment *segment = (const gsRecordSegment *)(record + sizeof *h);
-    uint64_t slots[2], last;
-    gsRecordSlots(h, segment, slots);
-    const gsRecordSections sections = gsRecordLayout(LAYOUT, spec.value, spec.blocks, slots);
+    uint64_t last;
+    const gsRecordShape shape = gsRecordShapeOf(h, segment);
+    const gsRecordSections sections = gsRecordLayout(&shape);
     const gsRecordGroup part = group ? sections.group[1] : sections.group[0];
     Run run;
     run.values = record + part.values;
     run.indices = record + part.indices;
     run.signs = (uint32_t)group;
     run.magnitude = segment->scale;
-    if (LAYOUT == GS_LAYOUT_GLOBAL) {
+    run.map = group && (h->flags & GS_FLAG_MAP);
+    if (run.map) { /* a digit for every element */
+        run.first = (uint64_t)b * GS_BLOCK;
+        last = run.first + gsBlockLength(spec, b);
+    } else if (LAYOUT == GS_LAYOUT_GLOBAL) {
         const uint32_t *table = (const uint32_t *)(record + part.table);
         run.first = table[b];
         last = table[b + 1];
@@ -59,6 +64,10 @@ static __device__ __forceinline__ Coordinate coordinate(const gsSpec &spec, cons
     if (n >= run.count)
         return c;
     const uint64_t slot = run.first + n;
+    if (run.map) {
+        const uint32_t digit = run.values[slot / 4] >> (slot % 4 * 2) & 3u;
+        return {n, gsTernaryDecode(digit, run.magnitude)};
+    }
     c.place = LAYOUT == GS_LAYOUT_MASK ? list[n] : gsReadIndex12(run.indices, slot);
     if (run.signs)
         c.value = run.values[slot / 8] >> (slot % 8) & 1 ? -run.magnitude : run.magnitude;

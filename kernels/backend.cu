@@ -40,30 +40,58 @@ static gsResult_t get(void *hostTo, const void *from, size_t bytes, gsStream_t s
     return synchronize(stream);
 }
 
+static gsResult_t copy(void *to, const void *from, size_t bytes, gsStream_t stream)
+{
+    return gsCudaCheck(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, (cudaStream_t)stream),
+                       "copy on the device");
+}
+
 static gsResult_t fill(void *pointer, int byte, size_t bytes, gsStream_t stream)
 {
     return gsCudaCheck(cudaMemsetAsync(pointer, byte, bytes, (cudaStream_t)stream), "cudaMemsetAsync");
+}
+
+/* What the kernels cannot do. */
+static gsResult_t prepare(gsReducer_t r)
+{
+    const gsSpec &s = r->spec;
+    if (s.type != GS_FLOAT32 && s.type != GS_BFLOAT16)
+        return gsFail(GS_ERROR_UNSUPPORTED, "datatype is %u; on CUDA devices expected GS_FLOAT32 (7) or GS_BFLOAT16 (9)",
+                      s.type);
+    bool simple = s.select == GS_SELECT_DENSE || s.select == GS_SELECT_THRESHOLD || s.select == GS_SELECT_TOPK ||
+                  s.select == GS_SELECT_GSPAR || s.layout == GS_LAYOUT_MASK;
+    if (!simple || gsSpecPrepares(&s) || gsHasDenseSteps(&s) || s.twoway || s.rms > 0.0 || s.epsilon > 0.0 ||
+        (s.select != GS_SELECT_DENSE && s.value > GS_VALUE_SHARED))
+        return gsFail(GS_ERROR_UNSUPPORTED, "this recipe does not run on CUDA devices yet; expected dense, threshold, "
+                                            "chunk-topk, gspar or randk with value=f32, bf16 or shared");
+    return GS_SUCCESS;
 }
 
 extern "C" {
 
 const gsBackend gsCudaBackend = {
     "cuda",
-    1,       /* onDevice */
-    nullptr, /* prepare */
+    1, /* onDevice */
+    prepare,
     allocate,
     release,
     put,
     get,
+    copy,
     fill,
     gsCudaSelect,
     gsCudaPack,
     gsCudaValidate,
     gsCudaAccumulate,
     gsCudaCommit,
+    nullptr, /* compare */
+    nullptr, /* accumulateDense */
+    nullptr, /* wantsGradient */
     nullptr, /* sumSlices: NCCL sums */
     gsCudaFinishDense,
+    gsCudaScaleState,
     gsCudaScale,
+    nullptr, /* optimize */
 };
 
 gsResult_t gsCommInitStagesCuda(gsComm_t *comm, int rank, int nranks, const gsCommConfig_t *config)

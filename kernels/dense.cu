@@ -58,20 +58,26 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 }
 
 /*
- * 1. A CTA multiplies a block of the current residual.
- * 2. One thread multiplies tau, where it is known.
- * Traffic: reads and writes e, 8 bytes an element.
+ * 1. One thread multiplies what the state itself holds in gradient units.
+ * Traffic: none per element.
+ * Bad case: none.
+ */
+__global__ void gsScaleState(gsState *state, float factor)
+{
+    gsStateScale(state, factor);
+}
+
+/*
+ * 1. A CTA multiplies a block of a remembered vector.
+ * Traffic: reads and writes it, 8 bytes an element.
  * Bad case: none.
  */
 __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsScaleState(const __grid_constant__ gsSpec spec, gsState *state, float *e0, float *e1, float factor)
+    gsScaleVector(const __grid_constant__ gsSpec spec, float *e, float factor)
 {
-    float *e = state->phase ? e1 : e0;
-    if (blockIdx.x == 0 && threadIdx.x == 0 && state->tau > 0.0f)
-        state->tau *= factor;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         float x[16];
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const unsigned length = GS_BLOCK; /* vectors are whole blocks */
         gsLoadTile(e + b * GS_BLOCK, length, x);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
@@ -94,10 +100,12 @@ gsResult_t gsCudaFinishDense(gsReducer_t r, const void *sum, void *recvbuff, gsS
                                        : finishDense(r, (const float *)sum, (float *)recvbuff, stream);
 }
 
-gsResult_t gsCudaScale(gsReducer_t r, float factor, gsStream_t stream)
+gsResult_t gsCudaScaleState(gsReducer_t r, float factor, gsStream_t stream)
 {
-    if (!r->spec.feedback)
-        return GS_SUCCESS;
-    return gsLaunch("gsScaleState", gsScaleState, r->spec.blocks, GS_CTA, stream, r->spec, r->state, r->residual[0],
-                    r->residual[1], factor);
+    return gsLaunch("gsScaleState", gsScaleState, 1, 1, stream, r->state, factor);
+}
+
+gsResult_t gsCudaScale(gsReducer_t r, void *vector, float factor, gsStream_t stream)
+{
+    return gsLaunch("gsScaleVector", gsScaleVector, r->spec.blocks, GS_CTA, stream, r->spec, (float *)vector, factor);
 }

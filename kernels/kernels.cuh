@@ -17,6 +17,7 @@ gsResult_t gsCudaAccumulate(gsReducer_t r, const void *records, void *recvbuff, 
 gsResult_t gsCudaCommit(gsReducer_t r, gsStream_t stream);
 /* dense.cu */
 gsResult_t gsCudaFinishDense(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
-gsResult_t gsCudaScale(gsReducer_t r, float factor, gsStream_t stream);
+gsResult_t gsCudaScaleState(gsReducer_t r, float factor, gsStream_t stream);
+gsResult_t gsCudaScale(gsReducer_t r, void *vector, float factor, gsStream_t stream);
 
 #endif

@@ -37,18 +37,24 @@ enum Source { FROM_RESIDUAL, FROM_GSPAR, FROM_RANDK };
 /* What the kernel below needs of the reducer. */
 struct Packing {
     const gsState *state;
-    float *residual[2];
+    void *residual[2];
     const uint32_t *keptBits, *blockOffset;
     uint8_t *record;
 };
+
+/* The map's place for element i: 2 is minus, 1 plus. */
+static __device__ __forceinline__ void putMap(uint8_t *map, uint64_t i, bool negative)
+{
+    atomicOr((uint32_t *)map + i / 16, (negative ? 2u : 1u) << (i % 16 * 2));
+}
 
 /* What a kept x sends, before its coding. */
 template <Source SOURCE> static __device__ __forceinline__ float valueOf(const gsCall &call, int group, float x)
 {
     if (SOURCE == FROM_GSPAR)
-        return gsSaturate(gsGsparValue(x, call.s, call.inverse) * call.group[group].gain);
+        return gsSaturate(gsGsparValue(x, (float)call.s, (float)call.inverse) * call.group[group].gain);
     if (SOURCE == FROM_RANDK)
-        return gsSaturate(x * call.inverse * call.group[group].gain);
+        return gsSaturate(x * (float)call.inverse * call.group[group].gain);
     return x;
 }
 
@@ -93,7 +99,7 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
     __shared__ gsCall call;
     __shared__ uint32_t list[GS_BLOCK];
     __shared__ uint32_t warpKept[GS_BLOCK_WORDS / 32];
-    float *residual = packing.state->phase ? packing.residual[0] : packing.residual[1];
+    float *residual = (float *)packing.residual[packing.state->phase ^ 1u];
     const int groups = gsRecordGroups(spec.value);
     for (unsigned i = threadIdx.x; i < sizeof call / sizeof(uint32_t); i += GS_BLOCK_WORDS)
         ((uint32_t *)&call)[i] = ((const uint32_t *)&packing.state->call)[i];
@@ -105,7 +111,7 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
         if constexpr (SOURCE == FROM_GSPAR) {
             for (uint32_t left = groups == 2 ? word : 0; left; left &= left - 1) {
                 uint64_t i = first + threadIdx.x * 32 + __ffs((int)left) - 1;
-                if (call.s * fabsf(gsToFloat(gradient[i])) < 1.0f)
+                if (!((float)call.s * fabsf(gsToFloat(gradient[i])) >= 1.0f))
                     drawn |= left & -left;
             }
         }
@@ -113,7 +119,8 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
                        all = kept0 + (kept >> 16);
         const uint32_t *offset1 = packing.blockOffset + (uint64_t)spec.blocks + 1;
         const uint64_t before0 = packing.blockOffset[b], before1 = groups == 2 ? offset1[b] : 0;
-        if (spec.layout == GS_LAYOUT_GLOBAL && threadIdx.x < (unsigned)groups) {
+        const bool map = (call.flags & GS_FLAG_MAP) != 0;
+        if (spec.layout == GS_LAYOUT_GLOBAL && threadIdx.x < (unsigned)(map ? 1 : groups)) {
             const int group = (int)threadIdx.x;
             uint32_t *table = (uint32_t *)(packing.record + call.sections.group[group].table);
             table[b] = (uint32_t)gsCallSlot(&spec, &call, group, group ? before1 : before0);
@@ -128,6 +135,10 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
             const uint64_t i = first + list[n];
             const float x =
                 valueOf<SOURCE>(call, group, SOURCE == FROM_RESIDUAL ? residual[i] : gsToFloat(gradient[i]));
+            if (group == 1 && map) {
+                putMap(packing.record + call.sections.group[1].values, i, x < 0.0f);
+                continue;
+            }
             putValue<SOURCE>(spec, call.step, group, packing.record + call.sections.group[group].values, slot, i, x,
                              residual);
             if (spec.layout != GS_LAYOUT_MASK)

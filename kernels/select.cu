@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 {
     __shared__ uint32_t partial[2][GS_WARPS];
     gsCtaSum ctaSum(partial);
-    const float tau = state->call.tau, *e = residuals.current(state);
+    const float tau = (float)state->call.tau, *e = residuals.current(state);
     float *next = residuals.next(state);
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         float a[16];
@@ -155,7 +155,7 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 {
     __shared__ uint32_t partial[2][GS_WARPS];
     gsCtaSum ctaSum(partial);
-    const float s = state->call.s;
+    const float s = (float)state->call.s;
     const uint64_t step = state->step;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         float x[16];
@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 {
     __shared__ uint32_t partial[2][GS_WARPS];
     gsCtaSum ctaSum(partial);
-    const float probability = state->call.s;
+    const float probability = (float)state->call.s;
     const uint64_t step = state->step;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         float x[16];
@@ -284,7 +284,7 @@ __global__ void __launch_bounds__(GS_LONE_CTA)
 template <typename T> static gsResult_t selectBlocks(gsReducer_t r, const T *g, gsStream_t stream)
 {
     const gsSpec &spec = r->spec;
-    const Residuals residuals = {{r->residual[0], r->residual[1]}};
+    const Residuals residuals = {{(float *)r->residual[0], (float *)r->residual[1]}};
     switch (spec.select) {
     case GS_SELECT_THRESHOLD:
         return gsLaunch("gsSelectThreshold", gsSelectThreshold<T>, spec.blocks, GS_CTA, stream, spec, r->state, g,

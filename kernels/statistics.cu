@@ -73,7 +73,7 @@ __global__ void gsFindTau(const __grid_constant__ gsSpec spec, gsState *state, c
         count[bin] = histogram[bin];
     __syncthreads();
     if (threadIdx.x == 0)
-        state->call.tau = gsTauFromHistogram(count, spec.target);
+        state->call.tau = (double)gsTauFromHistogram(count, spec.target);
 }
 
 /*
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
     constexpr unsigned PART = GS_BLOCK / 8, QUADS = PART / 128;
     __shared__ float4 staged[GS_WARPS][PART / 4];
     const float *magnitude = (const float *)staged[gsWarp()];
-    const float s = state->call.s;
+    const float s = (float)state->call.s;
     for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks;
          b += (uint64_t)gridDim.x * GS_WARPS) {
         const T *block = g + b * GS_BLOCK;
@@ -197,14 +197,17 @@ __global__ void __launch_bounds__(GS_LONE_CTA) gsRescale(const __grid_constant__
     __syncthreads();
     if (gsWarp() == 0)
         below = gsWarpSum(partial[gsLane()]);
-    if (threadIdx.x == 0)
-        gsCallRescale(&spec, &state->call, pass, below, spec.blocks ? blockSum[0] : 0.0);
+    if (threadIdx.x == 0) {
+        gsSums sums = {spec.blocks ? blockSum[0] : 0.0, 0.0, 0.0, 0.0, below};
+        double squares;
+        gsCallRescale(&spec, &state->call, pass, &sums, &squares);
+    }
 }
 
 template <typename T> static gsResult_t findTau(gsReducer_t r, const T *g, gsStream_t stream)
 {
     GS_CHECK(gsLaunch("gsCountMagnitudes", gsCountMagnitudes<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, g,
-                      r->residual[0], r->residual[1], r->histogram));
+                      (const float *)r->residual[0], (const float *)r->residual[1], r->histogram));
     return gsLaunch("gsFindTau", gsFindTau, 1, GS_CTA, stream, r->spec, r->state, r->histogram);
 }
 

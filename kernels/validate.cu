@@ -141,14 +141,13 @@ __global__ void __launch_bounds__(GS_CTA)
         const uint64_t b = cta % parts * GS_WARPS + gsWarp();
         if (!hasGoodHeader(spec, state, record, rank) || b >= blocks)
             continue;
-        uint64_t slots[2];
-        gsRecordSlots(h, (const gsRecordSegment *)(record + sizeof *h), slots);
-        const gsRecordSections sections = gsRecordLayout(spec.layout, spec.value, spec.blocks, slots);
+        const gsRecordShape shape = gsRecordShapeOf(h, (const gsRecordSegment *)(record + sizeof *h));
+        const gsRecordSections sections = gsRecordLayout(&shape);
 #pragma unroll
         for (int group = 0; group < 2; group++) {
-            if (group >= gsRecordGroups(spec.value))
+            if (group >= (h->flags & GS_FLAG_MAP ? 1 : gsRecordGroups(spec.value)))
                 break;
-            uint32_t fault = blockFault(spec, record, sections.group[group], slots[group], b);
+            uint32_t fault = blockFault(spec, record, sections.group[group], shape.slots[group], b);
             if (fault != GS_FAULT_NONE)
                 report(state, rank, fault);
         }

@@ -1,4 +1,7 @@
-/* The road: select, pack, exchange, accumulate, commit. Nothing here knows a recipe by name. */
+/*
+ * The road: select, pack, exchange, accumulate, commit. Nothing here knows a recipe by name. A step that travels dense leaves it behind
+ * the comparison and comes back to it with the sum; a two-way reducer goes it twice, the second time alone.
+ */
 #include "core.h"
 #include "range.h"
 
@@ -49,11 +52,21 @@ static gsResult_t checkOp(gsRedOp_t op)
     return GS_SUCCESS;
 }
 
+/* Recipes that look at the iterate must have been told it. lag can do without, the server's side of it cannot. */
+static gsResult_t checkIterate(gsReducer_t r)
+{
+    const gsSpec *s = &r->spec;
+    if (s->iterate || !gsSpecReadsIterate(s) || s->trigger == GS_TRIGGER_WORKER)
+        return GS_SUCCESS;
+    return gsFail(GS_ERROR_INVALID_USAGE, "this recipe compares iterates; call gsReducerSetParams before gsAllReduce");
+}
+
 static gsResult_t checkCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type,
                             gsRedOp_t op)
 {
     GS_CHECK(checkElements(r, count, type));
     GS_CHECK(checkOp(op));
+    GS_CHECK(checkIterate(r));
     if (count == 0)
         return GS_SUCCESS;
     GS_CHECK(checkBuffer("sendbuff", sendbuff, type));
@@ -123,6 +136,30 @@ static gsResult_t reduceSparse(gsReducer_t r, const void *sendbuff, void *recvbu
     return decode(r, r->recvRecords, recvbuff, op, stream);
 }
 
+/* A step of a sparse recipe that travels dense: what the gradient is compared to, summed. */
+static gsResult_t reducePlanned(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    const gsBackend *backend = r->comm->backend;
+    const void *sum;
+    double mark = now();
+    GS_CHECK(backend->compare(r, sendbuff, stream));
+    lap(r, &mark, &r->stats.encodeSeconds);
+    GS_CHECK(gsExchangeVector(r, r->work, &sum, stream));
+    lap(r, &mark, &r->stats.exchangeSeconds);
+    GS_CHECK(backend->accumulateDense(r, sum, recvbuff, op, stream));
+    GS_CHECK(backend->commit(r, stream));
+    lap(r, &mark, &r->stats.decodeSeconds);
+    return callError(r);
+}
+
+/* H from all h anew: what it has drifted by rounding is gone. */
+static gsResult_t resynchronize(gsReducer_t r, gsStream_t stream)
+{
+    const void *sum;
+    GS_CHECK(gsExchangeVector(r, r->memory, &sum, stream));
+    return r->comm->backend->copy(r->shared, sum, r->spec.count * gsRealBytes(&r->spec), stream);
+}
+
 static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     double mark = now();
@@ -147,12 +184,58 @@ static gsResult_t counted(gsReducer_t r, gsResult_t result)
     return result;
 }
 
-static gsResult_t runAllReduce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+/* Whether the recipe sends this step dense. */
+static uint8_t isDenseStep(const gsReducer_t r)
+{
+    const gsSpec *s = &r->spec;
+    return (s->firstDense && r->steps == 0) || (s->refresh && r->steps % s->refresh == 0);
+}
+
+static gsResult_t reduceOnce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     r->spec.average = op == GS_AVG;
+    r->spec.denseNow = isDenseStep(r);
+    if (r->spec.select == GS_SELECT_DENSE)
+        return reduceDense(r, sendbuff, recvbuff, op, stream);
+    if (r->spec.denseNow)
+        return reducePlanned(r, sendbuff, recvbuff, op, stream);
+    return reduceSparse(r, sendbuff, recvbuff, op, stream);
+}
+
+/* How many steps are committed. On a device a call may yet fail: a dense step, on which the next one's kind depends, waits for it. */
+static gsResult_t countSteps(gsReducer_t r, gsStream_t stream)
+{
+    if (!r->comm->backend->onDevice) {
+        r->steps = r->state->step;
+        return GS_SUCCESS;
+    }
+    r->steps++;
+    if (!r->spec.denseNow)
+        return GS_SUCCESS;
+    return r->comm->backend->get(&r->steps, &r->state->step, sizeof r->steps, stream);
+}
+
+/* One half of the road. */
+static gsResult_t reduceHalf(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    uint64_t before = r->steps;
+    GS_CHECK(reduceOnce(r, sendbuff, recvbuff, op, stream));
+    GS_CHECK(countSteps(r, stream));
+    if (r->spec.resync && r->steps != before && r->steps % r->spec.resync == 0)
+        return resynchronize(r, stream);
+    return GS_SUCCESS;
+}
+
+static gsResult_t reduceWhole(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    GS_CHECK(reduceHalf(r, sendbuff, recvbuff, op, stream));
+    return r->server ? reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream) : GS_SUCCESS;
+}
+
+static gsResult_t runAllReduce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
     GS_RANGE_BEGIN("gsAllReduce");
-    gsResult_t result =
-        (r->spec.select == GS_SELECT_DENSE ? reduceDense : reduceSparse)(r, sendbuff, recvbuff, op, stream);
+    gsResult_t result = reduceWhole(r, sendbuff, recvbuff, op, stream);
     GS_RANGE_END();
     return counted(r, result);
 }
@@ -184,6 +267,9 @@ static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record
 {
     if (r->spec.select == GS_SELECT_DENSE)
         return gsFail(GS_ERROR_INVALID_USAGE, "the reducer is dense: it has no records to encode or decode");
+    if (r->server || gsHasDenseSteps(&r->spec))
+        return gsFail(GS_ERROR_UNSUPPORTED, "a recipe with dense steps or a second half has no single stages");
+    GS_CHECK(checkIterate(r));
     if (!record || (uintptr_t)record % GS_RECORD_ALIGN)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, record,
                       GS_RECORD_ALIGN);

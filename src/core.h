@@ -9,6 +9,7 @@
 #include "gradsieve.h"
 
 #include "rules/call.h"
+#include "rules/optimizer.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -42,6 +43,9 @@ typedef struct gsTransport {
     const char *name;
     /* `bytes` from each rank to every rank: recv = ranks' bytes in rank order. send may be recv + rank * bytes. */
     gsResult_t (*allGather)(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream);
+    /* The same where ranks' bytes differ, at most `slot`, and travel as they are: rank q's come to recv + q slot. NULL: not on
+     * this transport. */
+    gsResult_t (*allGatherExact)(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot);
     /* Slice q of every rank's `send` to rank q: recv = slices in rank order, sliceBytes apart. A send of totalBytes has its
      * slices sliceBytes apart; the last ones may be short or empty. NULL where allReduce is not. */
     gsResult_t (*scatterSlices)(gsComm_t comm, const void *send, size_t totalBytes, void *recv, size_t sliceBytes,
@@ -72,6 +76,7 @@ GS_INTERNAL gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, 
                                   int rank, int nranks, const gsCommConfig_t *config);
 GS_INTERNAL gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, int64_t *timeoutMs);
 GS_INTERNAL extern const gsTransport gsNoTransport; /* gsCommInitStages: every exchange is a usage error */
+extern const gsTransport gsSelfTransport;           /* transport/self.c: one rank */
 
 /* ---- backend: computes -------------------------------------------------------------------------------------------------- */
 
@@ -84,6 +89,7 @@ typedef struct gsBackend {
     void (*release)(void *pointer);
     gsResult_t (*put)(void *to, const void *hostFrom, size_t bytes, gsStream_t stream); /* synchronous */
     gsResult_t (*get)(void *hostTo, const void *from, size_t bytes, gsStream_t stream); /* synchronous */
+    gsResult_t (*copy)(void *to, const void *from, size_t bytes, gsStream_t stream);
     gsResult_t (*fill)(void *pointer, int byte, size_t bytes, gsStream_t stream);
 
     /* gradient -> kept bits, block counts and offsets, state to be, and the plan of the record (gsState.call) */
@@ -97,13 +103,21 @@ typedef struct gsBackend {
     /* flips the phase and advances the step if the verdict allows; counts */
     gsResult_t (*commit)(gsReducer_t r, gsStream_t stream);
 
+    /* a step that travels dense: gradient -> a, in `work`; and the sum of everybody's a -> result and memories */
+    gsResult_t (*compare)(gsReducer_t r, const void *sendbuff, gsStream_t stream);
+    gsResult_t (*accumulateDense)(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream);
+    /* what the server's trigger will say in the coming select; synchronous */
+    gsResult_t (*wantsGradient)(gsReducer_t r, int *wants);
+
     /* dense: out[0..n) = op over ranks of slices (sliceElements apart); NULL where the transports have allReduce */
-    gsResult_t (*sumSlices)(gsReducer_t r, const void *slices, uint64_t sliceElements, void *out, uint64_t n,
-                            gsRedOp_t op, gsStream_t stream);
+    gsResult_t (*sumSlices)(gsReducer_t r, gsDataType_t type, const void *slices, uint64_t sliceElements, void *out,
+                            uint64_t n, gsRedOp_t op, gsStream_t stream);
     /* dense: sum -> recvbuff, NaN everywhere if one element is not finite; sets gsState.verdict */
     gsResult_t (*finishDense)(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
-    /* residual and tau times factor */
-    gsResult_t (*scale)(gsReducer_t r, float factor, gsStream_t stream);
+    /* what the state holds in gradient units, and a remembered vector, times factor */
+    gsResult_t (*scaleState)(gsReducer_t r, float factor, gsStream_t stream);
+    gsResult_t (*scale)(gsReducer_t r, void *vector, float factor, gsStream_t stream);
+    gsResult_t (*optimize)(const gsOptimizerCall *call, gsStream_t stream);
 } gsBackend;
 
 GS_INTERNAL extern const gsBackend gsCpuBackend;
@@ -118,17 +132,33 @@ struct gsReducer {
     const void *cpuStages; /* the instruction set's stages (cpu/) */
     int encoded;           /* gsEncode was called: gsDecode may follow */
 
-    /* Memory of the backend's kind, one allocation each. */
+    /* Memory of the backend's kind, one allocation each; vectors of the state's precision, whole blocks. NULL where the recipe has
+     * no use for it. Of a pair [phase] is this call's and the other the next one's. */
     gsState *state;
-    float *residual[2];    /* feedback: [phase] is this call's e, the other the next one's; otherwise NULL */
-    uint32_t *keptBits;    /* a bit an element, GS_BLOCK_WORDS words a block */
-    uint32_t *blockKept;   /* [group][block]: kept coordinates of a block */
-    uint32_t *blockOffset; /* [group][block + 1]: kept coordinates before the block, at most 2^32 - 1 */
-    double *blockSum;      /* [block]: gspar's statistics; the tree folds in place */
-    uint32_t *blockBelow;  /* [block]: gspar's count of coordinates with p < 1 */
-    uint32_t *histogram;   /* GS_HISTOGRAM_BINS: threshold without a tau */
-    uint8_t *sendRecord;   /* one slot */
-    uint8_t *recvRecords;  /* nranks slots; dense: slices, then sums */
+    void *residual[2];       /* e */
+    void *momentum[2];       /* u */
+    void *previous[2];       /* the iterate of the last call */
+    void *anchor;            /* the iterate of the last gradient sent */
+    void *memory, *shared;   /* h; H, the sum of all ranks' h */
+    void *pool[GS_MAX_POOL]; /* references that are vectors of their own */
+    void *history;           /* [window]: the last results */
+    void *work;              /* a, where no residual holds it */
+    uint32_t *keptBits;      /* a bit an element, GS_BLOCK_WORDS words a block */
+    uint32_t *blockKept;     /* [group][block]: kept coordinates of a block */
+    uint32_t *blockOffset;   /* [group][block + 1]: kept coordinates before the block, at most 2^32 - 1 */
+    double *blockSum;        /* [sum][block]: statistics; the tree folds in place */
+    uint32_t *blockBelow;    /* [block]: gspar's count of coordinates with p < 1 */
+    uint32_t *histogram;     /* GS_HISTOGRAM_BINS: threshold without a tau, topk */
+    uint8_t *sendRecord;     /* one slot */
+    uint8_t *recvRecords;    /* nranks slots; dense: slices, then sums */
+    uint8_t *denseBuffer;    /* slices, then sums, of a */
+
+    const void *params, *xi; /* the caller's */
+    gsReducer_t server;      /* twoway: the second half, a reducer of one rank over the result; otherwise NULL */
+    gsComm_t serverComm;
+    uint64_t steps;      /* committed, as the host knows */
+    uint64_t exactBytes; /* left this rank in `exact` mode */
+    uint64_t denseBytes; /* left this rank in dense steps */
 
     void *(*allocateBytes)(size_t bytes, void *context);
     void (*releaseBytes)(void *pointer, void *context);
@@ -137,11 +167,29 @@ struct gsReducer {
     gsStats_t stats; /* the host's part: seconds, failures; gsReducerGetStats adds gsState.counters */
 };
 
-/* recipe.c: text -> spec's recipe fields; messages name the position of what is wrong. */
+/* recipe.c: text -> spec's recipe fields; type and count are there. Messages name the position of what is wrong. */
 gsResult_t gsRecipeParse(const char *text, gsSpec *spec);
-/* exchange.c: own record -> all records; the dense sum. */
+/* spec.c: configuration -> spec; of the second half of a two-way reducer too. */
+gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int secondHalf, gsSpec *spec);
+/* configHash for any number of ranks. */
+uint64_t gsRecipeHash(const gsSpec *spec);
+/* exchange.c: own record -> all records; the dense sum; the sum of a vector of the state's precision, which *sum then points to. */
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
+gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream);
+/* reducer.c: every vector that lives from call to call, with the name that gsReducerRead knows it by. A pair counts as one: the
+ * current one of the two. */
+typedef struct {
+    const char *name;
+    void *const *place; /* one pointer, or the first of a pair */
+    int pair;
+    int ranks;  /* 0: alike on all ranks; 1: this rank's own, additive */
+    int degree; /* of the gradient's unit: 1, or 0 for iterates */
+    uint64_t elements;
+} gsStateVector;
+enum { GS_MAX_VECTORS = 16 };
+int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS]);
+void *gsVectorNow(const gsStateVector *v, uint32_t phase);
 /* stream.c: runs `task` later on the stream's worker, with a copy of `arguments`. */
 typedef gsResult_t (*gsTask)(void *arguments);
 gsResult_t gsStreamPush(gsStream_t stream, gsTask task, const void *arguments, size_t bytes);
@@ -149,6 +197,22 @@ gsResult_t gsStreamPush(gsStream_t stream, gsTask task, const void *arguments, s
 /* error.c: the state's fault as an error with its text, GS_SUCCESS for none; and what a GS_FAULT_ means. */
 GS_INTERNAL gsResult_t gsVerdictError(const gsState *state);
 GS_INTERNAL const char *gsFaultText(uint32_t fault);
+
+static inline size_t gsRealBytes(const gsSpec *spec)
+{
+    return spec->wide ? 8 : 4;
+}
+
+static inline gsDataType_t gsRealType(const gsSpec *spec)
+{
+    return spec->wide ? GS_FLOAT64 : GS_FLOAT32;
+}
+
+/* Steps that travel dense, by the recipe. */
+static inline int gsHasDenseSteps(const gsSpec *spec)
+{
+    return spec->firstDense || spec->refresh || spec->resync;
+}
 
 /* Elements of a rank's slice in the dense exchange; the last slices may be short or empty. */
 static inline uint64_t gsSliceElements(const gsSpec *spec)

@@ -55,6 +55,7 @@ static const char *const faults[] = {
     [GS_FAULT_LENGTH] = "has a length that does not follow from its contents, or exceeds the slot",
     [GS_FAULT_CHECKSUM] = "does not match its checksum",
     [GS_FAULT_TABLE] = "has an impossible block table",
+    [GS_FAULT_VALUE] = "has a scale or coefficient that is not finite",
     [GS_FAULT_INDEX] = "has an index out of its block or out of order",
 };
 

@@ -1,37 +1,78 @@
-/* The exchange: own record to all ranks in fixed slots (mode "capacity"), and the dense sum (mode "dense"). */
+/*
+ * The exchange: own record to all ranks, in fixed slots (mode "capacity") or with its true length (mode "exact"); and the dense sum, of
+ * gradients (mode "dense") or of what they are compared to, in steps that travel dense.
+ */
 #include "core.h"
+
+#include <string.h>
+
+/* Which ranks speak is known behind the exchange alone: every record travels, a silent rank's is a header. */
+static gsResult_t exchangeExact(gsReducer_t r)
+{
+    gsRecordHeader header;
+    memcpy(&header, r->sendRecord, sizeof header);
+    GS_CHECK(r->comm->transport->allGatherExact(r->comm, r->sendRecord, header.recordBytes, r->recvRecords,
+                                                r->spec.slotBytes));
+    r->exactBytes += (r->spec.nranks - 1) * (header.recordBytes + sizeof(uint64_t)); /* and its length before */
+    return GS_SUCCESS;
+}
 
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream)
 {
+    if (r->spec.exact)
+        return exchangeExact(r);
     return r->comm->transport->allGather(r->comm, r->sendRecord, r->recvRecords, r->spec.slotBytes, stream);
 }
 
+/* A vector's way to its sum. */
+typedef struct {
+    const void *send;
+    gsDataType_t type;
+    uint8_t *slices, *sums; /* ranks' slices each */
+    gsRedOp_t op;
+} denseSum;
+
 /* Rank q sums slice q of everybody in rank order, and all gather the sums. */
-static gsResult_t sumBySlices(gsReducer_t r, const void *sendbuff, uint8_t *sums, uint64_t slice, gsRedOp_t op,
-                              gsStream_t stream)
+static gsResult_t sumBySlices(gsReducer_t r, const denseSum *d, gsStream_t stream)
 {
     const gsTransport *transport = r->comm->transport;
-    size_t width = gsTypeBytes((gsDataType_t)r->spec.type), sliceBytes = slice * width;
-    uint64_t first = slice * r->spec.rank;
+    uint64_t slice = gsSliceElements(&r->spec), first = slice * r->spec.rank;
+    size_t width = gsTypeBytes(d->type), sliceBytes = slice * width;
     uint64_t own = first >= r->spec.count ? 0 : r->spec.count - first < slice ? r->spec.count - first : slice;
-    uint8_t *slices = r->recvRecords, *ownSum = sums + r->spec.rank * sliceBytes;
-    GS_CHECK(transport->scatterSlices(r->comm, sendbuff, r->spec.count * width, slices, sliceBytes, stream));
-    GS_CHECK(r->comm->backend->sumSlices(r, slices, slice, ownSum, own, op, stream));
-    return transport->allGather(r->comm, ownSum, sums, sliceBytes, stream);
+    uint8_t *ownSum = d->sums + r->spec.rank * sliceBytes;
+    GS_CHECK(transport->scatterSlices(r->comm, d->send, r->spec.count * width, d->slices, sliceBytes, stream));
+    GS_CHECK(r->comm->backend->sumSlices(r, d->type, d->slices, slice, ownSum, own, d->op, stream));
+    return transport->allGather(r->comm, ownSum, d->sums, sliceBytes, stream);
+}
+
+static gsResult_t sumDense(gsReducer_t r, const denseSum *d, gsStream_t stream)
+{
+    const gsTransport *transport = r->comm->transport;
+    if (transport->allReduce)
+        return transport->allReduce(r->comm, d->send, d->sums, r->spec.count, d->type, d->op, stream);
+    return sumBySlices(r, d, stream);
+}
+
+static uint8_t *behindSlices(gsReducer_t r, uint8_t *slices, gsDataType_t type)
+{
+    return slices + gsSliceElements(&r->spec) * r->spec.nranks * gsTypeBytes(type);
 }
 
 /* recvbuff is written last, from the finished sum: an exchange that fails leaves it alone, in place too. */
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    const gsSpec *s = &r->spec;
-    const gsTransport *transport = r->comm->transport;
-    uint64_t slice = gsSliceElements(s);
-    uint8_t *sums = r->recvRecords;
-    if (transport->allReduce) {
-        GS_CHECK(transport->allReduce(r->comm, sendbuff, sums, s->count, (gsDataType_t)s->type, op, stream));
-    } else {
-        sums += slice * s->nranks * gsTypeBytes((gsDataType_t)s->type);
-        GS_CHECK(sumBySlices(r, sendbuff, sums, slice, op, stream));
-    }
-    return r->comm->backend->finishDense(r, sums, recvbuff, stream);
+    gsDataType_t type = (gsDataType_t)r->spec.type;
+    denseSum d = {sendbuff, type, r->recvRecords, behindSlices(r, r->recvRecords, type), op};
+    GS_CHECK(sumDense(r, &d, stream));
+    return r->comm->backend->finishDense(r, d.sums, recvbuff, stream);
+}
+
+gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream)
+{
+    gsDataType_t type = gsRealType(&r->spec);
+    denseSum d = {vector, type, r->denseBuffer, behindSlices(r, r->denseBuffer, type), GS_SUM};
+    GS_CHECK(sumDense(r, &d, stream));
+    r->denseBytes += 2 * (r->spec.nranks - 1) * r->spec.count * gsTypeBytes(type) / r->spec.nranks;
+    *sum = d.sums;
+    return GS_SUCCESS;
 }

@@ -7,34 +7,81 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GS_KEY_DENSITY = 1, GS_KEY_TAU = 2, GS_KEY_K = 4, GS_KEY_VALUE = 8, GS_KEY_CAPACITY = 16 };
+/* A bit for each row of GS_KEY, in its order. */
+enum {
+#define GS_KEY(bit, text, expected) bit##_AT,
+#include "rules/rules.def"
+    KEYS
+};
+enum {
+#define GS_KEY(bit, text, expected) bit = 1 << bit##_AT,
+#include "rules/rules.def"
+};
+
+enum {
+    GS_DOES_FEEDBACK = 1, /* e */
+    GS_DOES_MEMORY = 2,   /* h and H */
+    GS_DOES_MOMENTUM = 4, /* u */
+    GS_DOES_TWOWAY = 8,
+    GS_DOES_FIRST_DENSE = 16,
+    GS_DOES_WORKER_TRIGGER = 32,
+    GS_DOES_SERVER_TRIGGER = 64,
+    GS_DOES_EXACT = 128,
+    GS_DOES_COMPARE = 256, /* with a pool of references */
+    GS_DOES_DAMP = 512,    /* lambda is 1/(1 + omega) by default: the compressor is unbiased */
+    GS_DOES_NOTHING = 1024 /* a biased compressor with no memory, on purpose */
+};
+
+/* What a value coding is by default, before the gradient's type is looked at. */
+enum { GS_VALUE_HALF = 100, GS_VALUE_FULL = 101 };
 
 typedef struct {
     const char *name;
-    uint32_t select, layout;
-    uint8_t feedback, random;
+    uint32_t select, layout, value;
+    uint8_t unbiased;
     double density;
     int keys;
+} compressorRow;
+
+static const compressorRow compressors[] = {
+#define GS_COMPRESSOR(name, select, layout, value, unbiased, density, keys) \
+    {name, select, layout, value, unbiased, density, keys},
+#include "rules/rules.def"
+};
+
+typedef struct {
+    const char *name, *compressor;
+    int does, keys;
 } recipeRow;
 
 static const recipeRow recipes[] = {
-#define GS_RECIPE(name, select, layout, feedback, random, density, keys) \
-    {name, select, layout, feedback, random, density, keys},
+#define GS_RECIPE(name, compressor, does, keys) {name, compressor, does, keys},
 #include "rules/rules.def"
 };
 
 static const struct {
-    int bit;
     const char *text, *expected;
 } keys[] = {
-#define GS_KEY(bit, text, expected) {bit, text, expected},
+#define GS_KEY(bit, text, expected) {text, expected},
 #include "rules/rules.def"
 };
 
-enum { RECIPES = sizeof recipes / sizeof *recipes, KEYS = sizeof keys / sizeof *keys };
+enum { RECIPES = sizeof recipes / sizeof *recipes, COMPRESSORS = sizeof compressors / sizeof *compressors };
 
-/* A list "a, b or c" of what could have stood there. */
-static const char *listOf(char *text, size_t room, const char *(*item)(int), int n, int mask)
+/* What was read, before it is a spec. */
+typedef struct {
+    const char *text; /* the recipe */
+    const recipeRow *recipe;
+    const compressorRow *compressor;
+    int given;           /* GS_KEY_ bits */
+    double number[KEYS]; /* of keys that are numbers */
+    uint32_t value, references;
+} reading;
+
+/* ---- words ---- */
+
+/* A list "a, b, c" of what could have stood there. */
+static const char *listOf(char *text, size_t room, const char *(*item)(int), int n, int64_t mask)
 {
     size_t at = 0;
     text[0] = 0;
@@ -49,17 +96,38 @@ static const char *recipeName(int i)
     return recipes[i].name;
 }
 
+static const char *compressorName(int i)
+{
+    return compressors[i].name;
+}
+
 static const char *keyText(int i)
 {
     return keys[i].text;
 }
 
-/* Positions count from 1, in characters of the recipe. */
-static gsResult_t unreadable(const char *recipe, const char *at, size_t length, const char *what, const char *expected)
+/* The place of a word among n names; -1 if it is none of them. */
+static int wordAmong(const char *text, size_t length, const char *(*item)(int), int n)
 {
-    return gsFail(GS_ERROR_INVALID_RECIPE, "recipe \"%s\", position %d: %s \"%.*s\"; expected %s", recipe,
-                  (int)(at - recipe) + 1, what, (int)length, at, expected);
+    for (int i = 0; i < n; i++)
+        if (strlen(item(i)) == length && strncmp(item(i), text, length) == 0)
+            return i;
+    return -1;
 }
+
+/* Positions count from 1, in characters of the recipe. */
+static gsResult_t unreadable(const reading *in, const char *at, size_t length, const char *what, const char *expected)
+{
+    return gsFail(GS_ERROR_INVALID_RECIPE, "recipe \"%s\", position %d: %s \"%.*s\"; expected %s", in->text,
+                  (int)(at - in->text) + 1, what, (int)length, at, expected);
+}
+
+static gsResult_t senseless(const reading *in, const char *why)
+{
+    return gsFail(GS_ERROR_INVALID_RECIPE, "recipe \"%s\": %s", in->text, why);
+}
+
+/* ---- values of keys ---- */
 
 static int readNumber(const char *text, size_t length, double *value)
 {
@@ -75,108 +143,369 @@ static int readNumber(const char *text, size_t length, double *value)
     return *end == 0 && isfinite(*value);
 }
 
-static int readValueCoding(const char *text, size_t length, uint32_t *value)
+static const char *valueName(int i)
 {
-    static const char *const names[] = {[GS_VALUE_F32] = "f32", [GS_VALUE_BF16] = "bf16", [GS_VALUE_SHARED] = "shared"};
-    for (uint32_t i = 0; i < 3; i++)
-        if (strlen(names[i]) == length && strncmp(names[i], text, length) == 0) {
+    static const char *const names[GS_VALUES] = {
+        [GS_VALUE_F32] = "f32", [GS_VALUE_BF16] = "bf16", [GS_VALUE_SHARED] = "shared",
+        [GS_VALUE_F64] = "f64", [GS_VALUE_F16] = "f16",   [GS_VALUE_LEVELS] = "levels"};
+    return names[i] ? names[i] : "";
+}
+
+static const char *referenceName(int i)
+{
+    static const char *const names[GS_MAX_POOL] = {"zero", "mean",   "last",   "ema",
+                                                   "ema2", "window", "params", "snapshot"};
+    return names[i];
+}
+
+/* Words joined by +. */
+static int readReferences(const char *text, size_t length, uint32_t *references)
+{
+    const char *end = text + length;
+    while (text < end) {
+        const char *plus = memchr(text, '+', (size_t)(end - text));
+        size_t word = (size_t)((plus ? plus : end) - text);
+        int which = wordAmong(text, word, referenceName, GS_MAX_POOL);
+        if (which < 0 || (plus && plus + 1 == end))
+            return 0;
+        *references |= 1u << which;
+        text += word + 1;
+    }
+    return length > 0;
+}
+
+/* The words that stand for a number, in the order of the numbers from 0. */
+static int readChoice(const char *words, const char *text, size_t length, double *value)
+{
+    for (int i = 0; *words; i++) {
+        size_t n = strcspn(words, "|");
+        if (n == length && strncmp(words, text, n) == 0) {
             *value = i;
             return 1;
         }
+        words += n + (words[n] == '|');
+    }
     return 0;
 }
 
-typedef struct {
-    double density, tau, k, capacity;
-    uint32_t value;
-    int given; /* GS_KEY_ bits */
-} recipeKeys;
-
-static int takeValue(int bit, const char *text, size_t length, recipeKeys *k)
+static int takeValue(int key, const char *text, size_t length, reading *in)
 {
-    double x;
-    if (bit == GS_KEY_VALUE)
-        return readValueCoding(text, length, &k->value);
-    if (!readNumber(text, length, &x))
+    double *x = &in->number[key];
+    int which;
+    switch (key) {
+    case GS_KEY_VALUE_AT:
+        return (which = wordAmong(text, length, valueName, GS_VALUES)) >= 0 && length &&
+               ((in->value = (uint32_t)which), 1);
+    case GS_KEY_SELECT_AT: return in->compressor != NULL; /* read before */
+    case GS_KEY_REFERENCE_AT: return readReferences(text, length, &in->references);
+    case GS_KEY_BUCKET_AT: return readChoice("4096|all", text, length, x);
+    case GS_KEY_EXCHANGE_AT: return readChoice("capacity|exact", text, length, x);
+    case GS_KEY_FIRST_AT: return readChoice("zero|dense", text, length, x);
+    case GS_KEY_MODE_AT: return readChoice("difference|quotient", text, length, x);
+    case GS_KEY_SEARCH_AT: return readChoice("none|worker|hindsight|fit", text, length, x);
+    case GS_KEY_TWOWAY_AT:
+    case GS_KEY_EC_AT: return readChoice("0|1", text, length, x);
+    default: break;
+    }
+    if (!readNumber(text, length, x))
         return 0;
-    switch (bit) {
-    case GS_KEY_DENSITY: k->density = x; return x > 0 && x <= 1;
-    case GS_KEY_CAPACITY: k->capacity = x; return x > 0 && x <= 1;
-    case GS_KEY_TAU: k->tau = x; return x >= 0 && x <= 3.4e38;
-    default: k->k = x; return x >= 1 && x <= GS_BLOCK && x == (int)x;
+    switch (key) {
+    case GS_KEY_TAU_AT:
+    case GS_KEY_RMS_AT:
+    case GS_KEY_CLIP_AT:
+    case GS_KEY_XI_AT: return *x >= 0 && *x <= 3.4e38;
+    case GS_KEY_EPSILON_AT: return *x > 0 && *x <= 3.4e38;
+    case GS_KEY_MOMENTUM_AT: return *x >= 0 && *x < 1;
+    case GS_KEY_K_AT: return *x >= 1 && *x <= 4294967295.0 && *x == floor(*x);
+    case GS_KEY_LEVELS_AT: return *x >= 1 && *x <= 127 && *x == floor(*x);
+    case GS_KEY_WINDOW_AT: return *x >= 1 && *x <= GS_MAX_WINDOW && *x == floor(*x);
+    case GS_KEY_WARMUP_AT:
+    case GS_KEY_PARTICIPATE_AT:
+    case GS_KEY_RESYNC_AT:
+    case GS_KEY_REFRESH_AT: return *x >= 0 && *x <= 4294967295.0 && *x == floor(*x);
+    default: return *x > 0 && *x <= 1;
     }
 }
 
-/* One key=value at `at`; its end in *next. */
-static gsResult_t readKey(const char *recipe, const recipeRow *row, const char *at, recipeKeys *k, const char **next)
+/* ---- the line ---- */
+
+/* Keys that this recipe takes, with its compressor. */
+static int keysOf(const reading *in)
 {
-    char list[160];
-    const char *stop = at + strcspn(at, ",");
-    const char *equals = memchr(at, '=', (size_t)(stop - at));
-    size_t length = (size_t)((equals ? equals : stop) - at);
-    *next = stop;
-    for (int i = 0; i < KEYS; i++) {
-        if (!(row->keys & keys[i].bit) || strlen(keys[i].text) != length || strncmp(keys[i].text, at, length) != 0)
+    int all = in->recipe->keys | (in->compressor ? in->compressor->keys | GS_KEY_EXCHANGE : 0);
+    int own = in->recipe->does & (GS_DOES_TWOWAY | GS_DOES_WORKER_TRIGGER | GS_DOES_SERVER_TRIGGER | GS_DOES_COMPARE);
+    return in->compressor && !own ? all | GS_KEY_TWOWAY : all;
+}
+
+static size_t keyLength(const char *at)
+{
+    return strcspn(at, ",=");
+}
+
+/* `select` decides which keys there are: it is read first, wherever it stands. */
+static gsResult_t readCompressor(reading *in, const char *line)
+{
+    char list[200];
+    const char *name = in->recipe->compressor;
+    size_t length = strlen(name);
+    for (const char *at = line; *at == ':' || *at == ','; at += 1 + strcspn(at + 1, ",")) {
+        if (!(in->recipe->keys & GS_KEY_SELECT) || strncmp(at + 1, "select=", 7) != 0)
             continue;
-        if (!equals)
-            return unreadable(recipe, at, length, "no value after", "KEY=VALUE");
-        if (k->given & keys[i].bit)
-            return unreadable(recipe, at, length, "repeated key", "each key once");
-        k->given |= keys[i].bit;
-        if (!takeValue(keys[i].bit, equals + 1, (size_t)(stop - equals - 1), k))
-            return unreadable(recipe, equals + 1, (size_t)(stop - equals - 1), "value", keys[i].expected);
-        return GS_SUCCESS;
+        name = at + 8;
+        length = strcspn(name, ",");
+        break;
     }
-    int mask = 0;
-    for (int i = 0; i < KEYS; i++)
-        mask |= (row->keys & keys[i].bit ? 1 : 0) << i;
-    return unreadable(recipe, at, length, "key",
-                      mask ? listOf(list, sizeof list, keyText, KEYS, mask) : "no key for this recipe");
-}
-
-/* Settings that read well and cannot work. */
-static gsResult_t checkSense(const char *recipe, const recipeRow *row, const recipeKeys *k)
-{
-    if (k->given & GS_KEY_TAU && k->given & GS_KEY_DENSITY)
-        return gsFail(GS_ERROR_INVALID_RECIPE,
-                      "recipe \"%s\": tau is fixed and density would move it; give one of them", recipe);
-    if (k->given & GS_KEY_TAU && !(k->given & GS_KEY_CAPACITY))
-        return gsFail(GS_ERROR_INVALID_RECIPE,
-                      "recipe \"%s\": a fixed tau says nothing of a record's size; add capacity=C", recipe);
-    if (k->value == GS_VALUE_SHARED && row->select != GS_SELECT_GSPAR)
-        return gsFail(GS_ERROR_INVALID_RECIPE,
-                      "recipe \"%s\": only gspar's values share a magnitude; expected value=f32 or bf16", recipe);
+    int which = wordAmong(name, length, compressorName, COMPRESSORS);
+    if (which < 0 && length)
+        return unreadable(in, name, length, "compressor",
+                          listOf(list, sizeof list, compressorName, COMPRESSORS - 1, -1));
+    in->compressor = which < 0 ? NULL : &compressors[which];
     return GS_SUCCESS;
 }
 
-static void fill(gsSpec *spec, const recipeRow *row, const recipeKeys *k)
+/* One key=value at `at`; its end in *next. */
+static gsResult_t readKey(reading *in, const char *at, const char **next)
 {
-    spec->select = row->select;
-    spec->layout = row->layout;
-    spec->feedback = row->feedback;
-    spec->random = row->random;
-    spec->value = k->value;
-    spec->k = (uint32_t)k->k;
-    spec->density = row->select == GS_SELECT_TOPK ? k->k / GS_BLOCK : k->density;
-    spec->tau = k->given & GS_KEY_TAU ? (float)k->tau : -1.0f;
-    spec->capacityShare = k->given & GS_KEY_CAPACITY ? k->capacity : 0.0;
+    char list[300];
+    const char *stop = at + strcspn(at, ",");
+    size_t length = keyLength(at);
+    int taken = keysOf(in), key = wordAmong(at, length, keyText, KEYS);
+    *next = stop;
+    if (key < 0 || !(taken >> key & 1))
+        return unreadable(in, at, length, "key",
+                          taken ? listOf(list, sizeof list, keyText, KEYS, taken) : "no key for this recipe");
+    if (at[length] != '=')
+        return unreadable(in, at, length, "no value after", "KEY=VALUE");
+    if (in->given >> key & 1)
+        return unreadable(in, at, length, "repeated key", "each key once");
+    in->given |= 1 << key;
+    at += length + 1;
+    if (!takeValue(key, at, (size_t)(stop - at), in))
+        return unreadable(in, at, (size_t)(stop - at), "value", keys[key].expected);
+    return GS_SUCCESS;
+}
+
+/* ---- sense ---- */
+
+static gsResult_t checkCompressor(const reading *in)
+{
+    const compressorRow *c = in->compressor;
+    int does = in->recipe->does, identity = c->select == GS_SELECT_ALL && c->value == GS_VALUE_FULL;
+    if (c->select == GS_SELECT_STEP && strcmp(in->recipe->compressor, "step") != 0)
+        return senseless(in, "step is gdsec's own compressor");
+    if (does & GS_DOES_DAMP && !c->unbiased)
+        return senseless(in,
+                         "this recipe takes an unbiased compressor: gspar, randk, uniform, ternary, levels or natural");
+    if (does & GS_DOES_MEMORY && !(does & GS_DOES_DAMP) && c->unbiased && !identity)
+        return senseless(
+            in, "this recipe takes a contractive compressor: threshold, topk, chunk-topk or sign; unbiased ones "
+                "go with diana");
+    if (does & GS_DOES_MOMENTUM && c->layout == GS_LAYOUT_ALL)
+        return senseless(in, "momentum correction takes a compressor that selects: topk, chunk-topk or threshold");
+    if (does & GS_DOES_MOMENTUM && c->unbiased)
+        return senseless(in, "momentum correction takes a contractive compressor: topk, chunk-topk or threshold");
+    return GS_SUCCESS;
+}
+
+static gsResult_t checkThreshold(const reading *in)
+{
+    int ways = !!(in->given & GS_KEY_TAU) + !!(in->given & GS_KEY_DENSITY) + !!(in->given & GS_KEY_RMS);
+    if (in->compressor->select == GS_SELECT_THRESHOLD && ways > 1)
+        return senseless(in, "tau, rms and density each decide alone what travels; give one of them");
+    if (in->given & (GS_KEY_TAU | GS_KEY_RMS) && !(in->given & GS_KEY_CAPACITY))
+        return senseless(in, "tau and rms say nothing of a record's size; add capacity=C");
+    if (in->given & GS_KEY_EPSILON && in->given & GS_KEY_DENSITY)
+        return senseless(in, "epsilon bounds the variance and density the size; give one of them");
+    if (in->given & GS_KEY_EPSILON && !(in->given & GS_KEY_CAPACITY))
+        return senseless(in, "epsilon says nothing of a record's size; add capacity=C");
+    if (in->compressor->select == GS_SELECT_LARGEST && in->given & GS_KEY_K && in->given & GS_KEY_DENSITY)
+        return senseless(in, "k and density both say how many travel; give one of them");
+    if (in->compressor->select == GS_SELECT_TOPK && in->number[GS_KEY_K_AT] > GS_BLOCK)
+        return senseless(in, "chunk-topk's k is at most 4096");
+    return GS_SUCCESS;
+}
+
+static gsResult_t checkValues(const reading *in)
+{
+    uint32_t select = in->compressor->select;
+    if (!(in->given & GS_KEY_VALUE))
+        return in->given & GS_KEY_LEVELS && select == GS_SELECT_STEP ? senseless(in, "levels belong to value=levels")
+                                                                     : GS_SUCCESS;
+    if (in->value == GS_VALUE_SHARED && select != GS_SELECT_GSPAR)
+        return senseless(in, "only gspar's values share a magnitude; expected value=f32, bf16, f16 or f64");
+    if (in->value == GS_VALUE_LEVELS && select != GS_SELECT_STEP)
+        return senseless(in, "value=levels is gdsec's; expected value=f32, bf16, f16 or f64");
+    return GS_SUCCESS;
+}
+
+static gsResult_t checkReferences(const reading *in)
+{
+    int needs = in->references >> GS_REFERENCE_SNAPSHOT & 1;
+    int search = (int)in->number[GS_KEY_SEARCH_AT], quotient = in->number[GS_KEY_MODE_AT] > 0;
+    uint32_t members = gsPoolSize(in->references);
+    if (!(in->recipe->does & GS_DOES_COMPARE))
+        return GS_SUCCESS;
+    if (members > 1 && search == GS_SEARCH_NONE)
+        return senseless(in, "several references need search=worker, hindsight or fit");
+    if (quotient && search == GS_SEARCH_FIT)
+        return senseless(in, "a fitted combination has no quotient; expected mode=difference");
+    if (quotient && !in->compressor->unbiased)
+        return senseless(in, "a quotient takes an unbiased compressor");
+    if (needs && in->number[GS_KEY_REFRESH_AT] < 1)
+        return senseless(in, "a snapshot is refreshed by dense steps; give refresh=N, 1 or more");
+    return GS_SUCCESS;
+}
+
+static gsResult_t checkSense(const reading *in)
+{
+    if (!in->compressor)
+        return GS_SUCCESS;
+    GS_CHECK(checkCompressor(in));
+    GS_CHECK(checkThreshold(in));
+    GS_CHECK(checkValues(in));
+    return checkReferences(in);
+}
+
+/* ---- reading -> spec ---- */
+
+static uint32_t valueOf(const reading *in, int wide)
+{
+    uint32_t value = in->given & GS_KEY_VALUE ? in->value : in->compressor->value;
+    if (value == GS_VALUE_HALF)
+        return wide ? GS_VALUE_F64 : GS_VALUE_BF16;
+    if (value == GS_VALUE_FULL)
+        return wide ? GS_VALUE_F64 : GS_VALUE_F32;
+    return value;
+}
+
+static void fillCompressor(gsSpec *spec, const reading *in)
+{
+    const compressorRow *c = in->compressor;
+    spec->select = c->select;
+    spec->layout = c->layout;
+    spec->value = valueOf(in, spec->wide);
+    spec->random =
+        c->unbiased && !(c->select == GS_SELECT_ALL && c->value == GS_VALUE_FULL && !(in->given & GS_KEY_VALUE));
+    spec->levels = (uint32_t)in->number[GS_KEY_LEVELS_AT];
+    spec->density = in->number[GS_KEY_DENSITY_AT];
+    spec->k = (uint32_t)in->number[GS_KEY_K_AT];
+    if (c->select == GS_SELECT_TOPK)
+        spec->density = (double)spec->k / GS_BLOCK;
+    spec->tau = in->given & GS_KEY_TAU ? (float)in->number[GS_KEY_TAU_AT] : -1.0f;
+    spec->rms = in->number[GS_KEY_RMS_AT];
+    spec->epsilon = in->number[GS_KEY_EPSILON_AT];
+    spec->capacityShare = in->given & GS_KEY_CAPACITY ? in->number[GS_KEY_CAPACITY_AT] : 0.0;
+    if (c->layout == GS_LAYOUT_ALL)
+        spec->aux =
+            gsValueBits(spec->value, spec->levels) | (in->number[GS_KEY_BUCKET_AT] > 0 ? GS_RECORD_ONE_SCALE : 0);
+}
+
+/* |C(x) - x|^2 <= omega |x|^2 in the mean, for the unbiased compressors. */
+static double omegaOf(const gsSpec *spec)
+{
+    double bucket = spec->aux & GS_RECORD_ONE_SCALE || spec->count < GS_BLOCK ? (double)spec->count : GS_BLOCK;
+    double s = (double)spec->levels;
+    switch (spec->value) {
+    case GS_VALUE_NATURAL: return 0.125;
+    case GS_VALUE_TERNARY: return sqrt(bucket);
+    case GS_VALUE_LEVELS: return bucket / (s * s) < sqrt(bucket) / s ? bucket / (s * s) : sqrt(bucket) / s;
+    default: return spec->epsilon > 0.0 ? spec->epsilon : 1.0 / spec->density - 1.0;
+    }
+}
+
+static void fillMemory(gsSpec *spec, const reading *in)
+{
+    int does = in->recipe->does;
+    spec->feedback = (does & GS_DOES_FEEDBACK) != 0;
+    spec->memory = (does & GS_DOES_MEMORY) != 0;
+    if (does & GS_DOES_COMPARE && !in->compressor->unbiased)
+        spec->feedback = 1;
+    if (in->given & GS_KEY_EC && in->number[GS_KEY_EC_AT] == 0)
+        spec->feedback = 0;
+    spec->lambda = in->number[GS_KEY_LAMBDA_AT];
+    spec->nu = in->number[GS_KEY_NU_AT];
+    if (does & GS_DOES_DAMP && !(in->given & GS_KEY_LAMBDA))
+        spec->lambda = 1.0 / (1.0 + omegaOf(spec));
+    if (in->recipe->keys & GS_KEY_BETA)
+        spec->lambda = in->number[GS_KEY_BETA_AT];
+    spec->momentum = does & GS_DOES_MOMENTUM ? in->number[GS_KEY_MOMENTUM_AT] : 0.0;
+    spec->clip = in->number[GS_KEY_CLIP_AT];
+    spec->warmup = ((uint32_t)in->number[GS_KEY_WARMUP_AT] + GS_WARMUP_STAGES - 1) / GS_WARMUP_STAGES;
+}
+
+static void fillSteps(gsSpec *spec, const reading *in)
+{
+    int does = in->recipe->does;
+    spec->xi = in->number[GS_KEY_XI_AT];
+    spec->window = (uint32_t)in->number[GS_KEY_WINDOW_AT];
+    spec->trigger = does & GS_DOES_WORKER_TRIGGER   ? GS_TRIGGER_WORKER
+                    : does & GS_DOES_SERVER_TRIGGER ? GS_TRIGGER_SERVER
+                                                    : GS_TRIGGER_NONE;
+    spec->firstDense = does & GS_DOES_FIRST_DENSE || in->number[GS_KEY_FIRST_AT] > 0;
+    spec->resync = (uint32_t)in->number[GS_KEY_RESYNC_AT];
+    spec->participate = (uint32_t)in->number[GS_KEY_PARTICIPATE_AT];
+    spec->exact = in->given & GS_KEY_EXCHANGE ? in->number[GS_KEY_EXCHANGE_AT] > 0 : (does & GS_DOES_EXACT) != 0;
+    spec->twoway = does & GS_DOES_TWOWAY || in->number[GS_KEY_TWOWAY_AT] > 0;
+}
+
+static void fillReferences(gsSpec *spec, const reading *in)
+{
+    if (!(in->recipe->does & GS_DOES_COMPARE))
+        return;
+    spec->search = (uint32_t)in->number[GS_KEY_SEARCH_AT];
+    spec->pool = in->given & GS_KEY_REFERENCE ? in->references : 1u << GS_REFERENCE_LAST;
+    if (spec->search != GS_SEARCH_NONE)
+        spec->pool |= 1u << GS_REFERENCE_ZERO; /* no code is worse than the bare one */
+    spec->quotient = in->number[GS_KEY_MODE_AT] > 0;
+    spec->ema[0] = in->number[GS_KEY_EMA_AT];
+    spec->ema[1] = in->number[GS_KEY_EMA2_AT];
+    spec->refresh = (uint32_t)in->number[GS_KEY_REFRESH_AT];
+}
+
+/* What holds where a key is not given. */
+static void fillDefaults(reading *in)
+{
+    double *x = in->number;
+    int lag = in->recipe->does & (GS_DOES_WORKER_TRIGGER | GS_DOES_SERVER_TRIGGER);
+    x[GS_KEY_DENSITY_AT] = in->compressor ? in->compressor->density : 1.0;
+    x[GS_KEY_K_AT] = in->compressor && in->compressor->select == GS_SELECT_TOPK ? 64 : 0;
+    x[GS_KEY_LEVELS_AT] = 127; /* a byte */
+    x[GS_KEY_LAMBDA_AT] = x[GS_KEY_NU_AT] = 1.0;
+    x[GS_KEY_MOMENTUM_AT] = 0.9;
+    x[GS_KEY_BETA_AT] = 0.01; /* the paper's */
+    x[GS_KEY_EC_AT] = 1;
+    x[GS_KEY_WINDOW_AT] = lag ? 10 : 4;
+    if (lag) /* the paper's: 1/D and 10/D of D = 10 */
+        x[GS_KEY_XI_AT] = in->recipe->does & GS_DOES_WORKER_TRIGGER ? 0.1 : 1.0;
+    else
+        x[GS_KEY_XI_AT] = 100;
+    x[GS_KEY_EMA_AT] = 0.25;
+    x[GS_KEY_EMA2_AT] = 1.0 / 24.0;
 }
 
 gsResult_t gsRecipeParse(const char *recipe, gsSpec *spec)
 {
-    char list[160];
+    char list[300];
     size_t length = strcspn(recipe, ":");
-    const recipeRow *row = NULL;
-    for (int i = 0; i < RECIPES && !row; i++)
-        if (strlen(recipes[i].name) == length && strncmp(recipes[i].name, recipe, length) == 0)
-            row = &recipes[i];
-    if (!row)
-        return unreadable(recipe, recipe, length, "name",
-                          listOf(list, sizeof list, recipeName, RECIPES, (1 << RECIPES) - 1));
-    recipeKeys k = {.density = row->density, .k = 64, .value = GS_VALUE_BF16};
+    reading in = {.text = recipe};
+    int row = wordAmong(recipe, length, recipeName, RECIPES);
+    if (row < 0)
+        return unreadable(&in, recipe, length, "name", listOf(list, sizeof list, recipeName, RECIPES, -1));
+    in.recipe = &recipes[row];
+    GS_CHECK(readCompressor(&in, recipe + length));
+    fillDefaults(&in);
     for (const char *at = recipe + length; *at;)
-        GS_CHECK(readKey(recipe, row, at + 1, &k, &at));
-    GS_CHECK(checkSense(recipe, row, &k));
-    fill(spec, row, &k);
+        GS_CHECK(readKey(&in, at + 1, &at));
+    GS_CHECK(checkSense(&in));
+    if (!in.compressor) {
+        spec->select = GS_SELECT_DENSE;
+        spec->density = 1.0;
+        spec->tau = -1.0f;
+        return GS_SUCCESS;
+    }
+    fillCompressor(spec, &in);
+    fillMemory(spec, &in);
+    fillSteps(spec, &in);
+    fillReferences(spec, &in);
     return GS_SUCCESS;
 }

@@ -21,6 +21,18 @@ static uint32_t readTable(const uint8_t *table, uint64_t b)
     return slot;
 }
 
+/* Values that a decoder would not survive or not agree on: what is not finite, levels and digits out of range. */
+static int scalesValid(const uint8_t *scales, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        float scale;
+        memcpy(&scale, scales + 4 * i, 4);
+        if (!gsIsFinite(scale) || scale < 0.0f)
+            return 0;
+    }
+    return 1;
+}
+
 /* Indices of one block: below its length, strictly increasing. */
 static int indicesValid(const uint8_t *indices, uint64_t slot, uint64_t end, uint32_t length)
 {
@@ -54,15 +66,33 @@ static uint32_t groupFault(const uint8_t *record, const gsRecordHeader *h, const
     return slot == slots ? GS_FAULT_NONE : GS_FAULT_TABLE;
 }
 
+static int coefficientsValid(const uint8_t *record)
+{
+    double c[GS_MAX_POOL];
+    memcpy(c, record + GS_RECORD_SECTIONS, sizeof c);
+    for (int p = 0; p < GS_MAX_POOL; p++)
+        if (!(c[p] - c[p] == 0.0))
+            return 0;
+    return 1;
+}
+
 uint32_t gsRecordStructureFault(const uint8_t *record, const gsRecordHeader *h, const gsRecordSegment *segment)
 {
-    uint64_t slots[2];
-    gsRecordSlots(h, segment, slots);
-    gsRecordSections s = gsRecordLayout(h->layout, h->value, (uint32_t)((h->count + GS_BLOCK - 1) / GS_BLOCK), slots);
-    if (h->layout == GS_LAYOUT_MASK || (h->layout == GS_LAYOUT_CHUNKED && h->flags & GS_FLAG_NONFINITE))
+    gsRecordShape shape = gsRecordShapeOf(h, segment);
+    gsRecordSections s = gsRecordLayout(&shape);
+    if (h->flags & GS_FLAG_SKIP)
+        return GS_FAULT_NONE;
+    if (h->flags & GS_FLAG_REFERENCES && !coefficientsValid(record))
+        return GS_FAULT_VALUE;
+    if (!scalesValid(record + s.group[0].scales, gsRecordScaleBytes(&shape) / 4))
+        return GS_FAULT_VALUE;
+    if (h->layout == GS_LAYOUT_MASK || h->layout == GS_LAYOUT_ALL ||
+        (h->layout == GS_LAYOUT_CHUNKED && h->flags & GS_FLAG_NONFINITE))
         return GS_FAULT_NONE; /* no indices */
     for (int g = 0; g < gsRecordGroups(h->value); g++) {
-        uint32_t fault = groupFault(record, h, segment, &s.group[g], slots[g]);
+        if (g == 1 && h->flags & GS_FLAG_MAP)
+            continue;
+        uint32_t fault = groupFault(record, h, segment, &s.group[g], shape.slots[g]);
         if (fault)
             return fault;
     }
@@ -74,30 +104,23 @@ static gsResult_t corrupt(uint32_t fault)
     return gsFail(GS_ERROR_CORRUPT, "the record %s", gsFaultText(fault));
 }
 
-static uint64_t valueBytes(const gsRecordHeader *h, const uint64_t slots[2])
+static void measureSections(const gsRecordShape *s, gsRecordInfo_t *info)
 {
-    uint64_t sum = 0;
-    for (int g = 0; g < gsRecordGroups(h->value); g++)
-        sum += gsRecordValueBytes(h->value, g, slots[g]);
-    return sum;
-}
-
-/* What tells where the values belong: tables and indices. */
-static uint64_t indexBytes(const gsRecordHeader *h, const uint64_t slots[2])
-{
-    uint32_t blocks = (uint32_t)((h->count + GS_BLOCK - 1) / GS_BLOCK);
-    uint64_t sum = 0;
-    for (int g = 0; g < gsRecordGroups(h->value); g++)
-        sum += gsRecordTableBytes(h->layout, blocks) + gsRecordIndexBytes(h->layout, slots[g]);
-    return sum;
+    int groups = s->flags & GS_FLAG_SKIP ? 0 : gsRecordGroups(s->value);
+    for (int g = 0; g < groups; g++) {
+        int map = g == 1 && s->flags & GS_FLAG_MAP;
+        info->valueBytes += map ? gsRecordMapBytes(s->count) : gsRecordValueBytes(s, g) + gsRecordScaleBytes(s);
+        info->indexBytes +=
+            map ? 0 : gsRecordTableBytes(s) + gsRecordIndexBytes(s, g); /* what tells where values belong */
+    }
 }
 
 gsResult_t gsRecordInspect(const void *record, size_t bytes, gsRecordInfo_t *info)
 {
-    static const char *const layouts[] = {"global", "chunked", "mask"}, *const values[] = {"f32", "bf16", "shared"};
+    static const char *const layouts[] = {"global", "chunked", "mask", "all"};
+    static const char *const values[] = {"f32", "bf16", "shared", "f64", "f16", "sign", "ternary", "levels", "natural"};
     gsRecordHeader h;
     gsRecordSegment segment;
-    uint64_t slots[2];
     if (!record || !info)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", record ? "info" : "record",
                       record ? "a place for the findings" : "a record");
@@ -112,7 +135,6 @@ gsResult_t gsRecordInspect(const void *record, size_t bytes, gsRecordInfo_t *inf
         fault = gsRecordStructureFault(record, &h, &segment);
     if (fault)
         return corrupt(fault);
-    gsRecordSlots(&h, &segment, slots);
     *info = (gsRecordInfo_t){.rank = h.rank,
                              .flags = h.flags,
                              .step = h.step,
@@ -120,9 +142,9 @@ gsResult_t gsRecordInspect(const void *record, size_t bytes, gsRecordInfo_t *inf
                              .kept = h.kept,
                              .configHash = h.configHash,
                              .recordBytes = h.recordBytes,
-                             .indexBytes = indexBytes(&h, slots),
-                             .valueBytes = valueBytes(&h, slots),
                              .layout = layouts[h.layout],
                              .value = values[h.value]};
+    gsRecordShape shape = gsRecordShapeOf(&h, &segment);
+    measureSections(&shape, info);
     return GS_SUCCESS;
 }

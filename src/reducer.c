@@ -1,117 +1,9 @@
-/* Reducers: from a configuration to everything that lives between two calls. */
+/* Reducers: everything that lives between two calls, from its allocation to its end. */
 #include "core.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* ---- configuration -> spec ---- */
-
-static gsResult_t checkConfig(const gsReducerConfig_t *config)
-{
-    if (!config)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config is NULL; expected a configuration");
-    if (config->size != sizeof *config)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->size is %zu; expected %zu: begin with GS_REDUCER_CONFIG_INIT",
-                      config->size, sizeof *config);
-    if (config->version / 100 != GS_VERSION_CODE / 100)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->version is %u; this library is %d", config->version,
-                      GS_VERSION_CODE);
-    if (config->datatype == GS_FLOAT16 || config->datatype == GS_FLOAT64)
-        return gsFail(GS_ERROR_UNSUPPORTED,
-                      "config->datatype is %d; this version takes GS_FLOAT32 (7) and GS_BFLOAT16 (9)",
-                      config->datatype);
-    if (config->datatype != GS_FLOAT32 && config->datatype != GS_BFLOAT16)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->datatype is %d; expected GS_FLOAT32 (7) or GS_BFLOAT16 (9)",
-                      config->datatype);
-    if (!config->recipe)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT,
-                      "config->recipe is NULL; expected a text such as \"threshold:density=0.01\"");
-    if (config->count > (uint64_t)GS_BLOCK * 0xfffffffeu)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->count is %llu; expected at most 4096 (2^32 - 2)",
-                      (unsigned long long)config->count);
-    if (config->cpuThreads < 0 || config->cpuThreads > 1024)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->cpuThreads is %d; expected 0 (default) to 1024",
-                      config->cpuThreads);
-    if (config->reserved)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->reserved is %d; expected 0", config->reserved);
-    if (!config->allocate != !config->release)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config has one of allocate and release; expected both or none");
-    return GS_SUCCESS;
-}
-
-/* Room for the kept coordinates of one call; see the header for the default's derivation. */
-static double capacityOf(const gsSpec *s)
-{
-    double n = (double)s->count, expected = s->density * n, room;
-    if (s->select == GS_SELECT_TOPK)
-        return (double)gsTopkTotal(s->k, s->count);
-    room = s->capacityShare > 0 ? ceil(s->capacityShare * n) : ceil(1.25 * expected + 6 * sqrt(expected)) + 1;
-    if (room < gsRecordGroups(s->value)) /* each group of a thinned record keeps a slot */
-        room = gsRecordGroups(s->value);
-    return room < n ? room : n;
-}
-
-/* Slots are counted in 32 bits, and so are the kept that thinning chooses from: the expected number and six deviations. */
-static gsResult_t checkKept(const gsReducerConfig_t *config, const gsSpec *s, double room)
-{
-    double expected = s->density * (double)s->count, most = room;
-    if (s->random && expected + 6 * sqrt(expected) > most)
-        most = expected + 6 * sqrt(expected);
-    if (most <= (double)GS_RECORD_MAX_KEPT)
-        return GS_SUCCESS;
-    return gsFail(
-        GS_ERROR_INVALID_RECIPE,
-        "recipe \"%s\" with count %llu keeps up to %.0f coordinates; expected at most 4294967295: lower the density",
-        config->recipe, (unsigned long long)config->count, most);
-}
-
-/* FNV-1a over the fields that ranks must share. */
-static uint64_t configHash(const gsSpec *s)
-{
-    const uint64_t fields[] = {
-        GS_RECORD_VERSION, s->count,  s->seed,  s->capacity, s->target,      s->nranks,   s->type,
-        s->select,         s->layout, s->value, s->k,        gsBits(s->tau), s->bypassed, gsBits((float)s->density)};
-    const unsigned char *bytes = (const unsigned char *)fields;
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < sizeof fields; i++)
-        hash = (hash ^ bytes[i]) * 0x100000001b3u;
-    return hash;
-}
-
-static void setSizes(gsSpec *s)
-{
-    uint64_t slots[2] = {s->capacity, 0};
-    s->slotBytes = gsRecordLayout(s->layout, s->value, s->blocks, slots).bytes;
-    if (s->value == GS_VALUE_SHARED) /* a second group's sections may each be padded to 16 */
-        s->slotBytes += 4 * GS_RECORD_ALIGN;
-}
-
-static gsResult_t makeSpec(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec)
-{
-    memset(spec, 0, sizeof *spec); /* padding too: it travels by value */
-    spec->rank = (uint32_t)rank;   /* first: cleaning up after a refusal divides by nranks */
-    spec->nranks = (uint32_t)nranks;
-    GS_CHECK(checkConfig(config));
-    GS_CHECK(gsRecipeParse(config->recipe, spec));
-    if (strcmp(gsParamText("GS_DISABLE", "0"), "1") == 0 && spec->select != GS_SELECT_DENSE) {
-        GS_CHECK(gsRecipeParse("dense", spec));
-        spec->bypassed = 1;
-    }
-    spec->count = config->count;
-    spec->seed = config->seed;
-    spec->type = config->datatype;
-    spec->blocks = (uint32_t)((config->count + GS_BLOCK - 1) / GS_BLOCK);
-    if (spec->select != GS_SELECT_DENSE) {
-        double room = capacityOf(spec);
-        GS_CHECK(checkKept(config, spec, room));
-        spec->capacity = (uint64_t)room;
-        spec->target = (uint64_t)ceil(spec->density * (double)spec->count);
-        setSizes(spec);
-    }
-    spec->configHash = configHash(spec);
-    return GS_SUCCESS;
-}
 
 /* ---- memory ---- */
 
@@ -124,51 +16,132 @@ typedef struct {
     memoryKind kind;
 } allocation;
 
-enum { MAX_ALLOCATIONS = 11 };
+typedef struct {
+    allocation list[32];
+    int n;
+} allocations;
 
-static int listAllocations(struct gsReducer *r, allocation list[MAX_ALLOCATIONS])
+static void add(allocations *a, void *place, size_t bytes, memoryKind kind)
+{
+    a->list[a->n++] = (allocation){place, bytes, kind};
+}
+
+static void addPair(allocations *a, void *pair[2], size_t bytes)
+{
+    add(a, &pair[0], bytes, STATE);
+    add(a, &pair[1], bytes, STATE);
+}
+
+/* Vectors that live from call to call, and the one that does not. */
+static void listVectors(struct gsReducer *r, allocations *a)
+{
+    const gsSpec *s = &r->spec;
+    size_t padded = (size_t)s->blocks * GS_BLOCK * gsRealBytes(s);
+    if (s->feedback)
+        addPair(a, r->residual, padded);
+    if (s->momentum > 0.0)
+        addPair(a, r->momentum, padded);
+    if (gsSpecReadsIterate(s))
+        addPair(a, r->previous, padded);
+    if (s->trigger == GS_TRIGGER_SERVER)
+        add(a, &r->anchor, padded, STATE);
+    if (s->memory) {
+        add(a, &r->memory, padded, STATE);
+        add(a, &r->shared, padded, STATE);
+    }
+    for (int p = 0; p < GS_MAX_POOL; p++)
+        if (s->pool >> p & 1u &&
+            (p == GS_REFERENCE_LAST || p == GS_REFERENCE_EMA || p == GS_REFERENCE_EMA2 || p == GS_REFERENCE_SNAPSHOT))
+            add(a, &r->pool[p], padded, STATE);
+    if (s->pool >> GS_REFERENCE_WINDOW & 1u)
+        add(a, &r->history, s->window * padded, STATE);
+    if (gsHasDenseSteps(s) || (gsSpecPrepares(s) && !s->feedback))
+        add(a, &r->work, padded, SCRATCH);
+}
+
+/* Rows of sums that the statistics need at once. */
+static size_t sumRows(const gsSpec *s)
+{
+    return s->pool ? (GS_MAX_POOL + 1) * (GS_MAX_POOL + 2) / 2 : 3;
+}
+
+static allocations listAllocations(struct gsReducer *r)
 {
     const gsSpec *s = &r->spec;
     size_t blocks = s->blocks, groups = (size_t)gsRecordGroups(s->value);
-    size_t padded = blocks * GS_BLOCK * sizeof(float);
-    int n = 0;
-    list[n++] = (allocation){(void **)&r->state, sizeof(gsState), STATE};
+    allocations a = {.n = 0};
+    add(&a, &r->state, sizeof(gsState), STATE);
     if (s->select == GS_SELECT_DENSE) { /* slices of all ranks, then their sums */
-        size_t sliceBytes = gsSliceElements(s) * gsTypeBytes((gsDataType_t)s->type);
-        list[n++] = (allocation){(void **)&r->recvRecords, 2 * sliceBytes * s->nranks, WIRE};
-        return n;
+        add(&a, &r->recvRecords, 2 * gsSliceElements(s) * gsTypeBytes((gsDataType_t)s->type) * s->nranks, WIRE);
+        return a;
     }
-    if (s->feedback) {
-        list[n++] = (allocation){(void **)&r->residual[0], padded, STATE};
-        list[n++] = (allocation){(void **)&r->residual[1], padded, STATE};
-    }
-    list[n++] = (allocation){(void **)&r->keptBits, blocks * GS_BLOCK_WORDS * sizeof(uint32_t), SCRATCH};
-    list[n++] = (allocation){(void **)&r->blockKept, groups * blocks * sizeof(uint32_t), SCRATCH};
-    list[n++] = (allocation){(void **)&r->blockOffset, groups * (blocks + 1) * sizeof(uint32_t), SCRATCH};
-    if (s->select == GS_SELECT_GSPAR) {
-        list[n++] = (allocation){(void **)&r->blockSum, blocks * sizeof(double), SCRATCH};
-        list[n++] = (allocation){(void **)&r->blockBelow, blocks * sizeof(uint32_t), SCRATCH};
-    }
-    if (s->select == GS_SELECT_THRESHOLD)
-        list[n++] = (allocation){(void **)&r->histogram, GS_HISTOGRAM_BINS * sizeof(uint32_t), SCRATCH};
-    list[n++] = (allocation){(void **)&r->sendRecord, s->slotBytes, WIRE};
-    list[n++] = (allocation){(void **)&r->recvRecords, s->slotBytes * s->nranks, WIRE};
-    return n;
+    listVectors(r, &a);
+    add(&a, &r->keptBits, blocks * GS_BLOCK_WORDS * sizeof(uint32_t), SCRATCH);
+    add(&a, &r->blockKept, groups * blocks * sizeof(uint32_t), SCRATCH);
+    add(&a, &r->blockOffset, groups * (blocks + 1) * sizeof(uint32_t), SCRATCH);
+    add(&a, &r->blockSum, sumRows(s) * blocks * sizeof(double), SCRATCH);
+    if (s->select == GS_SELECT_GSPAR)
+        add(&a, &r->blockBelow, blocks * sizeof(uint32_t), SCRATCH);
+    if (s->select == GS_SELECT_THRESHOLD || s->select == GS_SELECT_LARGEST)
+        add(&a, &r->histogram, GS_HISTOGRAM_BINS * sizeof(uint32_t), SCRATCH);
+    add(&a, &r->sendRecord, s->slotBytes, WIRE);
+    add(&a, &r->recvRecords, s->slotBytes * s->nranks, WIRE);
+    if (gsHasDenseSteps(s))
+        add(&a, &r->denseBuffer, 2 * gsSliceElements(s) * gsRealBytes(s) * s->nranks, WIRE);
+    return a;
+}
+
+int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS])
+{
+    static const char *const names[GS_MAX_POOL] = {[GS_REFERENCE_LAST] = "last",
+                                                   [GS_REFERENCE_EMA] = "ema",
+                                                   [GS_REFERENCE_EMA2] = "ema2",
+                                                   [GS_REFERENCE_SNAPSHOT] = "snapshot"};
+    uint64_t count = r->spec.count;
+    gsStateVector all[GS_MAX_VECTORS] = {{"residual", r->residual, 1, 1, 1, count},
+                                         {"momentum", r->momentum, 1, 1, 1, count},
+                                         {"previous", r->previous, 1, 0, 0, count},
+                                         {"anchor", &r->anchor, 0, 1, 0, count},
+                                         {"memory", &r->memory, 0, 1, 1, count},
+                                         {"shared", &r->shared, 0, 0, 1, count},
+                                         {"history", &r->history, 0, 0, 1,
+                                          (uint64_t)r->spec.window * r->spec.blocks * GS_BLOCK}};
+    int n = 7, there = 0;
+    for (int p = 0; p < GS_MAX_POOL; p++)
+        if (names[p])
+            all[n++] = (gsStateVector){names[p], &r->pool[p], 0, 0, 1, count};
+    for (int i = 0; i < n; i++)
+        if (*all[i].place)
+            list[there++] = all[i];
+    return there;
+}
+
+void *gsVectorNow(const gsStateVector *v, uint32_t phase)
+{
+    return v->place[v->pair ? phase : 0];
+}
+
+static void addMemory(struct gsReducer *r, uint64_t bytes[3])
+{
+    allocations a = listAllocations(r);
+    for (int i = 0; i < a.n; i++)
+        bytes[a.list[i].kind] += a.list[i].bytes;
 }
 
 gsResult_t gsReducerGetMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory)
 {
     struct gsReducer r = {0};
-    allocation list[MAX_ALLOCATIONS];
     uint64_t bytes[3] = {0};
     if (!memory)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "memory is NULL; expected a place for the figures");
     if (nranks < 1)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "nranks is %d; expected 1 or more", nranks);
-    GS_CHECK(makeSpec(config, 0, nranks, &r.spec));
-    int n = listAllocations(&r, list);
-    for (int i = 0; i < n; i++)
-        bytes[list[i].kind] += list[i].bytes;
+    GS_CHECK(gsSpecMake(config, 0, nranks, 0, &r.spec));
+    addMemory(&r, bytes);
+    if (r.spec.twoway) {
+        GS_CHECK(gsSpecMake(config, 0, 1, 1, &r.spec));
+        addMemory(&r, bytes);
+    }
     *memory = (gsMemory_t){.stateBytes = bytes[STATE], .wireBytes = bytes[WIRE], .scratchBytes = bytes[SCRATCH]};
     return GS_SUCCESS;
 }
@@ -189,25 +162,24 @@ static gsResult_t allocateOne(gsReducer_t r, const allocation *a)
 
 static void releaseAll(gsReducer_t r)
 {
-    allocation list[MAX_ALLOCATIONS];
-    int n = listAllocations(r, list);
-    for (int i = 0; i < n; i++) {
-        if (!*list[i].place)
+    allocations a = listAllocations(r);
+    for (int i = 0; i < a.n; i++) {
+        void **place = a.list[i].place;
+        if (!*place)
             continue;
         if (r->releaseBytes)
-            r->releaseBytes(*list[i].place, r->allocatorContext);
+            r->releaseBytes(*place, r->allocatorContext);
         else
-            r->comm->backend->release(*list[i].place);
-        *list[i].place = NULL;
+            r->comm->backend->release(*place);
+        *place = NULL;
     }
 }
 
 static gsResult_t allocateAll(gsReducer_t r)
 {
-    allocation list[MAX_ALLOCATIONS];
-    int n = listAllocations(r, list);
-    for (int i = 0; i < n; i++)
-        GS_CHECK(allocateOne(r, &list[i]));
+    allocations a = listAllocations(r);
+    for (int i = 0; i < a.n; i++)
+        GS_CHECK(allocateOne(r, &a.list[i]));
     return GS_SUCCESS;
 }
 
@@ -286,20 +258,65 @@ static gsResult_t beginState(gsReducer_t r, const gsCounters *counters, gsStream
     return r->comm->backend->put(r->state, &state, sizeof state, stream);
 }
 
-static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
+/* What the communicator cannot do for this recipe. */
+static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    const gsSpec *s = &r->spec;
+    if (s->exact && s->select != GS_SELECT_DENSE && !r->comm->transport->allGatherExact &&
+        r->comm->transport != &gsNoTransport)
+        return gsFail(
+            GS_ERROR_UNSUPPORTED,
+            "recipe \"%s\" sends records with their true length, which ranks over %s do not; add exchange=capacity "
+            "(a silent rank then saves nothing)",
+            config->recipe, r->comm->transport->name);
+    return r->comm->backend->prepare ? r->comm->backend->prepare(r) : GS_SUCCESS;
+}
+
+static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config, int secondHalf)
 {
     static const gsCounters none;
     int64_t threads;
-    GS_CHECK(makeSpec(config, r->comm->rank, r->comm->nranks, &r->spec));
+    GS_CHECK(gsSpecMake(config, r->comm->rank, r->comm->nranks, secondHalf, &r->spec));
     GS_CHECK(gsParamInt("GS_THREADS", 1, 1024, defaultThreads(r->comm, r->spec.blocks), &threads));
     r->cpuThreads = config->cpuThreads ? config->cpuThreads : (int)threads;
     r->allocateBytes = config->allocate;
     r->releaseBytes = config->release;
     r->allocatorContext = config->allocatorContext;
-    if (r->comm->backend->prepare)
-        GS_CHECK(r->comm->backend->prepare(r));
+    GS_CHECK(checkSupport(r, config));
     GS_CHECK(allocateAll(r));
     return beginState(r, &none, NULL);
+}
+
+static void destroyReducer(gsReducer_t r)
+{
+    if (!r)
+        return;
+    releaseAll(r);
+    destroyReducer(r->server);
+    if (r->serverComm)
+        gsCommDestroy(r->serverComm);
+    free(r);
+}
+
+/* Two-way: a reducer of one rank over the result, alike on all ranks. */
+static gsResult_t prepareServer(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    gsCommConfig_t commConfig = GS_COMM_CONFIG_INIT;
+    if (!r->spec.twoway)
+        return GS_SUCCESS;
+    GS_CHECK(gsCommMake(&r->serverComm, &gsSelfTransport, r->comm->backend, 0, 1, &commConfig));
+    r->serverComm->localRanks = r->comm->localRanks;
+    r->server = calloc(1, sizeof *r->server);
+    if (!r->server)
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof *r);
+    r->server->comm = r->serverComm;
+    return prepare(r->server, config, 1);
+}
+
+static gsResult_t prepareWhole(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    GS_CHECK(prepare(r, config, 0));
+    return prepareServer(r, config);
 }
 
 gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config)
@@ -313,10 +330,9 @@ gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerC
     if (!r)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof *r);
     r->comm = comm;
-    gsResult_t result = agree(r, prepare(r, config));
+    gsResult_t result = agree(r, prepareWhole(r, config));
     if (result != GS_SUCCESS) {
-        releaseAll(r);
-        free(r);
+        destroyReducer(r);
         return result;
     }
     comm->reducers++;
@@ -344,21 +360,30 @@ gsResult_t gsReducerDestroy(gsReducer_t r)
               (unsigned long long)stats.dense, (unsigned long long)stats.bypassed, (unsigned long long)stats.failed,
               (unsigned long long)stats.wireBytes);
     r->comm->reducers--;
-    releaseAll(r);
-    free(r);
+    destroyReducer(r);
     return GS_SUCCESS;
+}
+
+static gsResult_t clearVector(gsReducer_t r, void *vector, uint64_t elements, gsStream_t stream)
+{
+    uint64_t padded = (elements + GS_BLOCK - 1) / GS_BLOCK * GS_BLOCK;
+    return r->comm->backend->fill(vector, 0, padded * gsRealBytes(&r->spec), stream);
 }
 
 gsResult_t gsReducerReset(gsReducer_t r, gsStream_t stream)
 {
     GS_CHECK(checkReducer(r));
-    const gsBackend *backend = r->comm->backend;
     gsState state;
-    GS_CHECK(backend->get(&state, r->state, sizeof state, stream));
-    for (int i = 0; i < 2 && r->residual[i]; i++)
-        GS_CHECK(backend->fill(r->residual[i], 0, (size_t)r->spec.blocks * GS_BLOCK * sizeof(float), stream));
+    gsStateVector list[GS_MAX_VECTORS];
+    int n = gsListVectors(r, list);
+    GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, stream));
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k <= list[i].pair; k++)
+            GS_CHECK(clearVector(r, list[i].place[k], list[i].elements, stream));
     r->encoded = 0;
-    return beginState(r, &state.counters, stream);
+    r->steps = 0;
+    GS_CHECK(beginState(r, &state.counters, stream));
+    return r->server ? gsReducerReset(r->server, stream) : GS_SUCCESS;
 }
 
 gsResult_t gsReducerScale(gsReducer_t r, float factor, gsStream_t stream)
@@ -366,7 +391,16 @@ gsResult_t gsReducerScale(gsReducer_t r, float factor, gsStream_t stream)
     GS_CHECK(checkReducer(r));
     if (!gsIsFinite(factor) || !(factor > 0))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "factor is %g; expected a finite number above 0", (double)factor);
-    return r->comm->backend->scale(r, factor, stream);
+    gsStateVector list[GS_MAX_VECTORS];
+    int n = gsListVectors(r, list);
+    uint64_t padded = (uint64_t)r->spec.blocks * GS_BLOCK;
+    GS_CHECK(r->comm->backend->scaleState(r, factor, stream));
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k <= list[i].pair && list[i].degree; k++)
+            for (uint64_t at = 0; at < list[i].elements; at += padded)
+                GS_CHECK(
+                    r->comm->backend->scale(r, (char *)list[i].place[k] + at * gsRealBytes(&r->spec), factor, stream));
+    return r->server ? gsReducerScale(r->server, factor, stream) : GS_SUCCESS;
 }
 
 gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
@@ -382,42 +416,6 @@ gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
         return GS_SUCCESS;
     r->stats.failed++;
     return r->comm->backend->put(&r->state->fault, none, sizeof none, NULL);
-}
-
-/* Bytes that leave a rank in one exchange. */
-static uint64_t wireBytesPerCall(const gsReducer_t r)
-{
-    const gsSpec *s = &r->spec;
-    uint64_t others = s->nranks - 1;
-    if (s->select != GS_SELECT_DENSE)
-        return others * s->slotBytes;
-    return 2 * others * s->count * gsTypeBytes((gsDataType_t)s->type) / s->nranks;
-}
-
-gsResult_t gsReducerGetStats(gsReducer_t r, gsStats_t *stats)
-{
-    gsState state;
-    GS_CHECK(checkReducer(r));
-    if (!stats)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "stats is NULL; expected a place for the statistics");
-    GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
-    const gsCounters *n = &state.counters;
-    *stats = r->stats;
-    stats->calls = n->calls;
-    stats->compressed = r->spec.select == GS_SELECT_DENSE ? 0 : n->calls;
-    stats->bypassed = r->spec.bypassed ? n->calls : 0;
-    stats->dense = n->calls - stats->compressed - stats->bypassed;
-    stats->nonFinite = n->nonFinite;
-    stats->thinned = n->thinned;
-    stats->overflowed = n->overflowed;
-    stats->lastKept = n->lastKept;
-    stats->lastSent = n->lastSent;
-    stats->keptTotal = n->keptTotal;
-    stats->sentTotal = n->sentTotal;
-    stats->payloadBytes = n->payloadBytes;
-    stats->wireBytes = n->calls * wireBytesPerCall(r);
-    stats->tau = state.tau;
-    return GS_SUCCESS;
 }
 
 gsResult_t gsReducerGetSlotBytes(gsReducer_t r, size_t *slotBytes)

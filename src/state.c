@@ -1,25 +1,32 @@
-/* Export and import of a reducer's state: a header, then the current residual. Little endian. */
+/*
+ * Export and import of what a reducer remembers: a header, then every vector of gsListVectors (of a pair the current one), each padded
+ * to 8 bytes; behind it the same of a two-way reducer's second half. Little endian. The states of all ranks can be imported into
+ * another number of ranks: what is additive adds up, what is alike on all ranks is scaled.
+ */
 #include "core.h"
 
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define STATE_MAGIC 0x54535347u /* "GSST" */
+#define STATE_VERSION 2
 
 typedef struct {
     uint32_t magic, version;
-    uint32_t rank;
-    float tau;
+    uint32_t rank, nranks;
     uint64_t step;
     uint64_t configHash;
-    uint64_t residualBytes;
+    uint64_t recipeHash; /* configHash whatever the number of ranks */
+    uint64_t bytes;      /* of this part: header and vectors */
+    float tau;
+    uint32_t average; /* the last call's op */
+    uint32_t recentAt, sent;
+    uint32_t choice, reserved;
+    double recent[GS_MAX_WINDOW];
     uint64_t checksum; /* over the words of everything else */
 } stateHeader;
-
-static uint64_t residualBytes(const gsReducer_t r)
-{
-    return r->spec.feedback ? (r->spec.count * sizeof(float) + 7) / 8 * 8 : 0; /* whole words for the checksum */
-}
 
 static uint64_t checksum(const void *bytes, size_t length)
 {
@@ -32,64 +39,251 @@ static uint64_t checksum(const void *bytes, size_t length)
     return sum;
 }
 
+/* ---- sizes ---- */
+
+static size_t vectorBytes(const gsReducer_t r, const gsStateVector *v)
+{
+    return (v->elements * gsRealBytes(&r->spec) + 7) / 8 * 8; /* whole words for the checksum */
+}
+
+static size_t partBytes(gsReducer_t r)
+{
+    gsStateVector list[GS_MAX_VECTORS];
+    int n = gsListVectors(r, list);
+    size_t bytes = sizeof(stateHeader);
+    for (int i = 0; i < n; i++)
+        bytes += vectorBytes(r, &list[i]);
+    return bytes;
+}
+
+/* ---- export ---- */
+
+static gsResult_t exportPart(gsReducer_t r, char *out)
+{
+    gsStateVector list[GS_MAX_VECTORS];
+    gsState state;
+    int n = gsListVectors(r, list);
+    size_t bytes = partBytes(r);
+    char *at = out + sizeof(stateHeader);
+    GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
+    memset(out, 0, bytes);
+    for (int i = 0; i < n; i++, at += vectorBytes(r, &list[i - 1]))
+        GS_CHECK(r->comm->backend->get(at, gsVectorNow(&list[i], state.phase), list[i].elements * gsRealBytes(&r->spec),
+                                       NULL));
+    stateHeader h;
+    memset(&h, 0, sizeof h);
+    h = (stateHeader){.magic = STATE_MAGIC,
+                      .version = STATE_VERSION,
+                      .rank = r->spec.rank,
+                      .nranks = r->spec.nranks,
+                      .step = state.step,
+                      .configHash = r->spec.configHash,
+                      .recipeHash = gsRecipeHash(&r->spec),
+                      .bytes = bytes,
+                      .tau = state.tau,
+                      .average = state.average,
+                      .recentAt = state.recentAt,
+                      .sent = state.sent,
+                      .choice = state.choice};
+    memcpy(h.recent, state.recent, sizeof h.recent);
+    memcpy(out, &h, sizeof h);
+    h.checksum = checksum(out, bytes);
+    memcpy(out, &h, sizeof h);
+    return GS_SUCCESS;
+}
+
 gsResult_t gsReducerExport(gsReducer_t r, void *buffer, size_t *bytes)
 {
     if (!r || !bytes)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", r ? "bytes" : "reducer",
                       r ? "the buffer's room" : "a reducer");
-    size_t needed = sizeof(stateHeader) + residualBytes(r), room = *bytes;
+    size_t own = partBytes(r), needed = own + (r->server ? partBytes(r->server) : 0), room = *bytes;
     *bytes = needed;
     if (!buffer)
         return GS_SUCCESS;
     if (room < needed)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "the buffer has %zu bytes; expected %zu", room, needed);
-    gsState state;
-    GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
-    memset(buffer, 0, needed);
-    if (r->spec.feedback)
-        GS_CHECK(r->comm->backend->get((char *)buffer + sizeof(stateHeader), r->residual[state.phase],
-                                       r->spec.count * sizeof(float), NULL));
-    stateHeader h = {STATE_MAGIC, 1, r->spec.rank, state.tau, state.step, r->spec.configHash, residualBytes(r), 0};
-    memcpy(buffer, &h, sizeof h);
-    h.checksum = checksum(buffer, needed);
-    memcpy(buffer, &h, sizeof h);
-    return GS_SUCCESS;
+    GS_CHECK(exportPart(r, buffer));
+    return r->server ? exportPart(r->server, (char *)buffer + own) : GS_SUCCESS;
 }
 
-static gsResult_t checkState(gsReducer_t r, const stateHeader *h, const void *buffer, size_t bytes)
+/* ---- checks ---- */
+
+/* Everything that does not depend on who imports it. */
+static gsResult_t checkPart(gsReducer_t r, const char *part, size_t room, stateHeader *h)
 {
-    if (h->magic != STATE_MAGIC || h->version != 1)
-        return gsFail(GS_ERROR_CORRUPT, "the state begins with %08x, version %u; expected %08x, version 1", h->magic,
-                      h->version, STATE_MAGIC);
-    if (h->configHash != r->spec.configHash)
-        return gsFail(GS_ERROR_MISMATCH, "the state is of another recipe, count, type, seed or number of ranks");
-    if (h->rank != r->spec.rank)
-        return gsFail(GS_ERROR_MISMATCH, "the state is rank %u's; this is rank %u", h->rank, r->spec.rank);
-    if (bytes != sizeof *h + residualBytes(r) || h->residualBytes != residualBytes(r))
-        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected %zu", bytes,
-                      sizeof *h + (size_t)residualBytes(r));
-    if (h->checksum != checksum(buffer, bytes))
+    if (room < sizeof *h)
+        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected at least %zu", room, sizeof *h);
+    memcpy(h, part, sizeof *h);
+    if (h->magic != STATE_MAGIC || h->version != STATE_VERSION)
+        return gsFail(GS_ERROR_CORRUPT, "the state begins with %08x, version %u; expected %08x, version %d", h->magic,
+                      h->version, STATE_MAGIC, STATE_VERSION);
+    if (h->recipeHash != gsRecipeHash(&r->spec))
+        return gsFail(GS_ERROR_MISMATCH, "the state is of another recipe, count, type or seed");
+    if (h->bytes != partBytes(r) || h->bytes > room)
+        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected %zu", room, partBytes(r));
+    if (h->checksum != checksum(part, h->bytes))
         return gsFail(GS_ERROR_CORRUPT, "the state does not match its checksum");
     return GS_SUCCESS;
 }
 
+static gsResult_t checkOwner(gsReducer_t r, const stateHeader *h)
+{
+    if (h->configHash != r->spec.configHash)
+        return gsFail(GS_ERROR_MISMATCH, "the state is of %u ranks; this reducer has %u (see gsReducerImportRanks)",
+                      h->nranks, r->spec.nranks);
+    if (h->rank != r->spec.rank)
+        return gsFail(GS_ERROR_MISMATCH, "the state is rank %u's; this is rank %u", h->rank, r->spec.rank);
+    return GS_SUCCESS;
+}
+
+/* ---- import ---- */
+
+static gsResult_t putState(gsReducer_t r, const stateHeader *h)
+{
+    gsState state;
+    GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
+    state.step = h->step;
+    state.tau = h->tau;
+    state.recentAt = h->recentAt % GS_MAX_WINDOW;
+    state.sent = h->sent;
+    state.choice = h->choice % GS_MAX_POOL;
+    state.average = h->average;
+    memcpy(state.recent, h->recent, sizeof h->recent);
+    r->steps = h->step;
+    return r->comm->backend->put(r->state, &state, sizeof state, NULL);
+}
+
+static gsResult_t importPart(gsReducer_t r, const char *part)
+{
+    gsStateVector list[GS_MAX_VECTORS];
+    stateHeader h;
+    int n = gsListVectors(r, list);
+    const char *at = part + sizeof h;
+    memcpy(&h, part, sizeof h);
+    for (int i = 0; i < n; i++, at += vectorBytes(r, &list[i - 1]))
+        GS_CHECK(r->comm->backend->put(list[i].place[0], at, list[i].elements * gsRealBytes(&r->spec), NULL));
+    return putState(r, &h);
+}
+
 gsResult_t gsReducerImport(gsReducer_t r, const void *buffer, size_t bytes)
 {
-    stateHeader h;
+    stateHeader h, second;
+    const char *part = buffer;
     if (!r || !buffer)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", r ? "buffer" : "reducer",
                       r ? "an exported state" : "a reducer");
-    if (bytes < sizeof h)
-        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected at least %zu", bytes, sizeof h);
-    memcpy(&h, buffer, sizeof h);
-    GS_CHECK(checkState(r, &h, buffer, bytes));
+    GS_CHECK(checkPart(r, part, bytes, &h));
+    GS_CHECK(checkOwner(r, &h));
+    if (r->server)
+        GS_CHECK(checkPart(r->server, part + h.bytes, bytes - h.bytes, &second));
+    if (bytes != h.bytes + (r->server ? second.bytes : 0))
+        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected %zu", bytes,
+                      (size_t)(h.bytes + (r->server ? second.bytes : 0)));
     GS_CHECK(gsReducerReset(r, NULL));
-    gsState state;
-    GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
-    state.step = h.step;
-    state.tau = h.tau;
-    if (r->spec.feedback)
-        GS_CHECK(r->comm->backend->put(r->residual[0], (const char *)buffer + sizeof h, r->spec.count * sizeof(float),
-                                       NULL));
-    return r->comm->backend->put(r->state, &state, sizeof state, NULL);
+    GS_CHECK(importPart(r, part));
+    return r->server ? importPart(r->server, part + h.bytes) : GS_SUCCESS;
+}
+
+/* ---- into another number of ranks ---- */
+
+static void addTo(const gsSpec *spec, void *sum, const void *x, uint64_t n, double factor)
+{
+    for (uint64_t i = 0; i < n; i++)
+        if (spec->wide)
+            ((double *)sum)[i] += ((const double *)x)[i] * factor;
+        else
+            ((float *)sum)[i] += ((const float *)x)[i] * (float)factor;
+}
+
+/* What rank `from` of `old` ranks leaves to this one, as a factor; 0: nothing. */
+static double share(const gsReducer_t r, const gsStateVector *v, uint32_t from, const stateHeader *h)
+{
+    double growth = (double)r->spec.nranks / (double)h->nranks;
+    if (!v->ranks) { /* alike everywhere: the first state's. What is a mean over ranks has fewer or more of them now */
+        int mean = v->degree && strcmp(v->name, "shared") != 0;
+        return from == 0 ? (mean ? 1.0 / growth : 1.0) : 0.0;
+    }
+    if (!v->degree || from % r->spec.nranks != r->spec.rank)
+        return 0.0;
+    return strcmp(v->name, "residual") == 0 && h->average ? growth
+                                                          : 1.0; /* what is owed counts 1/ranks of the average */
+}
+
+static gsResult_t importVector(gsReducer_t r, const gsStateVector *v, size_t offset, const void *const *states,
+                               uint32_t old)
+{
+    char *sum = calloc(v->elements + 1, gsRealBytes(&r->spec));
+    if (!sum)
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to add up %u states", old);
+    for (uint32_t from = 0; from < old; from++) {
+        stateHeader h;
+        memcpy(&h, states[from], sizeof h);
+        double factor = share(r, v, from, &h);
+        if (factor != 0.0)
+            addTo(&r->spec, sum, (const char *)states[from] + offset, v->elements, factor);
+    }
+    gsResult_t result = r->comm->backend->put(v->place[0], sum, v->elements * gsRealBytes(&r->spec), NULL);
+    free(sum);
+    return result;
+}
+
+static gsResult_t checkRanks(gsReducer_t r, const void *const *states, const size_t *bytes, int nstates)
+{
+    stateHeader h, first;
+    for (int i = 0; i < nstates; i++) {
+        if (!states[i])
+            return gsFail(GS_ERROR_INVALID_ARGUMENT, "states[%d] is NULL; expected rank %d's state", i, i);
+        GS_CHECK(checkPart(r, states[i], bytes[i], &h));
+        if (i == 0)
+            first = h;
+        if ((int)h.nranks != nstates || (int)h.rank != i)
+            return gsFail(GS_ERROR_MISMATCH, "states[%d] is of rank %u of %u; expected rank %d of %d", i, h.rank,
+                          h.nranks, i, nstates);
+        if (h.step != first.step)
+            return gsFail(GS_ERROR_MISMATCH, "states[%d] is of step %llu, states[0] of step %llu", i,
+                          (unsigned long long)h.step, (unsigned long long)first.step);
+    }
+    return GS_SUCCESS;
+}
+
+/* The second half holds results: means, where the op was one. */
+static gsResult_t importSecondHalf(gsReducer_t r, const char *part, const stateHeader *first)
+{
+    gsStateVector list[GS_MAX_VECTORS];
+    gsReducer_t server = r->server;
+    int n = gsListVectors(server, list);
+    float growth = (float)first->nranks / (float)r->spec.nranks;
+    GS_CHECK(importPart(server, part));
+    for (int i = 0; i < n && first->average; i++)
+        GS_CHECK(r->comm->backend->scale(server, list[i].place[0], growth, NULL));
+    return GS_SUCCESS;
+}
+
+gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const size_t *bytes, int nstates,
+                                char *report, size_t reportBytes)
+{
+    gsStateVector list[GS_MAX_VECTORS];
+    stateHeader h, second;
+    size_t offset = sizeof h;
+    if (!r || !states || !bytes || nstates < 1)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT,
+                      "reducer %p, states %p, bytes %p, nstates %d; expected none NULL, 1 state or more", (void *)r,
+                      (const void *)states, (const void *)bytes, nstates);
+    GS_CHECK(checkRanks(r, states, bytes, nstates));
+    memcpy(&h, states[0], sizeof h);
+    if (r->server)
+        GS_CHECK(checkPart(r->server, (const char *)states[0] + h.bytes, bytes[0] - h.bytes, &second));
+    GS_CHECK(gsReducerReset(r, NULL));
+    int n = gsListVectors(r, list);
+    for (int i = 0; i < n; i++, offset += vectorBytes(r, &list[i - 1]))
+        GS_CHECK(importVector(r, &list[i], offset, states, (uint32_t)nstates));
+    h.sent = h.nranks == r->spec.nranks ? h.sent : 0; /* a trigger first sends */
+    GS_CHECK(putState(r, &h));
+    if (report && reportBytes)
+        snprintf(report, reportBytes, "%d ranks to %u: residual, momentum and memory added up%s%s%s", nstates,
+                 r->spec.nranks, h.average ? ", residual scaled to the average" : "",
+                 r->spec.trigger ? "; reset: the trigger, every rank sends next" : "",
+                 r->spec.nranks > (uint32_t)nstates ? "; joiners begin at 0" : "");
+    return r->server ? importSecondHalf(r, (const char *)states[0] + h.bytes, &h) : GS_SUCCESS;
 }

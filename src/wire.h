@@ -7,15 +7,18 @@
  *    +--------+--------+--------+------------+--------+-------+------+-------+-------+------+------------+-------------+----------+
  *    | segment table: 16 bytes a segment { u64 count, u32 aux, f32 scale }                                                  |
  *    +----------------------------------------------------------------------------------------------------------------------+
- *    | group 0: block table (global layout) | values | indices                                                              |
- *    | group 1: the same (value coding "shared" only)                                                                       |
+ *    | coefficients (flag "references"): f64[8], by reference of the pool                                                   |
+ *    | group 0: block table (global layout) | scales (scaled codings) | values | indices                                    |
+ *    | group 1: the same (value coding "shared" only), or a ternary map of all coordinates (flag "map")                     |
  *    +----------------------------------------------------------------------------------------------------------------------+
  *
  * Every section begins at a multiple of 16. A group lists kept coordinates in index order, slot by slot:
  *   block table  u32[blocks + 1]: the first slot of each block of 4096 elements, and the number of slots
- *   values       f32 or bf16 by slot; group 1 of "shared": one bit by slot, set for negative, magnitude = segment's scale
+ *   scales       f32[blocks]
+ *   values       by slot, a code of fixed width each; group 1 of "shared": one bit, set for negative, magnitude = segment's scale
  *   indices      12 bits by slot, the place inside the block; slot j occupies bits 12 j .. 12 j + 11
- * Layout "chunked" has no block table: block b begins at slot b k, k = aux. Layout "mask" has neither table nor indices.
+ * Layout "chunked" has no block table: block b begins at slot b k, k = aux. Layout "mask" has neither table nor indices. Layout
+ * "all" has neither, and a slot for every coordinate. A record that says "skip" ends behind its segment table.
  */
 #ifndef GS_WIRE_H
 #define GS_WIRE_H
@@ -26,8 +29,19 @@
 #define GS_RECORD_VERSION 1
 #define GS_RECORD_ALIGN 16
 
-enum { GS_LAYOUT_GLOBAL = 0, GS_LAYOUT_CHUNKED = 1, GS_LAYOUT_MASK = 2 };
-enum { GS_VALUE_F32 = 0, GS_VALUE_BF16 = 1, GS_VALUE_SHARED = 2 };
+enum { GS_LAYOUT_GLOBAL = 0, GS_LAYOUT_CHUNKED = 1, GS_LAYOUT_MASK = 2, GS_LAYOUT_ALL = 3 };
+enum {
+    GS_VALUE_F32 = 0,
+    GS_VALUE_BF16 = 1,
+    GS_VALUE_SHARED = 2,
+    GS_VALUE_F64 = 3,
+    GS_VALUE_F16 = 4,
+    GS_VALUE_SIGN = 5,
+    GS_VALUE_TERNARY = 6,
+    GS_VALUE_LEVELS = 7,
+    GS_VALUE_NATURAL = 8,
+    GS_VALUES
+};
 enum {
     GS_FLAG_SKIP = 1,
     GS_FLAG_NONFINITE = 2,
@@ -35,7 +49,9 @@ enum {
     GS_FLAG_DENSE = 8,
     GS_FLAG_OVERFLOWED = 16,
     GS_FLAG_AVERAGE = 32,
-    GS_FLAGS_KNOWN = 63
+    GS_FLAG_REFERENCES = 64,
+    GS_FLAG_MAP = 128,
+    GS_FLAGS_KNOWN = 255
 };
 
 typedef struct {
@@ -56,17 +72,33 @@ typedef struct {
 
 typedef struct {
     uint64_t count;
-    uint32_t aux; /* "shared": slots of group 0; "chunked": k; otherwise 0 */
-    float scale;  /* "shared": the magnitude of group 1; otherwise 0 */
+    uint32_t
+        aux; /* "shared": slots of group 0; "chunked": k; "all": bits of a code, + 256 where one scale serves all */
+    float
+        scale; /* "shared": the magnitude of group 1; f16: what values are multiplied by; "all" with one scale: that */
 } gsRecordSegment;
 
 #define GS_RECORD_CHECKSUM_WORD 7 /* the header's word that holds the checksum */
 #define GS_RECORD_SECTIONS 80     /* one header, one segment */
 #define GS_RECORD_MAX_KEPT 0xffffffffull
+#define GS_RECORD_ONE_SCALE 256u
+#define GS_MAX_POOL 8 /* references of a pool, and coefficients of a record */
 
-/* Where a group's sections begin, in bytes from the record's first. */
+/* What decides where a record's sections are. */
+typedef struct {
+    uint64_t count;
+    uint64_t slots[2];
+    uint32_t blocks;
+    uint32_t layout;
+    uint32_t value;
+    uint32_t aux; /* as the segment's; of layout "all" alone */
+    uint32_t flags;
+} gsRecordShape;
+
+/* Where a group's sections begin, in bytes from the record's first. Sections that are not there have no bytes. */
 typedef struct {
     uint64_t table;
+    uint64_t scales;
     uint64_t values;
     uint64_t indices;
 } gsRecordGroup;
@@ -86,41 +118,107 @@ GS_HD int gsRecordGroups(uint32_t value)
     return value == GS_VALUE_SHARED ? 2 : 1;
 }
 
-GS_HD uint64_t gsRecordValueBytes(uint32_t value, int group, uint64_t slots)
+/* Codings whose code means nothing without a scale. */
+GS_HD int gsValueIsScaled(uint32_t value)
 {
-    if (value == GS_VALUE_SHARED && group == 1)
-        return (slots + 7) / 8;
-    return slots * (value == GS_VALUE_BF16 ? 2 : 4);
+    return value == GS_VALUE_SIGN || value == GS_VALUE_TERNARY || value == GS_VALUE_LEVELS;
 }
 
-GS_HD uint64_t gsRecordTableBytes(uint32_t layout, uint32_t blocks)
+/* Bits of a level's code: the sign and enough for 0..levels. */
+GS_HD uint32_t gsLevelBits(uint32_t levels)
 {
-    return layout == GS_LAYOUT_GLOBAL ? ((uint64_t)blocks + 1) * 4 : 0;
+    uint32_t bits = 1;
+    while (levels >> bits)
+        bits++;
+    return bits + 1;
 }
 
-GS_HD uint64_t gsRecordIndexBytes(uint32_t layout, uint64_t slots)
+/* Bits of a code where all coordinates have one. */
+GS_HD uint32_t gsValueBits(uint32_t value, uint32_t levels)
 {
-    return layout == GS_LAYOUT_MASK ? 0 : (12 * slots + 7) / 8;
-}
-
-/* slots[g] kept coordinates in group g, over `blocks` blocks. */
-GS_HD gsRecordSections gsRecordLayout(uint32_t layout, uint32_t value, uint32_t blocks, const uint64_t slots[2])
-{
-    gsRecordSections s;
-    uint64_t at = GS_RECORD_SECTIONS;
-    int g;
-    for (g = 0; g < 2; g++) {
-        s.group[g].table = at;
-        if (g < gsRecordGroups(value))
-            at += gsAlign16(gsRecordTableBytes(layout, blocks));
-        s.group[g].values = at;
-        if (g < gsRecordGroups(value))
-            at += gsAlign16(gsRecordValueBytes(value, g, slots[g]));
-        s.group[g].indices = at;
-        if (g < gsRecordGroups(value))
-            at += gsAlign16(gsRecordIndexBytes(layout, slots[g]));
+    switch (value) {
+    case GS_VALUE_F64: return 64;
+    case GS_VALUE_BF16:
+    case GS_VALUE_F16: return 16;
+    case GS_VALUE_SIGN: return 1;
+    case GS_VALUE_TERNARY: return 2;
+    case GS_VALUE_LEVELS: return gsLevelBits(levels);
+    case GS_VALUE_NATURAL: return 9;
+    default: return 32;
     }
-    s.bytes = at;
+}
+
+/* Bits of a slot's code. Sparse records give a level a byte. */
+GS_HD uint32_t gsRecordCodeBits(const gsRecordShape *s, int group)
+{
+    if (s->layout == GS_LAYOUT_ALL)
+        return s->aux & 0xffu;
+    if (group == 1)
+        return 1;
+    return s->value == GS_VALUE_LEVELS ? 8 : gsValueBits(s->value, 0);
+}
+
+GS_HD uint64_t gsRecordTableBytes(const gsRecordShape *s)
+{
+    return s->layout == GS_LAYOUT_GLOBAL ? ((uint64_t)s->blocks + 1) * 4 : 0;
+}
+
+GS_HD uint64_t gsRecordScaleBytes(const gsRecordShape *s)
+{
+    int one = s->layout == GS_LAYOUT_ALL && (s->aux & GS_RECORD_ONE_SCALE);
+    return gsValueIsScaled(s->value) && !one ? (uint64_t)s->blocks * 4 : 0;
+}
+
+GS_HD uint64_t gsRecordValueBytes(const gsRecordShape *s, int group)
+{
+    return (s->slots[group] * gsRecordCodeBits(s, group) + 7) / 8;
+}
+
+GS_HD uint64_t gsRecordIndexBytes(const gsRecordShape *s, int group)
+{
+    return s->layout == GS_LAYOUT_GLOBAL || s->layout == GS_LAYOUT_CHUNKED ? (12 * s->slots[group] + 7) / 8 : 0;
+}
+
+/* Two bits a coordinate: 0 none, 1 plus, 2 minus. */
+GS_HD uint64_t gsRecordMapBytes(uint64_t count)
+{
+    return (2 * count + 7) / 8;
+}
+
+GS_HD gsRecordSections gsRecordLayout(const gsRecordShape *s)
+{
+    gsRecordSections out;
+    uint64_t at = GS_RECORD_SECTIONS;
+    int g, groups = s->flags & GS_FLAG_SKIP ? 0 : gsRecordGroups(s->value);
+    if (groups && s->flags & GS_FLAG_REFERENCES)
+        at += GS_MAX_POOL * sizeof(double);
+    for (g = 0; g < 2; g++) {
+        int map = g == 1 && (s->flags & GS_FLAG_MAP), there = g < groups;
+        out.group[g].table = at;
+        at += there && !map ? gsAlign16(gsRecordTableBytes(s)) : 0;
+        out.group[g].scales = at;
+        at += there && !map ? gsAlign16(gsRecordScaleBytes(s)) : 0;
+        out.group[g].values = at;
+        at += !there ? 0 : gsAlign16(map ? gsRecordMapBytes(s->count) : gsRecordValueBytes(s, g));
+        out.group[g].indices = at;
+        at += there && !map ? gsAlign16(gsRecordIndexBytes(s, g)) : 0;
+    }
+    out.bytes = at;
+    return out;
+}
+
+/* How many slots a record has in each group, and all else that places its sections. */
+GS_HD gsRecordShape gsRecordShapeOf(const gsRecordHeader *h, const gsRecordSegment *segment)
+{
+    gsRecordShape s;
+    s.count = h->count;
+    s.slots[0] = h->value == GS_VALUE_SHARED && segment->aux < h->kept ? segment->aux : h->kept;
+    s.slots[1] = h->kept - s.slots[0];
+    s.blocks = (uint32_t)(h->count / GS_BLOCK + (h->count % GS_BLOCK != 0));
+    s.layout = h->layout;
+    s.value = h->value;
+    s.aux = segment->aux;
+    s.flags = h->flags;
     return s;
 }
 

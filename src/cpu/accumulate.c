@@ -1,52 +1,79 @@
 /*
- * Accumulation: all ranks' records -> their sum in rank order. Block by block: 16 KiB of sums stay in level 1 cache while every
- * record adds its few coordinates, and the result is written once. The records have been validated.
+ * Accumulation: all ranks' records -> their sum in rank order -> result and memories. Block by block: the sums of a block stay in level
+ * 1 cache while every record adds its coordinates, and the result is written once. The records have been validated.
  */
-#include "stages.h"
+#include "codec.h"
 
 /* What accumulate reads of a record, for one group. */
 typedef struct {
     const uint32_t *table; /* NULL: block b begins at slot b k, or the mask's */
+    const float *scales;   /* by block; NULL: none */
     const uint8_t *values, *indices;
-    uint64_t slots;
-    float magnitude; /* of a sign bit; group 1 only */
+    float magnitude; /* of a sign; group 1 only */
+    int silent;      /* nothing in it */
+    int map;
+    coding how;
+    double coefficient[GS_MAX_POOL]; /* of the rank's references */
 } groupView;
 
-static groupView viewGroup(const uint8_t *record, int g)
+static uint32_t onlyReference(const gsReducer_t r)
+{
+    return r->spec.search == GS_SEARCH_HINDSIGHT ? r->state->call.choice
+                                                 : (uint32_t)__builtin_ctz(r->spec.pool | 1u << 31);
+}
+
+static groupView viewGroup(const gsReducer_t r, const uint8_t *record, int g)
 {
     gsRecordHeader h;
     gsRecordSegment segment;
-    uint64_t slots[2];
     memcpy(&h, record, sizeof h);
     memcpy(&segment, record + sizeof h, sizeof segment);
-    gsRecordSlots(&h, &segment, slots);
-    uint32_t blocks = (uint32_t)((h.count + GS_BLOCK - 1) / GS_BLOCK);
-    gsRecordSections s = gsRecordLayout(h.layout, h.value, blocks, slots);
-    return (groupView){
-        .table = h.layout == GS_LAYOUT_GLOBAL ? (const uint32_t *)(const void *)(record + s.group[g].table) : NULL,
-        .values = record + s.group[g].values,
-        .indices = record + s.group[g].indices,
-        .slots = slots[g],
-        .magnitude = segment.scale};
+    gsRecordShape shape = gsRecordShapeOf(&h, &segment);
+    gsRecordSections s = gsRecordLayout(&shape);
+    const gsRecordGroup *at = &s.group[g];
+    groupView v = {.values = record + at->values,
+                   .indices = record + at->indices,
+                   .magnitude = segment.scale,
+                   .silent = (h.flags & GS_FLAG_SKIP) != 0,
+                   .map = g == 1 && h.flags & GS_FLAG_MAP,
+                   .how = codingOf(&r->spec, segment.scale)};
+    if (h.layout == GS_LAYOUT_GLOBAL)
+        v.table = (const uint32_t *)(const void *)(record + at->table);
+    if (gsRecordScaleBytes(&shape))
+        v.scales = (const float *)(const void *)(record + at->scales);
+    if (h.flags & GS_FLAG_REFERENCES && !v.silent)
+        memcpy(v.coefficient, record + GS_RECORD_SECTIONS, sizeof v.coefficient);
+    else if (r->spec.pool && !v.silent)
+        v.coefficient[onlyReference(r)] = 1.0;
+    return v;
 }
 
-GS_INLINE float readValue(const groupView *v, uint64_t slot, uint32_t value, int g)
-{
-    if (value == GS_VALUE_BF16)
-        return gsFromBf16(((const uint16_t *)(const void *)v->values)[slot]);
-    if (value == GS_VALUE_SHARED && g == 1)
-        return v->values[slot / 8] >> slot % 8 & 1 ? -v->magnitude : v->magnitude;
-    return ((const float *)(const void *)v->values)[slot];
-}
+/* ---- one record's part of a block, added to `sum` ---- */
 
-GS_INLINE void addSlots(float *sum, const groupView *v, uint64_t slot, uint64_t end, uint32_t value, int g)
+GS_INLINE void addSlots(gsReal *sum, const groupView *v, const coding *how, uint64_t slot, uint64_t end, uint32_t value)
 {
     for (; slot < end; slot++)
-        sum[gsReadIndex12(v->indices, slot)] += readValue(v, slot, value, g);
+        sum[gsReadIndex12(v->indices, slot)] += getSlot(how, value, v->values, slot);
+}
+
+static void addSigns(gsReal *sum, const groupView *v, uint64_t slot, uint64_t end)
+{
+    for (; slot < end; slot++)
+        sum[gsReadIndex12(v->indices, slot)] +=
+            (gsReal)(v->values[slot / 8] >> slot % 8 & 1 ? -v->magnitude : v->magnitude);
+}
+
+static void addMap(gsReal *sum, const groupView *v, uint64_t first, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t code = v->values[(first + i) / 4] >> (first + i) % 4 * 2 & 3u;
+        if (code)
+            sum[i] += (gsReal)(code == 2u ? -v->magnitude : v->magnitude);
+    }
 }
 
 /* The mask's coordinates, from the own kept bits: all ranks drew the same. */
-static void addMasked(const gsReducer_t r, float *sum, const groupView *v, uint64_t b)
+static void addMasked(const gsReducer_t r, gsReal *sum, const groupView *v, uint64_t b)
 {
     const gsCall *c = &r->state->call;
     uint64_t j = r->blockOffset[b];
@@ -54,56 +81,223 @@ static void addMasked(const gsReducer_t r, float *sum, const groupView *v, uint6
         for (uint32_t word = r->keptBits[b * GS_BLOCK_WORDS + w]; word; word &= word - 1, j++) {
             uint64_t slot = gsCallSlot(&r->spec, c, 0, j);
             if (gsCallSlot(&r->spec, c, 0, j + 1) > slot)
-                sum[32 * w + (uint32_t)__builtin_ctz(word)] += readValue(v, slot, r->spec.value, 0);
+                GS_FOR_SLOT_VALUE(r->spec.value,
+                                  sum[32 * w + (uint32_t)__builtin_ctz(word)] += getSlot(&v->how, V, v->values, slot));
         }
 }
 
-static void addBlock(const gsReducer_t r, float *sum, const groupView *v, uint64_t b, int g)
+static void addAll(const gsReducer_t r, gsReal *sum, const groupView *v, uint64_t b)
+{
+    gsReal decoded[GS_BLOCK];
+    uint32_t n = blockLength(&r->spec, b);
+    coding how = v->how;
+    if (v->scales)
+        how.scale = v->scales[b];
+    getBlock(&how, v->values, b * GS_BLOCK, n, decoded);
+    for (uint32_t i = 0; i < n; i++)
+        sum[i] += decoded[i];
+}
+
+static void addBlock(const gsReducer_t r, gsReal *sum, const groupView *v, uint64_t b, int g)
 {
     uint64_t slot, end;
-    if (r->spec.layout == GS_LAYOUT_MASK) {
-        addMasked(r, sum, v, b);
+    coding how = v->how;
+    if (v->silent)
         return;
-    }
-    if (v->table) {
-        slot = v->table[b];
-        end = v->table[b + 1];
-    } else {
+    switch (r->spec.layout) {
+    case GS_LAYOUT_MASK: addMasked(r, sum, v, b); return;
+    case GS_LAYOUT_ALL: addAll(r, sum, v, b); return;
+    case GS_LAYOUT_CHUNKED:
         slot = b * r->spec.k;
         end = slot + gsTopkKept(r->spec.k, blockLength(&r->spec, b));
+        break;
+    default:
+        if (v->map) {
+            addMap(sum, v, b * GS_BLOCK, blockLength(&r->spec, b));
+            return;
+        }
+        slot = v->table[b];
+        end = v->table[b + 1];
     }
-    switch (r->spec.value) { /* a constant inside each loop */
-    case GS_VALUE_F32: addSlots(sum, v, slot, end, GS_VALUE_F32, 0); break;
-    case GS_VALUE_BF16: addSlots(sum, v, slot, end, GS_VALUE_BF16, 0); break;
-    default: addSlots(sum, v, slot, end, GS_VALUE_SHARED, g); break;
+    if (v->scales)
+        how.scale = v->scales[b];
+    if (g == 1)
+        addSigns(sum, v, slot, end);
+    else
+        GS_FOR_SLOT_VALUE(r->spec.value, addSlots(sum, v, &how, slot, end, V)); /* a constant inside each loop */
+}
+
+/* ---- what the sum becomes ---- */
+
+typedef struct {
+    const gsReducer_t r;
+    groupView *views;
+    int groups;
+    const gsReal *dense;             /* a dense step: the sum of everybody's a */
+    double coefficient[GS_MAX_POOL]; /* sums over the ranks */
+    void *recvbuff;
+    gsReal factor; /* of the result: 1/ranks for the average, times 1 changes no bits */
+} work;
+
+/* A quotient's v counts times its rank's guarded reference. */
+static void addQuotient(const work *w, gsReal *sum, const groupView *v, uint64_t b)
+{
+    const gsReducer_t r = w->r;
+    gsReal decoded[GS_BLOCK], reference[GS_BLOCK];
+    uint32_t n = blockLength(&r->spec, b), choice = 0;
+    while (choice < GS_MAX_POOL && v->coefficient[choice] == 0.0)
+        choice++;
+    gsReal floor = 0;
+    if (choice < GS_MAX_POOL)
+        floor = (gsReal)gsQuotientFloor(&r->spec, &r->state->call, choice, v->coefficient[choice]);
+    memset(decoded, 0, sizeof decoded);
+    addBlock(r, decoded, v, b, 0);
+    GS_STAGE(gsLoadReference)(r, v->coefficient, b * GS_BLOCK, n, reference);
+    for (uint32_t i = 0; i < n; i++)
+        sum[i] += decoded[i] * gsGuarded(reference[i], floor);
+}
+
+/* The sum of the records, and apart from it the own one. */
+static void sumRecords(const work *w, gsReal *sum, gsReal *own, uint64_t b)
+{
+    const gsReducer_t r = w->r;
+    memset(sum, 0, GS_BLOCK * sizeof *sum);
+    for (uint32_t i = 0; i < r->spec.nranks * (uint32_t)w->groups; i++) {
+        if (r->spec.quotient)
+            addQuotient(w, sum, &w->views[i], b);
+        else
+            addBlock(r, sum, &w->views[i], b, (int)(i % (uint32_t)w->groups));
+    }
+    if (!r->spec.memory)
+        return;
+    memset(own, 0, GS_BLOCK * sizeof *own);
+    for (int g = 0; g < w->groups; g++)
+        addBlock(r, own, &w->views[(int)r->spec.rank * w->groups + g], b, g);
+}
+
+/* H + nu sum; then h and H take lambda of what was decoded. */
+static void useMemory(const work *w, gsReal *sum, const gsReal *own, uint64_t b)
+{
+    const gsReducer_t r = w->r;
+    gsReal *h = (gsReal *)r->memory + b * GS_BLOCK, *all = (gsReal *)r->shared + b * GS_BLOCK;
+    gsReal lambda = (gsReal)r->spec.lambda, nu = (gsReal)r->spec.nu;
+    uint32_t n = blockLength(&r->spec, b);
+    for (uint32_t i = 0; i < n; i++) {
+        gsReal result = all[i] + nu * sum[i];
+        h[i] += lambda * own[i];
+        all[i] += lambda * sum[i];
+        sum[i] = result;
     }
 }
 
-GS_INLINE void writeBlock(const float *sum, void *recvbuff, uint64_t first, uint32_t n, float factor, uint32_t type)
+/* The references' part of a difference, which the ranks took away. */
+static void addReferences(const work *w, gsReal *sum, uint64_t b)
+{
+    gsReal reference[GS_BLOCK];
+    uint32_t n = blockLength(&w->r->spec, b);
+    GS_STAGE(gsLoadReference)(w->r, w->coefficient, b * GS_BLOCK, n, reference);
+    for (uint32_t i = 0; i < n; i++)
+        sum[i] += reference[i];
+}
+
+/* How far the result is from each reference, then the references move. Both in the units of one gradient: the mean over ranks. */
+static void moveReferences(const work *w, const gsReal *sum, uint64_t b)
+{
+    const gsReducer_t r = w->r;
+    const gsSpec *spec = &r->spec;
+    uint64_t first = b * GS_BLOCK, padded = (uint64_t)spec->blocks * GS_BLOCK;
+    uint32_t n = blockLength(spec, b);
+    gsReal mean[GS_BLOCK], gap[GS_BLOCK], share = (gsReal)1 / (gsReal)spec->nranks;
+    for (uint32_t i = 0; i < n; i++)
+        mean[i] = sum[i] * share;
+    for (uint32_t p = 0; p < GS_MAX_POOL && spec->search == GS_SEARCH_HINDSIGHT; p++) {
+        double one[GS_MAX_POOL] = {0};
+        one[p] = 1.0;
+        if (!(spec->pool >> p & 1u))
+            continue;
+        GS_STAGE(gsLoadReference)(r, one, first, n, gap);
+        for (uint32_t i = 0; i < n; i++)
+            gap[i] = mean[i] - gap[i];
+        r->blockSum[(uint64_t)(1 + p) * spec->blocks + b] = dotBlock(gap, gap, n);
+    }
+    if (r->pool[GS_REFERENCE_LAST])
+        memcpy((gsReal *)r->pool[GS_REFERENCE_LAST] + first, mean, n * sizeof *mean);
+    for (int k = 0; k < 2; k++) {
+        gsReal *ema = r->pool[GS_REFERENCE_EMA + k], weight = (gsReal)spec->ema[k];
+        for (uint32_t i = 0; ema && i < n; i++)
+            ema[first + i] += weight * (mean[i] - ema[first + i]);
+    }
+    if (r->history)
+        memcpy((gsReal *)r->history + r->state->step % spec->window * padded + first, mean, n * sizeof *mean);
+    if (r->pool[GS_REFERENCE_SNAPSHOT] && spec->denseNow)
+        memcpy((gsReal *)r->pool[GS_REFERENCE_SNAPSHOT] + first, mean, n * sizeof *mean);
+}
+
+GS_INLINE void writeBlock(const gsReal *sum, void *recvbuff, uint64_t first, uint32_t n, gsReal factor, uint32_t type)
 {
     for (uint32_t i = 0; i < n; i++)
         storeElement(type, recvbuff, first + i, sum[i] * factor);
 }
 
-GS_INLINE void sumBlocks(gsReducer_t r, const groupView *views, int groups, void *recvbuff, float factor, uint32_t type)
+/* An iterate that this rank has just sent a gradient of. */
+static void markIterate(const gsReducer_t r, uint64_t first, uint32_t n)
 {
-    GS_FOR_BLOCKS(r, b)
+    if (r->anchor && r->spec.iterate && !r->state->call.skip)
+        memcpy((gsReal *)r->anchor + first, nextOf(r, r->previous) + first, n * sizeof(gsReal));
+}
+
+static void finishBlocks(const work *w)
+{
+    const gsReducer_t r = w->r;
+    const gsSpec *spec = &r->spec;
+    GS_FOR_BLOCKS(r, b, )
     {
-        float sum[GS_BLOCK];
-        memset(sum, 0, sizeof sum);
-        for (uint32_t i = 0; i < r->spec.nranks * (uint32_t)groups; i++)
-            addBlock(r, sum, &views[i], (uint64_t)b, (int)(i % (uint32_t)groups));
-        writeBlock(sum, recvbuff, (uint64_t)b * GS_BLOCK, blockLength(&r->spec, (uint64_t)b), factor, type);
+        gsReal sum[GS_BLOCK], own[GS_BLOCK];
+        uint64_t first = (uint64_t)b * GS_BLOCK;
+        uint32_t n = blockLength(spec, (uint64_t)b);
+        if (w->dense)
+            memcpy(sum, w->dense + first, n * sizeof *sum);
+        else
+            sumRecords(w, sum, own, (uint64_t)b);
+        if (spec->memory)
+            useMemory(w, sum, w->dense ? (const gsReal *)r->work + first : own, (uint64_t)b);
+        if (spec->pool && !spec->quotient && !w->dense)
+            addReferences(w, sum, (uint64_t)b);
+        if (spec->trigger)
+            r->blockSum[b] = dotBlock(sum, sum, n);
+        if (spec->pool)
+            moveReferences(w, sum, (uint64_t)b);
+        markIterate(r, first, n);
+        GS_FOR_TYPE(spec->type, writeBlock(sum, w->recvbuff, first, n, w->factor, T));
     }
 }
 
-void GS_STAGE(gsAccumulate)(gsReducer_t r, const uint8_t *records, void *recvbuff, gsRedOp_t op)
+static void foldResults(gsReducer_t r)
+{
+    if (r->spec.trigger)
+        r->state->resultNorm = foldBlocks(r->blockSum, r->spec.blocks);
+    for (uint32_t p = 0; p < GS_MAX_POOL && r->spec.search == GS_SEARCH_HINDSIGHT; p++)
+        if (r->spec.pool >> p & 1u)
+            r->state->missed[p] = foldBlocks(r->blockSum + (uint64_t)(1 + p) * r->spec.blocks, r->spec.blocks);
+}
+
+void GS_STAGE(gsAccumulate)(gsReducer_t r, const uint8_t *records, const void *sum, void *recvbuff, gsRedOp_t op)
 {
     int groups = gsRecordGroups(r->spec.value);
-    float factor = op == GS_AVG ? 1.0f / (float)r->spec.nranks : 1.0f; /* x * 1 is x, bit for bit */
     groupView views[2 * r->spec.nranks];
-    for (uint32_t i = 0; i < r->spec.nranks; i++)
-        for (int g = 0; g < groups; g++)
-            views[i * (uint32_t)groups + (uint32_t)g] = viewGroup(records + i * r->spec.slotBytes, g);
-    GS_FOR_TYPE(r->spec.type, sumBlocks(r, views, groups, recvbuff, factor, T));
+    work w = {.r = r,
+              .views = views,
+              .groups = groups,
+              .dense = sum,
+              .recvbuff = recvbuff,
+              .factor = op == GS_AVG ? (gsReal)1 / (gsReal)r->spec.nranks : (gsReal)1};
+    for (uint32_t i = 0; i < r->spec.nranks && !sum; i++)
+        for (int g = 0; g < groups; g++) {
+            groupView *v = &views[i * (uint32_t)groups + (uint32_t)g];
+            *v = viewGroup(r, records + i * r->spec.slotBytes, g);
+            for (int p = 0; p < GS_MAX_POOL && g == 0; p++)
+                w.coefficient[p] += v->coefficient[p];
+        }
+    finishBlocks(&w);
+    foldResults(r);
 }

@@ -47,7 +47,7 @@ static gsResult_t fill(void *pointer, int byte, size_t bytes, gsStream_t stream)
 static gsResult_t prepare(gsReducer_t r)
 {
     const gsCpuStages *stages;
-    GS_CHECK(gsCpuStagesFind(&stages));
+    GS_CHECK(gsCpuStagesFind(r->spec.wide ? 64 : 32, &stages));
     r->cpuStages = stages;
     return GS_SUCCESS;
 }
@@ -73,17 +73,101 @@ static void scanBlocks(gsReducer_t r, uint64_t kept[2])
     }
 }
 
+/* ---- what a call compares ---- */
+
+static gsVector gradientOf(gsReducer_t r, const void *sendbuff)
+{
+    return (gsVector){sendbuff, r->spec.type};
+}
+
+/* Where a stands, once it does: in the residual to be; without feedback in `work`, or it is the gradient itself. */
+static void *preparedIn(gsReducer_t r)
+{
+    return r->spec.feedback && !r->spec.denseNow ? r->residual[r->state->phase ^ 1] : r->work;
+}
+
+static gsVector comparedOf(gsReducer_t r, const void *sendbuff)
+{
+    if (!r->spec.feedback && !gsSpecPrepares(&r->spec))
+        return gradientOf(r, sendbuff);
+    return (gsVector){preparedIn(r), r->spec.wide ? GS_FLOAT64 : GS_FLOAT32};
+}
+
+/* How far the iterate has moved; and, where the server decides, whether this rank is asked. */
+static void watchIterate(gsReducer_t r)
+{
+    gsCall *c = &r->state->call;
+    if (!r->spec.iterate || !r->spec.trigger)
+        return;
+    if (r->state->step)
+        c->moved = gsLagStepNorm(&r->spec, stagesOf(r)->distance(r, r->previous[r->state->phase]));
+    if (r->spec.trigger == GS_TRIGGER_SERVER) {
+        double gap = stagesOf(r)->distance(r, r->anchor);
+        gsCallTrigger(&r->spec, r->state, c, r->spec.smoothness * r->spec.smoothness * gap);
+    }
+}
+
+/* a = the gradient against what is remembered. */
+static void compare(gsReducer_t r, const void *sendbuff)
+{
+    gsCall *c = &r->state->call;
+    const gsCpuStages *stages = stagesOf(r);
+    gsVector gradient = gradientOf(r, sendbuff);
+    gsSums sums;
+    watchIterate(r);
+    if (r->spec.clip > 0.0 && !c->skip) {
+        sums = stages->sumVector(r, gradient, 0.0, GS_SUM_SQUARES);
+        gsCallClip(&r->spec, c, &sums);
+    }
+    if (r->spec.pool && !r->spec.denseNow && !c->skip)
+        stages->chooseReference(r, gradient);
+    stages->compare(r, gradient, preparedIn(r));
+    if (r->spec.trigger == GS_TRIGGER_WORKER && !c->skip) {
+        sums = stages->sumVector(r, comparedOf(r, sendbuff), 0.0, GS_SUM_SQUARES);
+        gsCallTrigger(&r->spec, r->state, c, sums.squares);
+    }
+}
+
+/* What the rule must know of all of x before it can look at one coordinate. */
+static void measure(gsReducer_t r, gsVector x, const void *sendbuff)
+{
+    const gsSpec *spec = &r->spec;
+    const gsCpuStages *stages = stagesOf(r);
+    gsCall *c = &r->state->call;
+    double all = 0.0;
+    gsSums sums;
+    if (gsCallWantsHistogram(spec, r->state))
+        stages->findTau(r, gsSpecPrepares(spec) ? x : gradientOf(r, sendbuff));
+    if (spec->select == GS_SELECT_LARGEST)
+        stages->findLimit(r, x, gsCallTarget(spec, c->step));
+    if (spec->select == GS_SELECT_GSPAR)
+        for (int pass = 0; pass < gsCallScalePasses(spec); pass++) {
+            sums = stages->sumVector(r, x, c->s, GS_SUM_MAGNITUDES | (spec->epsilon > 0.0 ? GS_SUM_SQUARES : 0));
+            gsCallRescale(spec, c, pass, &sums, &all);
+        }
+    if (spec->rms > 0.0 || spec->aux & GS_RECORD_ONE_SCALE || spec->value == GS_VALUE_F16) {
+        sums = stages->sumVector(r, x, 0.0, GS_SUM_MAGNITUDES | GS_SUM_SQUARES | GS_SUM_LARGEST);
+        c->largest = sums.largest;
+        if (spec->rms > 0.0)
+            gsCallTauFromSquares(spec, c, sums.squares);
+        if (spec->aux & GS_RECORD_ONE_SCALE)
+            gsCallOneScale(spec, c, &sums);
+    }
+}
+
 static gsResult_t selectStage(gsReducer_t r, const void *sendbuff, gsStream_t stream)
 {
-    uint64_t kept[2];
+    uint64_t kept[2] = {0, 0};
     (void)stream;
     gsCallBegin(&r->spec, r->state);
-    if (gsCallWantsHistogram(&r->spec, r->state))
-        stagesOf(r)->findTau(r, sendbuff);
-    if (r->spec.select == GS_SELECT_GSPAR)
-        stagesOf(r)->findScale(r, sendbuff);
-    stagesOf(r)->select(r, sendbuff);
-    scanBlocks(r, kept);
+    if (gsSpecPrepares(&r->spec))
+        compare(r, sendbuff);
+    if (!r->state->call.skip) {
+        gsVector x = comparedOf(r, sendbuff);
+        measure(r, x, sendbuff);
+        stagesOf(r)->select(r, gsSpecPrepares(&r->spec) ? x : gradientOf(r, sendbuff));
+        scanBlocks(r, kept);
+    }
     gsCallPlan(&r->spec, r->state, kept);
     return GS_SUCCESS;
 }
@@ -91,7 +175,26 @@ static gsResult_t selectStage(gsReducer_t r, const void *sendbuff, gsStream_t st
 static gsResult_t packStage(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
 {
     (void)stream;
-    stagesOf(r)->pack(r, sendbuff, record);
+    stagesOf(r)->pack(r, comparedOf(r, sendbuff), record);
+    return GS_SUCCESS;
+}
+
+/* A dense step: a in `work`. */
+static gsResult_t compareStage(gsReducer_t r, const void *sendbuff, gsStream_t stream)
+{
+    (void)stream;
+    gsCallBegin(&r->spec, r->state);
+    r->state->call.skip = 0;
+    compare(r, sendbuff);
+    return GS_SUCCESS;
+}
+
+/* Whether the server would ask for this rank's gradient: what the next select will find. */
+static gsResult_t wantsGradient(gsReducer_t r, int *wants)
+{
+    gsCallBegin(&r->spec, r->state);
+    watchIterate(r);
+    *wants = !r->state->call.skip;
     return GS_SUCCESS;
 }
 
@@ -129,10 +232,12 @@ static gsResult_t validateStage(gsReducer_t r, const void *records, gsStream_t s
 static void fillNaN(const gsSpec *spec, void *recvbuff)
 {
     for (uint64_t i = 0; i < spec->count; i++)
-        if (spec->type == GS_BFLOAT16)
-            ((uint16_t *)recvbuff)[i] = GS_BF16_NAN;
-        else
-            ((uint32_t *)recvbuff)[i] = GS_F32_NAN;
+        switch (spec->type) {
+        case GS_BFLOAT16: ((uint16_t *)recvbuff)[i] = GS_BF16_NAN; break;
+        case GS_FLOAT16: ((uint16_t *)recvbuff)[i] = GS_F16_NAN; break;
+        case GS_FLOAT64: ((uint64_t *)recvbuff)[i] = GS_F64_NAN; break;
+        default: ((uint32_t *)recvbuff)[i] = GS_F32_NAN; break;
+        }
 }
 
 static gsResult_t accumulateStage(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
@@ -143,7 +248,20 @@ static gsResult_t accumulateStage(gsReducer_t r, const void *records, void *recv
     if (r->state->anyNonFinite)
         fillNaN(&r->spec, recvbuff);
     else
-        stagesOf(r)->accumulate(r, records, recvbuff, op);
+        stagesOf(r)->accumulate(r, records, NULL, recvbuff, op);
+    return GS_SUCCESS;
+}
+
+/* sum: of everybody's a, as gsReal. */
+static gsResult_t accumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    (void)stream;
+    r->state->verdict = GS_FAULT_NONE;
+    r->state->anyNonFinite = !stagesOf(r)->allFinite(r, (gsVector){sum, r->spec.wide ? GS_FLOAT64 : GS_FLOAT32});
+    if (r->state->anyNonFinite)
+        fillNaN(&r->spec, recvbuff);
+    else
+        stagesOf(r)->accumulate(r, NULL, sum, recvbuff, op);
     return GS_SUCCESS;
 }
 
@@ -154,11 +272,11 @@ static gsResult_t commitStage(gsReducer_t r, gsStream_t stream)
     return GS_SUCCESS;
 }
 
-static gsResult_t sumSlices(gsReducer_t r, const void *slices, uint64_t apart, void *out, uint64_t n, gsRedOp_t op,
-                            gsStream_t stream)
+static gsResult_t sumSlices(gsReducer_t r, gsDataType_t type, const void *slices, uint64_t apart, void *out, uint64_t n,
+                            gsRedOp_t op, gsStream_t stream)
 {
     (void)stream;
-    stagesOf(r)->sumSlices(r, slices, apart, out, n, op);
+    stagesOf(r)->sumSlices(r, (gsVector){slices, type}, apart, out, n, op);
     return GS_SUCCESS;
 }
 
@@ -166,7 +284,7 @@ static gsResult_t finishDense(gsReducer_t r, const void *sum, void *recvbuff, gs
 {
     (void)stream;
     r->state->verdict = GS_FAULT_NONE;
-    r->state->anyNonFinite = !stagesOf(r)->allFinite(r, sum);
+    r->state->anyNonFinite = !stagesOf(r)->allFinite(r, gradientOf(r, sum));
     if (r->state->anyNonFinite)
         fillNaN(&r->spec, recvbuff);
     else if (r->spec.count)
@@ -174,12 +292,26 @@ static gsResult_t finishDense(gsReducer_t r, const void *sum, void *recvbuff, gs
     return GS_SUCCESS;
 }
 
-static gsResult_t scale(gsReducer_t r, float factor, gsStream_t stream)
+static gsResult_t scaleState(gsReducer_t r, float factor, gsStream_t stream)
 {
     GS_CHECK(gsStreamSynchronize(stream));
-    r->state->tau *= factor;
-    if (r->spec.feedback)
-        stagesOf(r)->scale(r, r->residual[r->state->phase], factor);
+    gsStateScale(r->state, factor);
+    return GS_SUCCESS;
+}
+
+static gsResult_t scale(gsReducer_t r, void *vector, float factor, gsStream_t stream)
+{
+    GS_CHECK(gsStreamSynchronize(stream));
+    stagesOf(r)->scale(r, vector, factor);
+    return GS_SUCCESS;
+}
+
+static gsResult_t optimize(const gsOptimizerCall *call, gsStream_t stream)
+{
+    const gsCpuStages *stages;
+    GS_CHECK(gsStreamSynchronize(stream));
+    GS_CHECK(gsCpuStagesFind(call->type == GS_FLOAT64 ? 64 : 32, &stages));
+    stages->optimize(call);
     return GS_SUCCESS;
 }
 
@@ -191,13 +323,19 @@ const gsBackend gsCpuBackend = {
     .release = release,
     .put = copy,
     .get = copy,
+    .copy = copy,
     .fill = fill,
     .select = selectStage,
     .pack = packStage,
     .validate = validateStage,
     .accumulate = accumulateStage,
     .commit = commitStage,
+    .compare = compareStage,
+    .accumulateDense = accumulateDense,
+    .wantsGradient = wantsGradient,
     .sumSlices = sumSlices,
     .finishDense = finishDense,
+    .scaleState = scaleState,
     .scale = scale,
+    .optimize = optimize,
 };

@@ -1,32 +1,45 @@
-/* Which instruction set the stages run with: the best there is, or what GS_CPU names. */
+/* Which instruction set the stages run with: the best there is, or what GS_CPU names; one table for each gsReal. */
 #include "stages.h"
 
 #include <string.h>
 
-#define DECLARE(isa)                                                                          \
-    void gsFindScale_##isa(gsReducer_t, const void *);                                        \
-    void gsFindTau_##isa(gsReducer_t, const void *);                                          \
-    void gsSelect_##isa(gsReducer_t, const void *);                                           \
-    void gsPack_##isa(gsReducer_t, const void *, uint8_t *);                                  \
-    uint64_t gsChecksum_##isa(const gsReducer_t, const uint8_t *, uint64_t, uint64_t);        \
-    void gsAccumulate_##isa(gsReducer_t, const uint8_t *, void *, gsRedOp_t);                 \
-    void gsSumSlices_##isa(gsReducer_t, const void *, uint64_t, void *, uint64_t, gsRedOp_t); \
-    int gsAllFinite_##isa(gsReducer_t, const void *);                                         \
-    void gsScale_##isa(gsReducer_t, float *, float);                                          \
-    static const gsCpuStages stages_##isa = {#isa,                                            \
-                                             gsFindScale_##isa,                               \
-                                             gsFindTau_##isa,                                 \
-                                             gsSelect_##isa,                                  \
-                                             gsPack_##isa,                                    \
-                                             gsChecksum_##isa,                                \
-                                             gsAccumulate_##isa,                              \
-                                             gsSumSlices_##isa,                               \
-                                             gsAllFinite_##isa,                               \
-                                             gsScale_##isa};
+#define DECLARE(isa, bits)                                                                           \
+    gsSums gsSumVector_##isa##_##bits(gsReducer_t, gsVector, double, uint32_t);                      \
+    void gsFindTau_##isa##_##bits(gsReducer_t, gsVector);                                            \
+    void gsFindLimit_##isa##_##bits(gsReducer_t, gsVector, uint64_t);                                \
+    void gsChooseReference_##isa##_##bits(gsReducer_t, gsVector);                                    \
+    void gsCompare_##isa##_##bits(gsReducer_t, gsVector, void *);                                    \
+    double gsDistance_##isa##_##bits(gsReducer_t, const void *);                                     \
+    void gsSelect_##isa##_##bits(gsReducer_t, gsVector);                                             \
+    void gsPack_##isa##_##bits(gsReducer_t, gsVector, uint8_t *);                                    \
+    uint64_t gsChecksum_##isa##_##bits(const gsReducer_t, const uint8_t *, uint64_t, uint64_t);      \
+    void gsAccumulate_##isa##_##bits(gsReducer_t, const uint8_t *, const void *, void *, gsRedOp_t); \
+    void gsSumSlices_##isa##_##bits(gsReducer_t, gsVector, uint64_t, void *, uint64_t, gsRedOp_t);   \
+    int gsAllFinite_##isa##_##bits(gsReducer_t, gsVector);                                           \
+    void gsScale_##isa##_##bits(gsReducer_t, void *, float);                                         \
+    void gsOptimize_##isa##_##bits(const gsOptimizerCall *);                                         \
+    static const gsCpuStages stages_##isa##_##bits = {#isa,                                          \
+                                                      bits,                                          \
+                                                      gsSumVector_##isa##_##bits,                    \
+                                                      gsFindTau_##isa##_##bits,                      \
+                                                      gsFindLimit_##isa##_##bits,                    \
+                                                      gsChooseReference_##isa##_##bits,              \
+                                                      gsCompare_##isa##_##bits,                      \
+                                                      gsDistance_##isa##_##bits,                     \
+                                                      gsSelect_##isa##_##bits,                       \
+                                                      gsPack_##isa##_##bits,                         \
+                                                      gsChecksum_##isa##_##bits,                     \
+                                                      gsAccumulate_##isa##_##bits,                   \
+                                                      gsSumSlices_##isa##_##bits,                    \
+                                                      gsAllFinite_##isa##_##bits,                    \
+                                                      gsScale_##isa##_##bits,                        \
+                                                      gsOptimize_##isa##_##bits};
 
-DECLARE(portable)
+DECLARE(portable, 32)
+DECLARE(portable, 64)
 #ifdef GS_HAVE_AVX2
-DECLARE(avx2)
+DECLARE(avx2, 32)
+DECLARE(avx2, 64)
 #endif
 
 /* Best first. */
@@ -35,9 +48,11 @@ static const struct {
     const char *feature;
 } tables[] = {
 #ifdef GS_HAVE_AVX2
-    {&stages_avx2, "avx2"},
+    {&stages_avx2_32, "avx2"},
+    {&stages_avx2_64, "avx2"},
 #endif
-    {&stages_portable, NULL},
+    {&stages_portable_32, NULL},
+    {&stages_portable_64, NULL},
 };
 
 static int runsHere(const char *feature)
@@ -49,11 +64,11 @@ static int runsHere(const char *feature)
 #endif
 }
 
-gsResult_t gsCpuStagesFind(const gsCpuStages **stages)
+gsResult_t gsCpuStagesFind(uint32_t bits, const gsCpuStages **stages)
 {
     const char *wanted = gsParamText("GS_CPU", NULL);
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
-        if (wanted && strcmp(wanted, tables[i].stages->name) != 0)
+        if (tables[i].stages->bits != bits || (wanted && strcmp(wanted, tables[i].stages->name) != 0))
             continue;
         if (runsHere(tables[i].feature)) {
             *stages = tables[i].stages;

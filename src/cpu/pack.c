@@ -3,7 +3,7 @@
  * written to their slots. Blocks share bytes at the seams of the 12-bit indices and the sign bits: those are combined by atomic
  * or, over sections that were cleared first.
  */
-#include "stages.h"
+#include "codec.h"
 
 /* One group's coordinates of one block that are in the record: slots first .. first + n - 1. */
 typedef struct {
@@ -12,13 +12,13 @@ typedef struct {
     uint16_t index[GS_BLOCK];
 } survivors;
 
-GS_INLINE int groupOf(const gsSpec *spec, const gsCall *c, const void *sendbuff, uint64_t i, uint32_t type)
+GS_INLINE int groupOf(const gsSpec *spec, const gsCall *c, gsVector x, uint64_t i, uint32_t type)
 {
-    return spec->value == GS_VALUE_SHARED && !(c->s * fabsf(loadElement(type, sendbuff, i)) >= 1.0f);
+    return spec->value == GS_VALUE_SHARED && !((gsReal)c->s * gsAbs(loadElement(type, x.values, i)) >= (gsReal)1);
 }
 
 /* Lists the kept coordinates of block b in group g that stay. */
-GS_INLINE void listSurvivors(gsReducer_t r, const void *sendbuff, uint64_t b, int g, survivors *out, uint32_t type)
+GS_INLINE void listSurvivors(gsReducer_t r, gsVector x, uint64_t b, int g, survivors *out, uint32_t type)
 {
     const gsSpec *spec = &r->spec;
     const gsCall *c = &r->state->call;
@@ -30,7 +30,7 @@ GS_INLINE void listSurvivors(gsReducer_t r, const void *sendbuff, uint64_t b, in
     for (uint32_t w = 0; w < GS_BLOCK_WORDS; w++)
         for (uint32_t word = bits[w]; word; word &= word - 1) {
             uint32_t index = 32 * w + (uint32_t)__builtin_ctz(word);
-            if (groupOf(spec, c, sendbuff, b * GS_BLOCK + index, type) != g)
+            if (groupOf(spec, c, x, b * GS_BLOCK + index, type) != g)
                 continue;
             if (whole || gsCallSlot(spec, c, g, j + 1) > gsCallSlot(spec, c, g, j))
                 out->index[out->n++] = (uint16_t)index;
@@ -40,50 +40,74 @@ GS_INLINE void listSurvivors(gsReducer_t r, const void *sendbuff, uint64_t b, in
 
 /* ---- values ---- */
 
-/* What travels leaves the residual; what the rounding takes away stays in it. */
-GS_INLINE void writeFeedbackValues(gsReducer_t r, uint64_t b, const survivors *s, uint8_t *values)
+/* What a kept coordinate sends, before its coding. */
+GS_INLINE gsReal valueOf(const gsSpec *spec, const gsCall *c, gsReal x)
 {
-    float *a = r->residual[r->state->phase ^ 1] + b * GS_BLOCK;
-    if (r->spec.value == GS_VALUE_F32) {
-        float *out = (float *)(void *)values + s->first;
-        for (uint32_t i = 0; i < s->n; i++) {
-            out[i] = a[s->index[i]];
-            a[s->index[i]] = 0.0f;
-        }
-        return;
-    }
-    uint16_t *out = (uint16_t *)(void *)values + s->first;
-    for (uint32_t i = 0; i < s->n; i++) {
-        float x = a[s->index[i]];
-        out[i] = gsToBf16Value(x);
-        a[s->index[i]] = x - gsFromBf16(out[i]);
+    gsReal gain = (gsReal)c->group[0].gain;
+    switch (spec->select) {
+    case GS_SELECT_RANDK: return x * (gsReal)c->inverse * gain;
+    case GS_SELECT_GSPAR: return gsGsparValue(x, (gsReal)c->s, (gsReal)c->inverse) * gain;
+    default: return x;
     }
 }
 
-GS_INLINE void writeUnbiasedValues(gsReducer_t r, const void *sendbuff, uint64_t b, const survivors *s, uint8_t *values,
-                                   uint32_t type)
+/* QSGD's norm, of the block's survivors. */
+static float scaleOfSurvivors(const gsReal *v, uint32_t n)
+{
+    return scaleOfBlock(GS_VALUE_LEVELS, v, n);
+}
+
+/* What travels leaves the residual, and the momentum with it; what the coding takes away stays. */
+GS_INLINE void settle(gsReducer_t r, uint64_t at, gsReal x, gsReal decoded)
+{
+    if (r->spec.feedback)
+        nextOf(r, r->residual)[at] = x - decoded;
+    if (r->spec.momentum > 0.0)
+        nextOf(r, r->momentum)[at] = 0;
+}
+
+GS_INLINE void writeValues(gsReducer_t r, gsVector x, uint64_t b, const survivors *s, uint8_t *record, uint32_t type)
 {
     const gsSpec *spec = &r->spec;
     const gsCall *c = &r->state->call;
+    const gsRecordGroup *at = &c->sections.group[0];
+    coding how = codingOf(spec, c->scale);
+    int draws = gsSlotDraws(spec);
+    uint32_t word = 0;
+    gsReal v[GS_BLOCK];
+    for (uint32_t i = 0; i < s->n; i++)
+        v[i] = valueOf(spec, c, loadElement(type, x.values, b * GS_BLOCK + s->index[i]));
+    if (spec->value == GS_VALUE_LEVELS) {
+        how.scale = scaleOfSurvivors(v, s->n);
+        ((float *)(void *)(record + at->scales))[b] = how.scale;
+    }
     for (uint32_t i = 0; i < s->n; i++) {
-        uint64_t at = b * GS_BLOCK + s->index[i];
-        float g = loadElement(type, sendbuff, at);
-        float v = spec->select == GS_SELECT_RANDK ? g * c->inverse : gsGsparValue(g, c->s, c->inverse);
-        v = gsSaturate(v * c->group[0].gain);
-        if (spec->value == GS_VALUE_BF16)
-            ((uint16_t *)(void *)values)[s->first + i] =
-                gsToBf16Stochastic(v, gsDraw(spec->seed, at, c->step, spec->rank, GS_DRAW_ROUND));
-        else
-            ((float *)(void *)values)[s->first + i] = v;
+        uint64_t element = b * GS_BLOCK + s->index[i];
+        if (draws)
+            word = gsDraw(spec->seed, element, c->step, spec->rank, GS_DRAW_ROUND);
+        GS_FOR_SLOT_VALUE(spec->value, {
+            putSlot(&how, V, record + at->values, s->first + i, v[i], word);
+            settle(r, element, v[i], getSlot(&how, V, record + at->values, s->first + i));
+        });
     }
 }
 
-GS_INLINE void writeSigns(const void *sendbuff, uint64_t b, const survivors *s, uint8_t *signs, uint32_t type)
+GS_INLINE void writeSigns(gsVector x, uint64_t b, const survivors *s, uint8_t *signs, uint32_t type)
 {
     for (uint32_t i = 0; i < s->n; i++) {
         uint64_t slot = s->first + i;
-        if (gsBits(loadElement(type, sendbuff, b * GS_BLOCK + s->index[i])) >> 31)
+        if (loadElement(type, x.values, b * GS_BLOCK + s->index[i]) < (gsReal)0)
             __atomic_fetch_or(&signs[slot / 8], (uint8_t)(1u << slot % 8), __ATOMIC_RELAXED);
+    }
+}
+
+/* A block's map is its own 1024 bytes. */
+GS_INLINE void writeMap(gsVector x, uint64_t b, const survivors *s, uint8_t *map, uint32_t type)
+{
+    for (uint32_t i = 0; i < s->n; i++) {
+        uint64_t element = b * GS_BLOCK + s->index[i];
+        uint32_t code = loadElement(type, x.values, element) < (gsReal)0 ? 2u : 1u;
+        map[element / 4] |= (uint8_t)(code << element % 4 * 2);
     }
 }
 
@@ -116,63 +140,123 @@ GS_INLINE void writeIndices(const survivors *s, uint8_t *indices)
 
 /* ---- the record ---- */
 
-GS_INLINE void packGroup(gsReducer_t r, const void *sendbuff, uint8_t *record, uint64_t b, int g, uint32_t type)
+GS_INLINE void packGroup(gsReducer_t r, gsVector x, uint8_t *record, uint64_t b, int g, uint32_t type)
 {
     const gsSpec *spec = &r->spec;
-    const gsRecordGroup *at = &r->state->call.sections.group[g];
+    const gsCall *c = &r->state->call;
+    const gsRecordGroup *at = &c->sections.group[g];
+    int map = g == 1 && c->flags & GS_FLAG_MAP;
     survivors s;
-    listSurvivors(r, sendbuff, b, g, &s, type);
-    if (spec->layout == GS_LAYOUT_GLOBAL)
+    listSurvivors(r, x, b, g, &s, type);
+    if (spec->layout == GS_LAYOUT_GLOBAL && !map)
         ((uint32_t *)(void *)(record + at->table))[b] = (uint32_t)s.first;
-    if (spec->feedback)
-        writeFeedbackValues(r, b, &s, record + at->values);
-    else if (g == 1)
-        writeSigns(sendbuff, b, &s, record + at->values, type);
+    if (map) {
+        writeMap(x, b, &s, record + at->values, type);
+        return;
+    }
+    if (g == 1)
+        writeSigns(x, b, &s, record + at->values, type);
     else
-        writeUnbiasedValues(r, sendbuff, b, &s, record + at->values, type);
+        writeValues(r, x, b, &s, record, type);
     if (spec->layout != GS_LAYOUT_MASK)
         writeIndices(&s, record + at->indices);
 }
 
-GS_INLINE void packBlocks(gsReducer_t r, const void *sendbuff, uint8_t *record, uint32_t type)
+static void packBlocks(gsReducer_t r, gsVector x, uint8_t *record)
 {
     int groups = gsRecordGroups(r->spec.value);
-    GS_FOR_BLOCKS(r, b)
+    GS_FOR_BLOCKS(r, b, )
     {
         for (int g = 0; g < groups; g++)
-            packGroup(r, sendbuff, record, (uint64_t)b, g, type);
+            GS_FOR_TYPE(x.type, packGroup(r, x, record, (uint64_t)b, g, T));
     }
 }
 
-/* Bytes that are written by parts or not at all: the indices, the sign bits and the ends of the sections. */
+GS_INLINE void loadBlock(gsVector x, uint64_t first, uint32_t n, gsReal *a, uint32_t type)
+{
+    for (uint32_t i = 0; i < n; i++)
+        a[i] = loadElement(type, x.values, first + i);
+}
+
+/* Every coordinate: scale, codes, and what the coding takes away. */
+static void packAll(gsReducer_t r, gsVector x, uint8_t *record)
+{
+    const gsSpec *spec = &r->spec;
+    const gsCall *c = &r->state->call;
+    const gsRecordGroup *at = &c->sections.group[0];
+    int scaled = gsValueIsScaled(spec->value), one = (spec->aux & GS_RECORD_ONE_SCALE) != 0;
+    GS_FOR_BLOCKS(r, b, )
+    {
+        gsReal a[GS_BLOCK], decoded[GS_BLOCK];
+        uint32_t words[GS_BLOCK], n = blockLength(spec, (uint64_t)b);
+        uint64_t first = (uint64_t)b * GS_BLOCK;
+        coding how = codingOf(spec, c->scale);
+        GS_FOR_TYPE(x.type, loadBlock(x, first, n, a, T));
+        if (scaled && !one)
+            ((float *)(void *)(record + at->scales))[b] = how.scale = scaleOfBlock(spec->value, a, n);
+        if (spec->value != GS_VALUE_SIGN)
+            drawBlock(spec->seed, first / 4, c->step, spec->rank, GS_DRAW_ROUND, words);
+        putBlock(&how, record + at->values, first, n, a, words);
+        if (!spec->feedback)
+            continue;
+        getBlock(&how, record + at->values, first, n, decoded);
+        for (uint32_t i = 0; i < n; i++)
+            settle(r, first + i, a[i], decoded[i]);
+    }
+}
+
+/* A section's last bytes, which may be padding. */
+static void clearEnd(uint8_t *record, uint64_t begin, uint64_t end)
+{
+    if (end > begin)
+        memset(record + end - GS_RECORD_ALIGN, 0, GS_RECORD_ALIGN);
+}
+
+/* Bytes that are written by parts or not at all: indices, sign bits, the map, the ends of the other sections. */
 static void clearSections(const gsSpec *spec, const gsCall *c, uint8_t *record)
 {
     for (int g = 0; g < gsRecordGroups(spec->value); g++) {
         const gsRecordGroup *at = &c->sections.group[g];
         uint64_t end = g + 1 < gsRecordGroups(spec->value) ? c->sections.group[g + 1].table : c->sections.bytes;
-        uint64_t values = at->values;
-        if (at->values > at->table)
-            memset(record + at->values - GS_RECORD_ALIGN, 0, GS_RECORD_ALIGN);
-        if (g == 0 && at->indices > values)
-            values = at->indices - GS_RECORD_ALIGN; /* whole values are written anyway */
-        memset(record + values, 0, end - values);
+        clearEnd(record, at->table, at->scales);
+        clearEnd(record, at->scales, at->values);
+        if (g == 0)
+            clearEnd(record, at->values, at->indices);
+        memset(record + (g == 0 ? at->indices : at->values), 0, end - (g == 0 ? at->indices : at->values));
     }
 }
 
 static void closeTables(const gsSpec *spec, const gsCall *c, uint8_t *record)
 {
-    for (int g = 0; g < gsRecordGroups(spec->value) && spec->layout == GS_LAYOUT_GLOBAL; g++)
+    int groups = c->flags & GS_FLAG_MAP ? 1 : gsRecordGroups(spec->value);
+    for (int g = 0; g < groups && spec->layout == GS_LAYOUT_GLOBAL; g++)
         ((uint32_t *)(void *)(record + c->sections.group[g].table))[spec->blocks] = (uint32_t)c->group[g].sent;
 }
 
-void GS_STAGE(gsPack)(gsReducer_t r, const void *sendbuff, uint8_t *record)
+static void packSections(gsReducer_t r, gsVector x, uint8_t *record)
 {
+    const gsSpec *spec = &r->spec;
     const gsCall *c = &r->state->call;
+    if (c->flags & GS_FLAG_SKIP)
+        return;
+    if (c->flags & GS_FLAG_REFERENCES)
+        memcpy(record + GS_RECORD_SECTIONS, c->coefficient, sizeof c->coefficient);
+    clearSections(spec, c, record);
+    if (spec->layout == GS_LAYOUT_ALL && !c->nonFinite)
+        packAll(r, x, record);
+    else if (spec->layout != GS_LAYOUT_ALL)
+        packBlocks(r, x, record);
+    else
+        memset(record + c->sections.group[0].table, 0, c->sections.bytes - c->sections.group[0].table);
+    closeTables(spec, c, record);
+}
+
+/* x: the gradient, or what was prepared; with feedback the residual to be. */
+void GS_STAGE(gsPack)(gsReducer_t r, gsVector x, uint8_t *record)
+{
     gsRecordHeader header = gsCallHeader(&r->spec, r->state);
-    gsRecordSegment segment = gsCallSegment(&r->spec, c);
-    clearSections(&r->spec, c, record);
-    GS_FOR_TYPE(r->spec.type, packBlocks(r, sendbuff, record, T));
-    closeTables(&r->spec, c, record);
+    gsRecordSegment segment = gsCallSegment(&r->spec, &r->state->call);
+    packSections(r, x, record);
     memcpy(record, &header, sizeof header);
     memcpy(record + sizeof header, &segment, sizeof segment);
     header.checksum =

@@ -1,5 +1,5 @@
 /*
- * Selection: gradient (and residual) -> kept bits, kept coordinates per block, the residual to be with kept values left in place.
+ * Selection: what is compared -> kept bits, kept coordinates per block, the residual to be with kept values left in place.
  * A rule looks at one block at a time, in level 1 cache.
  */
 #include "draws.h"
@@ -7,26 +7,24 @@
 
 /* ---- kept bits ---- */
 
-/* Bit j of word w: |a[32 w + j]| > limit, as bit patterns. Elements beyond n must be 0. */
-GS_INLINE uint32_t wordAbove(const float *a, uint32_t limit)
+/* Bit j of word w: |a[32 w + j]| > limit. Elements beyond n must be 0. */
+GS_INLINE uint32_t wordAbove(const gsReal *a, gsReal limit)
 {
-#ifdef __AVX2__
-    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff), threshold = _mm256_set1_epi32((int)limit);
     uint32_t word = 0;
+#if defined(__AVX2__) && !defined(GS_WIDE)
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff), threshold = _mm256_set1_epi32((int)gsBits(limit));
     for (int j = 0; j < 4; j++) {
         __m256i x = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(a + 8 * j)), magnitude);
         word |= (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, threshold))) << 8 * j;
     }
-    return word;
 #else
-    uint32_t word = 0;
     for (int j = 0; j < 32; j++)
-        word |= (uint32_t)(gsMagnitudeBits(a[j]) > limit) << j;
-    return word;
+        word |= (uint32_t)gsThresholdKeeps(a[j], limit) << j;
 #endif
+    return word;
 }
 
-GS_INLINE uint32_t keepAbove(const float *a, uint32_t limit, uint32_t *bits)
+GS_INLINE uint32_t keepAbove(const gsReal *a, gsReal limit, uint32_t *bits)
 {
     uint32_t kept = 0;
     for (int w = 0; w < GS_BLOCK_WORDS; w++) {
@@ -53,50 +51,80 @@ GS_INLINE uint32_t keepBytes(const uint8_t *keep, uint32_t *bits)
     return kept;
 }
 
-/* ---- rules with feedback: a = g + e stands in the residual to be ---- */
+/* ---- rules that look at magnitudes: a = g + e stands in the residual to be, or whatever was prepared in x ---- */
 
 /* Returns whether every a is finite. The block's tail is filled with zeros. */
-GS_INLINE int addResidual(const void *sendbuff, const float *e, float *a, uint64_t first, uint32_t n, uint32_t type)
+GS_INLINE int addResidual(gsVector x, const gsReal *e, gsReal *a, uint64_t first, uint32_t n, uint32_t type)
 {
-    uint32_t largest = 0;
+    int finite = 1;
     for (uint32_t i = 0; i < n; i++) {
-        float sum = loadElement(type, sendbuff, first + i) + e[i];
-        uint32_t magnitude = gsMagnitudeBits(sum);
-        largest = largest > magnitude ? largest : magnitude;
-        a[i] = sum;
+        a[i] = loadElement(type, x.values, first + i) + e[i];
+        finite &= gsFinite(a[i]);
     }
     for (uint32_t i = n; i < GS_BLOCK; i++)
-        a[i] = 0.0f;
-    return largest < GS_F32_INF;
+        a[i] = 0;
+    return finite;
 }
 
-GS_INLINE uint32_t countAbove(const float *a, uint32_t limit)
+/* The bits of |a|: their order is that of the magnitudes. */
+#ifdef GS_WIDE
+typedef uint64_t keyBits;
+GS_INLINE uint64_t keyOf(gsReal a)
+{
+    uint64_t bits;
+    memcpy(&bits, &a, sizeof bits);
+    return bits & 0x7fffffffffffffffu;
+}
+GS_INLINE gsReal realOf(uint64_t bits)
+{
+    gsReal a;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+enum { KEY_BITS = 63 };
+#else
+typedef uint32_t keyBits;
+GS_INLINE uint32_t keyOf(gsReal a)
+{
+    return gsMagnitudeBits(a);
+}
+GS_INLINE gsReal realOf(uint32_t bits)
+{
+    return gsFloat(bits);
+}
+enum { KEY_BITS = 31 };
+#endif
+
+GS_INLINE uint32_t countAbove(const gsReal *a, keyBits limit)
 {
     uint32_t n = 0;
     for (int i = 0; i < GS_BLOCK; i++)
-        n += gsMagnitudeBits(a[i]) > limit;
+        n += keyOf(a[i]) > limit;
     return n;
 }
 
-/* Of the elements that equal the limit, the lowest indices fill up to k. */
-GS_INLINE void keepTies(const float *a, uint32_t n, uint32_t limit, uint32_t missing, uint32_t *bits)
+/* Of the elements that equal the limit, the lowest indices fill up to k. Returns how many there were. */
+GS_INLINE uint32_t keepTies(const gsReal *a, uint32_t n, keyBits limit, uint32_t missing, uint32_t *bits)
 {
-    for (uint32_t i = 0; i < n && missing > 0; i++)
-        if (gsMagnitudeBits(a[i]) == limit) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n && kept < missing; i++)
+        if (keyOf(a[i]) == limit) {
             bits[i / 32] |= 1u << i % 32;
-            missing--;
+            kept++;
         }
+    return kept;
 }
 
 /* Exactly k of the n: bisection for the k-th largest bit pattern, each probe one pass over the block. A probe that counts exactly
  * k ends it early; ties never do, and go by index. */
-GS_INLINE uint32_t keepLargest(const float *a, uint32_t n, uint32_t k, uint32_t *bits)
+GS_INLINE uint32_t keepLargest(const gsReal *a, uint32_t n, uint32_t k, uint32_t *bits)
 {
-    uint32_t low = 0, high = 0x80000000u; /* above(low - 1) >= k (or low = 0) and above(high - 1) < k */
+    keyBits low = 0, high = (keyBits)1 << KEY_BITS; /* above(low - 1) >= k (or low = 0) and above(high - 1) < k */
     while (low + 1 < high) {
-        uint32_t probe = low + (high - low) / 2, above = countAbove(a, probe - 1);
+        keyBits probe = low + (high - low) / 2;
+        uint32_t above = countAbove(a, probe - 1);
         if (above == k) {
-            keepAbove(a, probe - 1, bits);
+            keepAbove(a, realOf(probe - 1), bits);
             return k;
         }
         if (above > k)
@@ -104,67 +132,119 @@ GS_INLINE uint32_t keepLargest(const float *a, uint32_t n, uint32_t k, uint32_t 
         else
             high = probe;
     }
-    uint32_t above = keepAbove(a, low, bits);
+    uint32_t above = keepAbove(a, realOf(low), bits);
     keepTies(a, n, low, k - above, bits);
     return k;
 }
 
-GS_INLINE void selectWithFeedback(gsReducer_t r, const void *sendbuff, uint32_t select, uint32_t type)
+GS_INLINE uint32_t keepMoved(const gsReducer_t r, const gsReal *a, uint64_t first, uint32_t n, uint32_t *bits)
 {
     const gsSpec *spec = &r->spec;
-    const float *e = r->residual[r->state->phase];
-    float *a = r->residual[r->state->phase ^ 1];
-    uint32_t limit = gsBits(r->state->call.tau);
+    const gsReal *before = currentOf(r, r->previous) + first, *now = nextOf(r, r->previous) + first;
+    gsReal limit = (gsReal)(spec->xi / (double)spec->nranks), factor[GS_BLOCK];
+    uint32_t kept = 0;
+    if (r->xi)
+        loadForeign(spec->paramsType, r->xi, first, n, factor);
+    memset(bits, 0, GS_BLOCK_WORDS * sizeof *bits);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t keep = (uint32_t)gsStepKeeps(a[i], r->xi ? limit * factor[i] : limit, now[i], before[i]);
+        bits[i / 32] |= keep << i % 32;
+        kept += keep;
+    }
+    return kept;
+}
+
+static uint32_t keepBlock(const gsReducer_t r, const gsReal *a, uint64_t b, uint32_t *bits)
+{
+    const gsCall *c = &r->state->call;
+    uint32_t n = blockLength(&r->spec, b);
+    switch (r->spec.select) {
+    case GS_SELECT_THRESHOLD: return keepAbove(a, (gsReal)c->tau, bits);
+    case GS_SELECT_TOPK: return keepLargest(a, n, gsTopkKept(r->spec.k, n), bits);
+    case GS_SELECT_LARGEST: return keepAbove(a, realOf((keyBits)c->limit), bits);
+    default: return keepMoved(r, a, b * GS_BLOCK, n, bits);
+    }
+}
+
+static void selectByMagnitude(gsReducer_t r, gsVector x)
+{
+    const gsSpec *spec = &r->spec;
+    int add = !gsSpecPrepares(spec);
     uint32_t bad = 0;
-    GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1) reduction(| : bad))
-    for (int64_t b = 0; b < (int64_t)spec->blocks; b++) {
+    GS_FOR_BLOCKS(r, b, reduction(| : bad))
+    {
         uint64_t first = (uint64_t)b * GS_BLOCK;
-        uint32_t n = blockLength(spec, (uint64_t)b), *bits = r->keptBits + b * GS_BLOCK_WORDS;
-        bad |= !addResidual(sendbuff, e + first, a + first, first, n, type);
-        r->blockKept[b] = select == GS_SELECT_THRESHOLD ? keepAbove(a + first, limit, bits)
-                                                        : keepLargest(a + first, n, gsTopkKept(spec->k, n), bits);
+        const gsReal *a = (const gsReal *)x.values + first;
+        if (add) {
+            const gsReal *e = currentOf(r, r->residual) + first;
+            gsReal *sum = nextOf(r, r->residual) + first;
+            uint32_t n = blockLength(spec, (uint64_t)b);
+            GS_FOR_TYPE(x.type, bad |= !addResidual(x, e, sum, first, n, T));
+            a = sum;
+        }
+        r->blockKept[b] = keepBlock(r, a, (uint64_t)b, r->keptBits + b * GS_BLOCK_WORDS);
     }
     r->state->call.nonFinite |= bad;
 }
 
-/* ---- rules without feedback: a draw decides ---- */
+/* topk: the first of those that equal the limit, over the whole vector. */
+static void keepFirstTies(gsReducer_t r, const gsReal *a)
+{
+    uint64_t missing = r->state->call.ties;
+    for (uint64_t b = 0; b < r->spec.blocks && missing; b++) {
+        uint32_t room = missing < GS_BLOCK ? (uint32_t)missing : GS_BLOCK;
+        uint32_t kept = keepTies(a + b * GS_BLOCK, blockLength(&r->spec, b), (keyBits)r->state->call.limit, room,
+                                 r->keptBits + b * GS_BLOCK_WORDS);
+        r->blockKept[b] += kept;
+        missing -= kept;
+    }
+}
+
+/* ---- rules that draw ---- */
 
 /* Returns how many of the kept have p = 1 (gspar). keep has room for a whole block; its tail becomes 0. */
-GS_INLINE uint32_t drawKept(const void *sendbuff, const uint32_t *words, uint64_t first, uint32_t n, float s,
-                            uint32_t select, uint8_t *keep, uint32_t *bad, uint32_t type)
+GS_INLINE uint32_t drawKept(gsVector x, const uint32_t *words, uint64_t first, uint32_t n, gsReal s, uint32_t select,
+                            uint8_t *keep, uint32_t *bad, uint32_t type)
 {
-    uint32_t exact = 0, largest = 0;
+    uint32_t exact = 0, finite = 1;
     for (uint32_t i = 0; i < n; i++) {
-        float g = loadElement(type, sendbuff, first + i);
-        float p = select == GS_SELECT_RANDK ? s : gsGsparProbability(g, s);
-        uint32_t magnitude = gsMagnitudeBits(g);
-        largest = largest > magnitude ? largest : magnitude;
-        exact += p >= 1.0f;
+        gsReal g = loadElement(type, x.values, first + i);
+        gsReal p = select == GS_SELECT_RANDK ? s : gsGsparProbability(g, s);
+        finite &= (uint32_t)gsFinite(g);
+        exact += p >= (gsReal)1;
         keep[i] = (uint8_t)gsDrawKeeps(words[i], p);
     }
     for (uint32_t i = n; i < GS_BLOCK; i++)
         keep[i] = 0;
-    *bad |= largest >= GS_F32_INF;
+    *bad |= !finite;
     return exact;
 }
 
-GS_INLINE void selectByDraw(gsReducer_t r, const void *sendbuff, uint32_t select, uint32_t type)
+GS_INLINE uint32_t drawBySelect(gsVector x, const uint32_t *words, uint64_t first, uint32_t n, gsReal s,
+                                uint32_t select, uint8_t *keep, uint32_t *bad, uint32_t type)
+{
+    if (select == GS_SELECT_RANDK)
+        return drawKept(x, words, first, n, s, GS_SELECT_RANDK, keep, bad, type);
+    return drawKept(x, words, first, n, s, GS_SELECT_GSPAR, keep, bad, type);
+}
+
+static void selectByDraw(gsReducer_t r, gsVector x)
 {
     const gsSpec *spec = &r->spec;
-    float s = r->state->call.s;
+    gsReal s = (gsReal)r->state->call.s;
     uint64_t step = r->state->step;
-    int groups = gsRecordGroups(spec->value);
+    int groups = gsRecordGroups(spec->value), shared = spec->layout == GS_LAYOUT_MASK;
     uint32_t bad = 0;
-    GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1) reduction(| : bad))
-    for (int64_t b = 0; b < (int64_t)spec->blocks; b++) {
-        uint32_t words[GS_BLOCK];
+    GS_FOR_BLOCKS(r, b, reduction(| : bad))
+    {
+        uint32_t words[GS_BLOCK], n = blockLength(spec, (uint64_t)b), exact;
         uint8_t keep[GS_BLOCK];
         uint64_t first = (uint64_t)b * GS_BLOCK;
-        if (select == GS_SELECT_RANDK)
+        if (shared)
             drawBlock(spec->seed, first / 4, step, 0, GS_DRAW_MASK, words); /* as gsRandkDraws */
         else
             drawBlock(spec->seed, first / 4, step, spec->rank, GS_DRAW_KEEP, words);
-        uint32_t exact = drawKept(sendbuff, words, first, blockLength(spec, (uint64_t)b), s, select, keep, &bad, type);
+        GS_FOR_TYPE(x.type, exact = drawBySelect(x, words, first, n, s, spec->select, keep, &bad, T));
         uint32_t kept = keepBytes(keep, r->keptBits + b * GS_BLOCK_WORDS);
         r->blockKept[b] = groups == 2 ? exact : kept;
         if (groups == 2)
@@ -173,12 +253,36 @@ GS_INLINE void selectByDraw(gsReducer_t r, const void *sendbuff, uint32_t select
     r->state->call.nonFinite |= bad;
 }
 
-void GS_STAGE(gsSelect)(gsReducer_t r, const void *sendbuff)
+/* ---- all ---- */
+
+GS_INLINE uint32_t anyBad(gsVector x, uint64_t first, uint32_t n, uint32_t type)
+{
+    uint32_t finite = 1;
+    for (uint32_t i = 0; i < n; i++)
+        finite &= (uint32_t)gsFinite(loadElement(type, x.values, first + i));
+    return !finite;
+}
+
+static void selectAll(gsReducer_t r, gsVector x)
+{
+    uint32_t bad = 0;
+    GS_FOR_BLOCKS(r, b, reduction(| : bad))
+    {
+        uint32_t n = blockLength(&r->spec, (uint64_t)b);
+        GS_FOR_TYPE(x.type, bad |= anyBad(x, (uint64_t)b * GS_BLOCK, n, T));
+        r->blockKept[b] = n;
+    }
+    r->state->call.nonFinite |= bad;
+}
+
+void GS_STAGE(gsSelect)(gsReducer_t r, gsVector x)
 {
     switch (r->spec.select) {
-    case GS_SELECT_THRESHOLD: GS_FOR_TYPE(r->spec.type, selectWithFeedback(r, sendbuff, GS_SELECT_THRESHOLD, T)); break;
-    case GS_SELECT_TOPK: GS_FOR_TYPE(r->spec.type, selectWithFeedback(r, sendbuff, GS_SELECT_TOPK, T)); break;
-    case GS_SELECT_GSPAR: GS_FOR_TYPE(r->spec.type, selectByDraw(r, sendbuff, GS_SELECT_GSPAR, T)); break;
-    case GS_SELECT_RANDK: GS_FOR_TYPE(r->spec.type, selectByDraw(r, sendbuff, GS_SELECT_RANDK, T)); break;
+    case GS_SELECT_GSPAR:
+    case GS_SELECT_RANDK: selectByDraw(r, x); break;
+    case GS_SELECT_ALL: selectAll(r, x); break;
+    default: selectByMagnitude(r, x); break;
     }
+    if (r->spec.select == GS_SELECT_LARGEST)
+        keepFirstTies(r, x.values);
 }

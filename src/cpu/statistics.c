@@ -1,102 +1,135 @@
 /*
- * Statistics of this step's gradient: gspar's scale (sums by the fixed tree) and threshold's first tau (a histogram).
- *
- * The tree: lane l of 32 sums a block's elements = l mod 32 in index order, in double; lanes fold 16, 8, 4, 2, 1; blocks fold in
- * pairs over the block number. Every backend adds in this order.
+ * Statistics of one vector: sums by the fixed tree (lanes, then pairs of blocks, in double), the largest magnitude, and the histograms
+ * behind threshold's first tau and topk's limit. Every backend adds in this order.
  */
 #include "stages.h"
 
-enum { LANES = 32 };
-
 typedef struct {
-    double sum;
-    uint32_t below;
-    int nonFinite;
-} blockStatistics;
+    double magnitudes[GS_LANES], squares[GS_LANES], plain[GS_LANES];
+    gsReal largest[GS_LANES];
+    uint32_t below[GS_LANES];
+} laneSums;
 
-GS_INLINE double foldLanes(double *lane)
-{
-    for (int off = LANES / 2; off > 0; off /= 2)
-        for (int l = 0; l < off; l++)
-            lane[l] += lane[l + off];
-    return lane[0];
-}
-
-typedef struct {
-    double sum[LANES];
-    uint32_t below[LANES], nonFinite[LANES];
-} laneStatistics;
-
-/* One element a lane. */
-GS_INLINE void addRow(laneStatistics *lane, const void *sendbuff, uint64_t first, uint32_t lanes, float s,
+/* One element a lane. What is not finite counts as nothing: the call is lost anyway. */
+GS_INLINE void addRow(laneSums *lane, gsVector x, uint64_t first, uint32_t lanes, gsReal s, uint32_t what,
                       uint32_t type)
 {
     for (uint32_t l = 0; l < lanes; l++) {
-        float g = loadElement(type, sendbuff, first + l), m = fabsf(g);
-        uint32_t finite = gsMagnitudeBits(g) < GS_F32_INF, take = finite & (s * m < 1.0f);
-        lane->sum[l] += (double)(take ? m : 0.0f);
+        gsReal g = loadElement(type, x.values, first + l), m = gsAbs(g);
+        uint32_t finite = gsFinite(g), take = finite & (s * m < (gsReal)1);
+        gsReal part = take ? m : (gsReal)0;
+        if (what & GS_SUM_MAGNITUDES)
+            lane->magnitudes[l] += (double)part;
+        if (what & GS_SUM_SQUARES)
+            lane->squares[l] += (double)part * (double)part;
+        if (what & GS_SUM_PLAIN)
+            lane->plain[l] += take ? (double)g : 0.0;
+        if (what & GS_SUM_LARGEST)
+            lane->largest[l] = finite && m > lane->largest[l] ? m : lane->largest[l];
         lane->below[l] += take;
-        lane->nonFinite[l] |= !finite;
     }
 }
 
-/* Sum and number of the |g| with s |g| < 1; s = 0 takes all. */
-GS_INLINE blockStatistics sumBlock(const void *sendbuff, uint64_t first, uint32_t n, float s, uint32_t type)
+GS_INLINE gsSums sumBlock(gsVector x, uint64_t first, uint32_t n, gsReal s, uint32_t what, uint32_t type)
 {
-    laneStatistics lane = {0};
-    uint32_t whole = n / LANES * LANES;
-    for (uint32_t i = 0; i < whole; i += LANES)
-        addRow(&lane, sendbuff, first + i, LANES, s, type); /* a constant, for the vectoriser */
-    addRow(&lane, sendbuff, first + whole, n - whole, s, type);
-    blockStatistics out = {.sum = foldLanes(lane.sum)};
-    for (int l = 0; l < LANES; l++) {
-        out.below += lane.below[l];
-        out.nonFinite |= (int)lane.nonFinite[l];
+    laneSums lane = {0};
+    uint32_t whole = n / GS_LANES * GS_LANES;
+    gsSums sums = {0};
+    for (uint32_t i = 0; i < whole; i += GS_LANES)
+        addRow(&lane, x, first + i, GS_LANES, s, what, type); /* a constant, for the vectoriser */
+    addRow(&lane, x, first + whole, n - whole, s, what, type);
+    for (int l = 0; l < GS_LANES; l++) {
+        sums.below += lane.below[l];
+        sums.largest = (double)lane.largest[l] > sums.largest ? (double)lane.largest[l] : sums.largest;
     }
-    return out;
+    if (what & GS_SUM_MAGNITUDES)
+        sums.magnitudes = foldLanes(lane.magnitudes);
+    if (what & GS_SUM_SQUARES)
+        sums.squares = foldLanes(lane.squares);
+    if (what & GS_SUM_PLAIN)
+        sums.plain = foldLanes(lane.plain);
+    return sums;
 }
 
-static void foldBlocks(double *sum, uint64_t blocks)
+/* `what` a constant where it pays: the passes of gspar. */
+GS_INLINE gsSums sumWhat(gsVector x, uint64_t first, uint32_t n, gsReal s, uint32_t what, uint32_t type)
 {
-    for (uint64_t w = 1; w < blocks; w *= 2)
-        for (uint64_t b = 0; b + w < blocks; b += 2 * w)
-            sum[b] += sum[b + w];
+    if (what == GS_SUM_MAGNITUDES)
+        return sumBlock(x, first, n, s, GS_SUM_MAGNITUDES, type);
+    return sumBlock(x, first, n, s, what, type);
 }
 
-GS_INLINE void scalePass(gsReducer_t r, const void *sendbuff, int pass, uint32_t type)
+gsSums GS_STAGE(gsSumVector)(gsReducer_t r, gsVector x, double s, uint32_t what)
 {
-    gsCall *c = &r->state->call;
-    uint64_t below = 0;
-    int nonFinite = 0;
-    GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1) reduction(+ : below) reduction(| : nonFinite))
-    for (int64_t b = 0; b < (int64_t)r->spec.blocks; b++) {
-        uint64_t first = (uint64_t)b * GS_BLOCK;
-        blockStatistics s =
-            sumBlock(sendbuff, first, blockLength(&r->spec, (uint64_t)b), pass == 0 ? 0.0f : c->s, type);
-        r->blockSum[b] = s.sum;
-        below += s.below;
-        nonFinite |= s.nonFinite;
+    uint64_t blocks = r->spec.blocks, below = 0;
+    double *magnitudes = r->blockSum, *squares = magnitudes + blocks, *plain = squares + blocks, largest = 0.0;
+    GS_FOR_BLOCKS(r, b, reduction(+ : below) reduction(max : largest))
+    {
+        uint32_t n = blockLength(&r->spec, (uint64_t)b);
+        gsSums block;
+        GS_FOR_TYPE(x.type, block = sumWhat(x, (uint64_t)b * GS_BLOCK, n, (gsReal)s, what, T));
+        magnitudes[b] = block.magnitudes;
+        squares[b] = block.squares;
+        plain[b] = block.plain;
+        below += block.below;
+        largest = block.largest > largest ? block.largest : largest;
     }
-    foldBlocks(r->blockSum, r->spec.blocks);
-    c->nonFinite |= (uint32_t)nonFinite;
-    gsCallRescale(&r->spec, c, pass, below, r->spec.blocks ? r->blockSum[0] : 0.0);
+    return (gsSums){.magnitudes = foldBlocks(magnitudes, blocks),
+                    .squares = foldBlocks(squares, blocks),
+                    .plain = foldBlocks(plain, blocks),
+                    .largest = largest,
+                    .below = below};
 }
 
-void GS_STAGE(gsFindScale)(gsReducer_t r, const void *sendbuff)
+void GS_STAGE(gsFindTau)(gsReducer_t r, gsVector x)
 {
-    for (int pass = 0; pass <= GS_GSPAR_RESCALES; pass++)
-        GS_FOR_TYPE(r->spec.type, scalePass(r, sendbuff, pass, T));
-}
-
-void GS_STAGE(gsFindTau)(gsReducer_t r, const void *sendbuff)
-{
-    const float *e = r->residual[r->state->phase];
+    const gsReal *e = r->spec.feedback && !gsSpecPrepares(&r->spec) ? currentOf(r, r->residual) : NULL;
     for (int bin = 0; bin < GS_HISTOGRAM_BINS; bin++)
         r->histogram[bin] = 0;
     for (uint64_t i = 0; i < r->spec.count; i++) {
-        float a = loadElement(r->spec.type, sendbuff, i) + e[i];
-        if (gsIsFinite(a))
-            r->histogram[gsHistogramBin(a)]++;
+        gsReal a = loadElement(x.type, x.values, i) + (e ? e[i] : (gsReal)0);
+        if (gsFinite(a))
+            r->histogram[gsHistogramBin((float)a)]++;
     }
-    r->state->call.tau = gsTauFromHistogram(r->histogram, r->spec.target);
+    r->state->call.tau = (double)gsTauFromHistogram(r->histogram, r->spec.target);
+}
+
+/* The bits of |a|, whose order is the order of the magnitudes. */
+GS_INLINE uint64_t keyOf(gsReal a)
+{
+#ifdef GS_WIDE
+    uint64_t bits;
+    memcpy(&bits, &a, sizeof bits);
+    return bits & 0x7fffffffffffffffu;
+#else
+    return gsMagnitudeBits(a);
+#endif
+}
+
+/*
+ * The k-th largest magnitude, digit by digit from the top: a histogram of the digit among those whose higher digits are known.
+ * Digits of 11 bits: three passes for float32, six for float64.
+ */
+void GS_STAGE(gsFindLimit)(gsReducer_t r, gsVector x, uint64_t k)
+{
+    enum { DIGIT = 11, WIDTH = 8 * sizeof(gsReal) - 1 };
+    const gsReal *a = x.values;
+    uint64_t prefix = 0, wanted = k;
+    int shift = (WIDTH + DIGIT - 1) / DIGIT * DIGIT;
+    while (shift > 0) {
+        shift -= DIGIT;
+        for (int bin = 0; bin < 1 << DIGIT; bin++)
+            r->histogram[bin] = 0;
+        for (uint64_t i = 0; i < r->spec.count; i++) {
+            uint64_t key = keyOf(a[i]) >> shift;
+            if (key >> DIGIT == prefix)
+                r->histogram[key & ((1u << DIGIT) - 1u)]++;
+        }
+        uint64_t bin = (1u << DIGIT) - 1u;
+        for (; bin > 0 && r->histogram[bin] < wanted; bin--)
+            wanted -= r->histogram[bin];
+        prefix = prefix << DIGIT | bin;
+    }
+    r->state->call.limit = prefix;
+    r->state->call.ties = wanted;
 }

@@ -1,61 +1,58 @@
 /*
- * What is fixed for a reducer (gsSpec), what one call finds out (gsCall), what lives from call to call (gsState), and the
- * arithmetic that leads from one to the next. One thread of a backend runs these functions, between the parallel stages.
+ * What one call finds out (gsCall), what lives from call to call (gsState), and the arithmetic that leads from one to the next.
+ * One thread of a backend runs these functions, between the parallel stages.
  */
 #ifndef GS_RULES_CALL_H
 #define GS_RULES_CALL_H
 
-#include "../wire.h"
 #include "checksum.h"
 #include "gspar.h"
+#include "lag.h"
 #include "philox.h"
 #include "randk.h"
+#include "reference.h"
+#include "spec.h"
 #include "thin.h"
 #include "threshold.h"
 #include "topk.h"
+#include "value.h"
 
-enum { GS_SELECT_DENSE = 0, GS_SELECT_THRESHOLD = 1, GS_SELECT_TOPK = 2, GS_SELECT_GSPAR = 3, GS_SELECT_RANDK = 4 };
-
-/* Fixed at creation. Plain data: travels by value into kernels. */
+/* Sums over a vector x, by the fixed tree; of the elements below a cut where there is one. */
 typedef struct {
-    uint64_t count; /* elements */
-    uint64_t seed;
-    uint64_t configHash;  /* alike on all ranks; of everything here but rank */
-    uint64_t slotBytes;   /* room of a record; 0 for dense */
-    uint64_t target;      /* wanted kept coordinates; threshold with fixed tau: 0 */
-    uint64_t capacity;    /* most kept coordinates in a record, below 2^32 */
-    double density;       /* as the recipe gives it */
-    double capacityShare; /* likewise; 0: by default */
-    uint32_t blocks;      /* ceil(count / GS_BLOCK) */
-    uint32_t rank;
-    uint32_t nranks;
-    uint32_t type;   /* gsDataType_t */
-    uint32_t select; /* GS_SELECT_ */
-    uint32_t layout; /* GS_LAYOUT_ */
-    uint32_t value;  /* GS_VALUE_ */
-    uint32_t k;      /* chunk-topk */
-    float tau;       /* threshold: fixed, or -1 when it follows the density */
-    uint8_t feedback;
-    uint8_t random;
-    uint8_t bypassed; /* dense because of GS_DISABLE */
-    uint8_t average;  /* the op of the call under way, set by gsAllReduce: ranks must agree; single stages: 0 */
-} gsSpec;
+    double magnitudes; /* |x| */
+    double squares;    /* x^2 */
+    double plain;      /* x */
+    double largest;    /* max |x|, of all elements */
+    uint64_t below;    /* elements below the cut */
+} gsSums;
 
 /* One call's findings. */
 typedef struct {
     uint64_t step; /* the step that select worked for */
-    float tau;     /* threshold: in force */
+    double tau;    /* threshold: in force */
     float tauNext;
-    float s;            /* gspar: p = min(s |g|, 1); randk: the probability */
-    float inverse;      /* gspar, randk: 1/s, what a value is multiplied by or replaced with */
-    uint32_t nonFinite; /* select saw a NaN or Inf in g + e */
-    uint32_t flags;     /* of the record */
+    uint32_t nonFinite;              /* select saw a NaN or Inf in the gradient or in a */
+    double s;                        /* gspar: p = min(s |a|, 1); randk: the probability */
+    double inverse;                  /* gspar, randk: 1/s, what a value is multiplied by or replaced with */
+    double largest;                  /* max |a|, where the value coding needs it */
+    double clip;                     /* factor on the gradient */
+    uint32_t flags;                  /* of the record */
+    uint32_t skip;                   /* nothing is sent */
+    uint64_t limit;                  /* topk: the bits of the k-th magnitude */
+    uint64_t ties;                   /* topk: how many equal to it are kept, by index */
+    float scale;                     /* of all values, where one scale serves all, and float16's */
+    uint32_t choice;                 /* the reference */
+    double coefficient[GS_MAX_POOL]; /* a = g - sum of coefficient * reference */
+    double floor[GS_MAX_POOL];       /* quotient: the guard of each reference with coefficient 1 */
+    double normalized;               /* |g - r|^2 / |g|^2 */
+    double moved;                    /* |theta - theta before|^2, in the units of an aggregate */
     gsThinning group[2];
     gsRecordSections sections;
 } gsCall;
 
 typedef struct {
-    uint64_t calls, nonFinite, thinned, overflowed, lastKept, lastSent, keptTotal, sentTotal, payloadBytes;
+    uint64_t calls, nonFinite, thinned, overflowed, skipped, denseRounds;
+    uint64_t lastKept, lastSent, lastExact, keptTotal, sentTotal, payloadBytes, wireBytes;
 } gsCounters;
 
 /* Why records cannot be summed. */
@@ -73,12 +70,13 @@ enum {
     GS_FAULT_LENGTH,
     GS_FAULT_CHECKSUM,
     GS_FAULT_TABLE,
-    GS_FAULT_INDEX
+    GS_FAULT_INDEX,
+    GS_FAULT_VALUE
 };
 
 typedef struct {
     uint64_t step;  /* committed exchanges */
-    uint32_t phase; /* which residual is current */
+    uint32_t phase; /* which of the double-buffered vectors is current */
     float tau;      /* threshold: the next call's; 0: unknown */
     uint32_t fault; /* sticky on devices: GS_FAULT_ of the first failed call */
     uint32_t faultRank;
@@ -86,10 +84,32 @@ typedef struct {
     uint32_t verdict; /* GS_FAULT_ of this call's records: the lowest rank's */
     uint32_t verdictRank;
     uint32_t anyNonFinite; /* a record of this call says so */
+    uint32_t choice;       /* search in hindsight: the next call's reference */
+    uint32_t average;      /* the last committed call's op */
     uint32_t reserved;
+    /* lag */
+    uint32_t recentAt;            /* the oldest entry */
+    uint32_t sent;                /* this rank has sent a gradient before */
+    double recent[GS_MAX_WINDOW]; /* squared norms of aggregates, in sum form */
+    /* what accumulate found: */
+    double resultNorm;          /* |result|^2 in sum form */
+    double missed[GS_MAX_POOL]; /* |result - reference|^2 in mean form */
     gsCall call;
     gsCounters counters;
 } gsState;
+
+/* The wanted number of kept coordinates in this step. */
+GS_HD uint64_t gsCallTarget(const gsSpec *spec, uint64_t step)
+{
+    return spec->warmup && step / spec->warmup < GS_WARMUP_STAGES ? spec->warmTarget[step / spec->warmup]
+                                                                  : spec->target;
+}
+
+/* Rounds to the precision of the reducer's state. */
+GS_HD double gsRound(const gsSpec *spec, double x)
+{
+    return spec->wide ? x : (double)gsSaturate((float)x);
+}
 
 /* Begins a call. */
 GS_HD void gsCallBegin(const gsSpec *spec, gsState *state)
@@ -97,33 +117,99 @@ GS_HD void gsCallBegin(const gsSpec *spec, gsState *state)
     gsCall *c = &state->call;
     memset(c, 0, sizeof *c);
     c->step = state->step;
-    c->tau = state->tau;
+    c->tau = (double)state->tau;
+    c->clip = 1.0;
+    c->normalized = 1.0;
+    c->skip = spec->absent || !gsTakesTurn(spec, state->step);
     if (spec->select == GS_SELECT_RANDK) {
-        c->s = (float)spec->density;
-        c->inverse = 1.0f / c->s;
+        c->s = gsRound(spec, spec->density);
+        c->inverse = gsRound(spec, 1.0 / c->s);
     }
+}
+
+/* clip: the gradient's share of a norm that all ranks' gradients may have together (Lin et al. 2018, section 3.2). */
+GS_HD void gsCallClip(const gsSpec *spec, gsCall *c, const gsSums *gradient)
+{
+    double most = spec->clip / sqrt((double)spec->nranks), norm = sqrt(gradient->squares);
+    c->clip = norm > most ? gsRound(spec, most / norm) : 1.0;
+}
+
+/* The trigger: whether `changed`, the square of what this rank's silence would hide, is too little to be told. */
+GS_HD void gsCallTrigger(const gsSpec *spec, const gsState *state, gsCall *c, double changed)
+{
+    double newest = spec->iterate ? c->moved : -1.0;
+    if (state->sent && !c->nonFinite && !(changed > gsLagBound(spec, state->recent, state->recentAt, newest)))
+        c->skip = 1;
+}
+
+/* threshold relative to the root mean square of a. */
+GS_HD void gsCallTauFromSquares(const gsSpec *spec, gsCall *c, double squares)
+{
+    c->tau = gsRound(spec, spec->rms * sqrt(squares / (double)(spec->count ? spec->count : 1)));
+}
+
+/* The scale of a coding that has one for the whole vector. */
+GS_HD void gsCallOneScale(const gsSpec *spec, gsCall *c, const gsSums *sums)
+{
+    switch (spec->value) {
+    case GS_VALUE_SIGN:
+        c->scale = gsSaturate((float)(sums->magnitudes / (double)(spec->count ? spec->count : 1)));
+        break;
+    case GS_VALUE_TERNARY: c->scale = gsScaleUp(sums->largest); break;
+    default: c->scale = gsScaleUp(sqrt(sums->squares)); break;
+    }
+}
+
+/* quotient: the guard of a reference with this coefficient. */
+GS_HD double gsQuotientFloor(const gsSpec *spec, const gsCall *c, uint32_t which, double coefficient)
+{
+    return gsRound(spec, c->floor[which] * fabs(coefficient));
+}
+
+/* Remembers the newest squared norm. */
+GS_HD void gsStateRemember(gsState *state, double norm)
+{
+    state->recent[state->recentAt] = norm;
+    state->recentAt = (state->recentAt + 1) % GS_MAX_WINDOW;
 }
 
 /* Whether this call must find its tau in a histogram first. */
 GS_HD int gsCallWantsHistogram(const gsSpec *spec, const gsState *state)
 {
-    return spec->select == GS_SELECT_THRESHOLD && spec->tau < 0.0f && state->tau == 0.0f;
+    return spec->select == GS_SELECT_THRESHOLD && spec->tau < 0.0f && !(spec->rms > 0.0) && state->tau == 0.0f;
 }
 
-/* gspar: takes s after one of its passes. pass 0: sum = |g|_1; later: sum and number of the coordinates with p < 1. */
-GS_HD void gsCallRescale(const gsSpec *spec, gsCall *c, int pass, uint64_t below, double sum)
+/* gspar: takes s after one of its passes. pass 0: sums of all; later: of the coordinates with p < 1. */
+GS_HD void gsCallRescale(const gsSpec *spec, gsCall *c, int pass, const gsSums *sums, double *allSquares)
 {
-    c->s = pass == 0 ? gsGsparStart(spec->density, spec->count, sum)
-                     : gsGsparRescale(c->s, spec->density, spec->count, below, sum);
-    c->inverse = c->s > 0.0f ? gsSaturate(1.0f / c->s) : 0.0f;
+    double s;
+    if (pass == 0)
+        *allSquares = sums->squares;
+    if (spec->epsilon > 0.0)
+        s = gsGsparClosed(spec->epsilon, *allSquares, sums->magnitudes, sums->squares, c->s);
+    else
+        s = pass == 0 ? gsGsparStart(spec->density, spec->count, sums->magnitudes)
+                      : gsGsparRescale(c->s, spec->density, spec->count, sums->below, sums->magnitudes);
+    c->s = gsRound(spec, s);
+    c->inverse = c->s > 0.0 ? gsRound(spec, 1.0 / c->s) : 0.0;
+    if (spec->wide &&
+        spec->value == GS_VALUE_SHARED) { /* the magnitude travels as float32: p follows it, not the reverse */
+        c->inverse = (double)gsSaturate((float)c->inverse);
+        c->s = c->inverse > 0.0 ? 1.0 / c->inverse : 0.0;
+    }
+}
+
+GS_HD int gsCallScalePasses(const gsSpec *spec)
+{
+    return spec->epsilon > 0.0 ? GS_GSPAR_ROUNDS : 1 + GS_GSPAR_RESCALES;
 }
 
 /* How many of a group's first j kept coordinates are in the record; also the slot of coordinate j if it is. */
 GS_HD uint64_t gsCallSlot(const gsSpec *spec, const gsCall *c, int group, uint64_t j)
 {
-    if (c->nonFinite)
+    if (c->nonFinite || c->skip)
         return 0;
-    if (spec->feedback)
+    if (!spec->random)
         return j < c->group[group].sent ? j : c->group[group].sent;
     return gsThinnedSlot(c->group[group], j);
 }
@@ -148,6 +234,41 @@ GS_HD void gsCallShareCapacity(uint64_t capacity, const uint64_t kept[2], uint64
         sent[1] = kept[1];
 }
 
+/* The sections of a record with these slots; of the two ways to code group 1 of "shared" the shorter. */
+GS_HD gsRecordSections gsCallSections(const gsSpec *spec, gsCall *c)
+{
+    gsRecordShape shape;
+    gsRecordSections sections, map;
+    shape.count = spec->count;
+    shape.slots[0] = c->group[0].sent;
+    shape.slots[1] = c->group[1].sent;
+    shape.blocks = spec->blocks;
+    shape.layout = spec->layout;
+    shape.value = spec->value;
+    shape.aux = spec->aux;
+    shape.flags = c->flags;
+    sections = gsRecordLayout(&shape);
+    if (spec->value != GS_VALUE_SHARED || (c->flags & GS_FLAG_SKIP))
+        return sections;
+    shape.flags |= GS_FLAG_MAP;
+    map = gsRecordLayout(&shape);
+    if (map.bytes >= sections.bytes)
+        return sections;
+    c->flags |= GS_FLAG_MAP;
+    return map;
+}
+
+/* No value in the record is larger. */
+GS_HD double gsCallLargestValue(const gsSpec *spec, const gsCall *c)
+{
+    double largest = c->largest;
+    if (spec->select == GS_SELECT_RANDK)
+        largest = largest * c->inverse;
+    if (spec->select == GS_SELECT_GSPAR && c->inverse > largest)
+        largest = c->inverse;
+    return largest * (double)c->group[0].gain;
+}
+
 /* After selection: kept[g] coordinates in each group -> the plan of the record. */
 GS_HD void gsCallPlan(const gsSpec *spec, gsState *state, const uint64_t kept[2])
 {
@@ -156,23 +277,29 @@ GS_HD void gsCallPlan(const gsSpec *spec, gsState *state, const uint64_t kept[2]
     uint32_t word = 0;
     int g;
     gsCallShareCapacity(spec->capacity, kept, sent);
-    if (c->nonFinite)
+    if (c->nonFinite || c->skip)
         sent[0] = sent[1] = 0;
-    if (!spec->feedback) /* the mask of randk is everybody's, and so is its thinning */
+    if (spec->random) /* the mask of randk is everybody's, and so is its thinning */
         word = gsDraw(spec->seed, 0, state->step, spec->layout == GS_LAYOUT_MASK ? 0 : spec->rank, GS_DRAW_THIN);
     for (g = 0; g < 2; g++)
         c->group[g] = gsThinningOf(kept[g], sent[g], word);
-    c->sections = gsRecordLayout(spec->layout, spec->value, spec->blocks, sent);
     c->flags = 0;
     if (c->nonFinite)
         c->flags = GS_FLAG_NONFINITE;
+    else if (c->skip)
+        c->flags = GS_FLAG_SKIP;
     else if (sent[0] + sent[1] < kept[0] + kept[1])
-        c->flags = spec->feedback ? GS_FLAG_OVERFLOWED : GS_FLAG_THINNED;
+        c->flags = spec->random ? GS_FLAG_THINNED : GS_FLAG_OVERFLOWED;
     if (spec->average)
         c->flags |= GS_FLAG_AVERAGE;
-    c->tauNext = c->tau;
-    if (spec->select == GS_SELECT_THRESHOLD && spec->tau < 0.0f)
-        c->tauNext = gsTauNext(c->tau, kept[0], spec->target, spec->capacity);
+    if (spec->search == GS_SEARCH_WORKER || spec->search == GS_SEARCH_FIT || spec->pool >> GS_REFERENCE_MEAN & 1u)
+        c->flags |= GS_FLAG_REFERENCES;
+    c->sections = gsCallSections(spec, c);
+    if (spec->value == GS_VALUE_F16)
+        c->scale = gsF16Scale(gsCallLargestValue(spec, c));
+    c->tauNext = (float)c->tau;
+    if (spec->select == GS_SELECT_THRESHOLD && spec->tau < 0.0f && !(spec->rms > 0.0))
+        c->tauNext = gsTauNext((float)c->tau, kept[0], spec->target, spec->capacity);
 }
 
 /* The header of the planned record, checksum left 0. */
@@ -200,56 +327,81 @@ GS_HD gsRecordSegment gsCallSegment(const gsSpec *spec, const gsCall *c)
 {
     gsRecordSegment s;
     s.count = spec->count;
-    s.aux = 0;
-    s.scale = 0.0f;
+    s.aux = spec->aux;
+    s.scale = c->scale;
     if (spec->layout == GS_LAYOUT_CHUNKED)
         s.aux = spec->k;
     if (spec->value == GS_VALUE_SHARED) {
         s.aux = (uint32_t)c->group[0].sent;
-        s.scale = gsSaturate(c->inverse * c->group[1].gain);
+        s.scale = gsSaturate((float)(c->inverse * (double)c->group[1].gain));
     }
     return s;
 }
 
-/* How many slots a received record has in each group. */
-GS_HD void gsRecordSlots(const gsRecordHeader *h, const gsRecordSegment *segment, uint64_t slots[2])
+/* Layout, value coding and aux, as far as they depend on each other. */
+GS_HD int gsShapeIsPossible(const gsRecordHeader *h, const gsRecordSegment *segment)
 {
-    slots[0] = h->value == GS_VALUE_SHARED && segment->aux < h->kept ? segment->aux : h->kept;
-    slots[1] = h->kept - slots[0];
+    uint32_t bits = segment->aux & 0xffu;
+    if (h->layout > GS_LAYOUT_ALL || h->value >= GS_VALUES || h->segments != 1 || segment->count != h->count ||
+        !gsIsFinite(segment->scale) || h->count / GS_BLOCK >= 0xffffffffull)
+        return 0;
+    if (h->layout == GS_LAYOUT_ALL)
+        return h->value != GS_VALUE_SHARED && (segment->aux & ~0x1ffu) == 0 &&
+               (h->value == GS_VALUE_LEVELS ? bits >= 2 && bits <= 8 : bits == gsValueBits(h->value, 0));
+    if (h->value == GS_VALUE_SIGN || h->value == GS_VALUE_TERNARY || h->value == GS_VALUE_NATURAL)
+        return 0;
+    if (h->flags & GS_FLAG_MAP && h->value != GS_VALUE_SHARED)
+        return 0;
+    return h->value != GS_VALUE_SHARED || h->layout == GS_LAYOUT_GLOBAL;
+}
+
+/* How many slots a record of this shape may say it has. */
+GS_HD int gsKeptIsPossible(const gsRecordHeader *h, const gsRecordSegment *segment)
+{
+    if (h->kept > h->count || (h->value == GS_VALUE_SHARED && segment->aux > h->kept))
+        return 0;
+    if (h->flags & (GS_FLAG_NONFINITE | GS_FLAG_SKIP))
+        return h->kept == 0;
+    if (h->layout == GS_LAYOUT_ALL)
+        return h->kept == h->count;
+    if (h->layout == GS_LAYOUT_CHUNKED)
+        return segment->aux >= 1 && segment->aux <= GS_BLOCK && h->kept == gsTopkTotal(segment->aux, h->count);
+    return h->kept <= GS_RECORD_MAX_KEPT;
 }
 
 /* A header and its segment on their own: everything but checksum and sections. `room` bytes may be read. */
 GS_HD uint32_t gsHeaderFault(const gsRecordHeader *h, const gsRecordSegment *segment, uint64_t room)
 {
-    uint64_t slots[2];
-    uint64_t blocks = h->count / GS_BLOCK + (h->count % GS_BLOCK != 0);
+    gsRecordShape shape;
     if (h->magic != GS_RECORD_MAGIC)
         return GS_FAULT_MAGIC;
     if (h->version != GS_RECORD_VERSION)
         return GS_FAULT_VERSION;
-    if (h->flags & ~(GS_FLAGS_KNOWN & ~(GS_FLAG_SKIP | GS_FLAG_DENSE)))
+    if (h->flags & ~(GS_FLAGS_KNOWN & ~GS_FLAG_DENSE) ||
+        (h->flags & GS_FLAG_SKIP && h->flags & (GS_FLAG_NONFINITE | GS_FLAG_MAP)))
         return GS_FAULT_FLAGS;
-    if (h->layout > GS_LAYOUT_MASK || h->value > GS_VALUE_SHARED || h->segments != 1 || segment->count != h->count ||
-        blocks > 0xffffffffull || (h->value == GS_VALUE_SHARED && h->layout != GS_LAYOUT_GLOBAL) ||
-        !gsIsFinite(segment->scale))
+    if (!gsShapeIsPossible(h, segment))
         return GS_FAULT_LAYOUT;
-    if (h->kept > GS_RECORD_MAX_KEPT || h->kept > h->count || (h->value == GS_VALUE_SHARED && segment->aux > h->kept))
+    if (!gsKeptIsPossible(h, segment))
         return GS_FAULT_KEPT;
-    if ((h->flags & GS_FLAG_NONFINITE) && h->kept != 0)
-        return GS_FAULT_KEPT;
-    if (h->layout == GS_LAYOUT_CHUNKED && !(h->flags & GS_FLAG_NONFINITE) &&
-        (segment->aux < 1 || segment->aux > GS_BLOCK || h->kept != gsTopkTotal(segment->aux, h->count)))
-        return GS_FAULT_KEPT;
-    gsRecordSlots(h, segment, slots);
-    if (h->recordBytes > room || h->recordBytes != gsRecordLayout(h->layout, h->value, (uint32_t)blocks, slots).bytes)
+    shape = gsRecordShapeOf(h, segment);
+    if (h->recordBytes > room || h->recordBytes != gsRecordLayout(&shape).bytes)
         return GS_FAULT_LENGTH;
     return GS_FAULT_NONE;
+}
+
+/* Whether a rank may say "skip": only where the recipe knows silence. */
+GS_HD int gsSpecSkips(const gsSpec *spec)
+{
+    return spec->trigger || spec->participate || spec->memory || spec->feedback;
 }
 
 /* A received header against what this rank expects in place `rank`. */
 GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const gsRecordHeader *h,
                                const gsRecordSegment *segment, uint32_t rank)
 {
+    uint32_t references =
+        spec->search == GS_SEARCH_WORKER || spec->search == GS_SEARCH_FIT || (spec->pool >> GS_REFERENCE_MEAN & 1u);
     if (h->magic != GS_RECORD_MAGIC)
         return GS_FAULT_MAGIC;
     if (h->version != GS_RECORD_VERSION)
@@ -263,14 +415,53 @@ GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const g
     if (((h->flags & GS_FLAG_AVERAGE) != 0) != (spec->average != 0))
         return GS_FAULT_OP;
     if (h->layout != spec->layout || h->value != spec->value ||
-        (spec->layout == GS_LAYOUT_CHUNKED && segment->aux != spec->k))
+        (spec->layout == GS_LAYOUT_CHUNKED && segment->aux != spec->k) ||
+        (spec->layout == GS_LAYOUT_ALL && segment->aux != spec->aux))
         return GS_FAULT_LAYOUT;
+    if (((h->flags & GS_FLAG_REFERENCES) != 0) != (references != 0) ||
+        ((h->flags & GS_FLAG_SKIP) && !gsSpecSkips(spec)))
+        return GS_FAULT_FLAGS;
     if (h->kept > spec->capacity)
         return GS_FAULT_KEPT;
-    if (spec->layout == GS_LAYOUT_MASK && !(h->flags & GS_FLAG_NONFINITE) && !state->call.nonFinite &&
-        h->kept != state->call.group[0].sent)
+    if (spec->layout == GS_LAYOUT_MASK && !(h->flags & (GS_FLAG_NONFINITE | GS_FLAG_SKIP)) && !state->call.nonFinite &&
+        !state->call.skip && h->kept != state->call.group[0].sent)
         return GS_FAULT_KEPT;
     return gsHeaderFault(h, segment, spec->slotBytes);
+}
+
+/* What the state holds in gradient units, and in their squares. */
+GS_HD void gsStateScale(gsState *state, float factor)
+{
+    int i;
+    state->tau *= factor;
+    for (i = 0; i < GS_MAX_WINDOW; i++)
+        state->recent[i] = state->recent[i] * ((double)factor * (double)factor);
+}
+
+/* What a step leaves behind besides vectors, once it is committed. */
+GS_HD void gsStateAdvance(const gsSpec *spec, gsState *state)
+{
+    const gsCall *c = &state->call;
+    uint32_t r, best = GS_REFERENCE_ZERO;
+    state->step++;
+    state->phase ^= 1u;
+    state->average = spec->average;
+    if (spec->select == GS_SELECT_THRESHOLD)
+        state->tau = c->tauNext;
+    if (spec->trigger && !c->skip)
+        state->sent = 1;
+    if (spec->trigger)
+        gsStateRemember(state, spec->iterate ? c->moved : state->resultNorm);
+    for (r = 0; r < GS_MAX_POOL; r++)
+        if (spec->pool >> r & 1u && (!(spec->pool >> best & 1u) || state->missed[r] < state->missed[best]))
+            best = r;
+    state->choice = best;
+}
+
+/* Bytes of an element, by gsDataType_t. */
+GS_HD uint64_t gsTypeWidth(uint32_t type)
+{
+    return type == 8u ? 8 : type == 7u ? 4 : 2; /* float64, float32, else two bytes */
 }
 
 /* The end of a call: state and counters, by what the records' verdict says. Returns whether anything was committed. */
@@ -286,25 +477,24 @@ GS_HD int gsCallCommit(const gsSpec *spec, gsState *state)
         return 0;
     n->calls++;
     n->nonFinite += state->anyNonFinite != 0;
-    if (spec->select == GS_SELECT_DENSE) {
-        n->lastKept = n->lastSent = spec->count;
-        n->payloadBytes += spec->count * (spec->type == 7 ? 4 : 2); /* GS_FLOAT32, else two bytes */
+    n->denseRounds += spec->denseNow;
+    if (spec->select == GS_SELECT_DENSE || spec->denseNow) {
+        n->lastKept = n->lastSent = n->lastExact = spec->count;
+        n->payloadBytes += spec->count * gsTypeWidth(spec->denseNow ? (spec->wide ? 8u : 7u) : spec->type);
     } else {
         n->thinned += (c->flags & GS_FLAG_THINNED) != 0;
         n->overflowed += (c->flags & GS_FLAG_OVERFLOWED) != 0;
-        n->lastKept = c->nonFinite ? 0 : c->group[0].kept + c->group[1].kept;
+        n->skipped += (c->flags & GS_FLAG_SKIP) != 0;
+        n->lastKept = c->nonFinite || c->skip ? 0 : c->group[0].kept + c->group[1].kept;
         n->lastSent = c->group[0].sent + c->group[1].sent;
+        n->lastExact = spec->value == GS_VALUE_SHARED ? c->group[0].sent : n->lastSent;
         n->payloadBytes += c->sections.bytes;
     }
     n->keptTotal += n->lastKept;
     n->sentTotal += n->lastSent;
     if (state->anyNonFinite || c->nonFinite) /* the own residual too, whatever the caller made of the own record */
         return 0;
-    state->step++;
-    if (spec->feedback)
-        state->phase ^= 1u;
-    if (spec->select == GS_SELECT_THRESHOLD)
-        state->tau = c->tauNext;
+    gsStateAdvance(spec, state);
     return 1;
 }
 

@@ -55,11 +55,13 @@ GS_HD uint32_t gsDraw(uint64_t seed, uint64_t i, uint64_t step, uint32_t rank, u
     return gsPhilox(seed, i >> 2, step, rank, purpose).word[i & 3];
 }
 
-/* Whether an element of probability p travels: word < p 2^32, compared exactly (p 2^32 is exact in float32, and below 1 its
- * ceiling fits 32 bits). */
-GS_HD int gsDrawKeeps(uint32_t word, float p)
+/* Whether an element of probability p travels: word < p 2^32, compared exactly: p 2^32 is exact, and in float32 its ceiling fits
+ * 32 bits below 1, which spares the conversion of the word to double. */
+GS_REAL_RULE int gsDrawKeeps(uint32_t word, gsReal p)
 {
-    return p >= 1.0f || word < (uint32_t)ceilf((p < 1.0f ? p : 0.0f) * 4294967296.0f);
+    if (sizeof p == 4)
+        return p >= (gsReal)1 || word < (uint32_t)ceilf((p < (gsReal)1 ? (float)p : 0.0f) * 4294967296.0f);
+    return p >= (gsReal)1 || (double)word < (double)p * 4294967296.0;
 }
 
 #endif

@@ -7,9 +7,18 @@
 
 #include "numeric.h"
 
-GS_HD int gsThresholdKeeps(float a, float tau)
+GS_REAL_RULE int gsThresholdKeeps(gsReal a, gsReal tau)
 {
-    return fabsf(a) > tau;
+    return gsAbs(a) > tau;
+}
+
+/*
+ * gdsec: Y. Chen, R. Blum, M. Takac, B. Sadler, "Distributed Learning With Sparsified Gradient Differences", IEEE JSTSP 2022, Algorithm 1:
+ * coordinate i travels iff |a_i| > (xi_i / M) |theta_i - theta_i before|. limit = xi_i / M.
+ */
+GS_REAL_RULE int gsStepKeeps(gsReal a, gsReal limit, gsReal now, gsReal before)
+{
+    return gsAbs(a) > limit * gsAbs(now - before);
 }
 
 /* Bins of |a|: exponent and three bits of mantissa, so that a bin spans at most an eighth of its lower edge. */

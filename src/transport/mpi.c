@@ -24,18 +24,18 @@ enum {
     LANE_BYTES = 4 << 20, /* of all ranks' pieces together */
     PIECE_MOST = 1 << 20, /* one rank's piece: large enough for full speed, small enough for two to overlap */
     PIECE_LEAST = 4096,
-    GOODBYE_MS = 1000,    /* a rank that waits longer leaves without freeing the MPI_Comm */
+    GOODBYE_MS = 1000, /* a rank that waits longer leaves without freeing the MPI_Comm */
     TEXT_BYTES = 160,
     RANKS_NAMED = 8
 };
 
-typedef enum { ALL_GATHER = 1, SCATTER_SLICES, ALL_GATHER_HOST, GOODBYE } operation_t;
+typedef enum { ALL_GATHER = 1, SCATTER_SLICES, ALL_GATHER_HOST, ALL_GATHER_EXACT, GOODBYE } operation_t;
 
 /* What a rank is about to do. operation 0: not heard from. */
 typedef struct {
     uint64_t operation;
     uint64_t bytes; /* a rank's contribution */
-    uint64_t slice; /* SCATTER_SLICES: from one slice to the next; otherwise `bytes` */
+    uint64_t slice; /* from one rank's part to the next */
 } preamble_t;
 
 typedef struct {
@@ -47,7 +47,8 @@ typedef struct {
 
 typedef struct {
     MPI_Request request;
-    char *send, *recv; /* a piece for each rank */
+    char *send, *recv;    /* a piece for each rank */
+    int *counts, *starts; /* of the pieces in recv */
 } lane_t;
 
 typedef struct {
@@ -146,7 +147,8 @@ static gsResult_t await(gsComm_t comm, MPI_Request *request, gsWait *wait)
 
 static const char *operationName(uint64_t operation)
 {
-    static const char *const names[] = {"nothing", "an all-gather", "a scatter", "a set-up", "gsCommDestroy"};
+    static const char *const names[] = {"nothing",  "an all-gather",       "a scatter",
+                                        "a set-up", "an exact all-gather", "gsCommDestroy"};
     return names[operation <= GOODBYE ? operation : 0];
 }
 
@@ -159,12 +161,18 @@ static gsResult_t checkPresent(link_t *link, int nranks)
     return GS_SUCCESS;
 }
 
+static bool samePlan(const preamble_t *a, const preamble_t *b)
+{
+    return a->operation == b->operation && a->slice == b->slice &&
+           (a->bytes == b->bytes || a->operation == ALL_GATHER_EXACT);
+}
+
 static gsResult_t comparePreambles(const link_t *link, int nranks)
 {
     const preamble_t *a = &link->preambles[0];
     for (int r = 1; r < nranks; r++) {
         const preamble_t *b = &link->preambles[r];
-        if (memcmp(a, b, sizeof *a) != 0)
+        if (!samePlan(a, b))
             return gsFail(GS_ERROR_MISMATCH,
                           "rank 0 is in %s of %llu bytes (slices of %llu), rank %d in %s of %llu (%llu)",
                           operationName(a->operation), (unsigned long long)a->bytes, (unsigned long long)a->slice, r,
@@ -203,15 +211,10 @@ static void copyBytes(char *to, const char *from, size_t bytes)
         memcpy(to, from, bytes);
 }
 
-static gsResult_t sendPiece(gsComm_t comm, const exchange_t *x, lane_t *lane, size_t at, size_t piece)
+static gsResult_t sendSlices(gsComm_t comm, const exchange_t *x, lane_t *lane, size_t at, size_t piece)
 {
     link_t *link = comm->impl;
     const preamble_t *plan = &x->plan;
-    if (plan->operation != SCATTER_SLICES) {
-        copyBytes(lane->send, x->send + at, piece);
-        return checkMpi("MPI_Iallgather", MPI_Iallgather(lane->send, (int)piece, MPI_BYTE, lane->recv, (int)piece,
-                                                         MPI_BYTE, link->comm, &lane->request));
-    }
     for (size_t q = 0; q < (size_t)comm->nranks; q++) {
         size_t begin = q * plan->slice + at;
         copyBytes(lane->send + q * piece, x->send + begin, inside(plan->bytes, begin, piece));
@@ -220,17 +223,50 @@ static gsResult_t sendPiece(gsComm_t comm, const exchange_t *x, lane_t *lane, si
                                                    link->comm, &lane->request));
 }
 
+/* Ranks whose contribution has ended take part with nothing. */
+static gsResult_t sendPiece(gsComm_t comm, const exchange_t *x, lane_t *lane, size_t at, size_t piece)
+{
+    link_t *link = comm->impl;
+    if (x->plan.operation == SCATTER_SLICES)
+        return sendSlices(comm, x, lane, at, piece);
+    for (int r = 0; r < comm->nranks; r++) {
+        lane->counts[r] = (int)inside(link->preambles[r].bytes, at, piece);
+        lane->starts[r] = (int)((size_t)r * piece);
+    }
+    copyBytes(lane->send, x->send + at, (size_t)lane->counts[comm->rank]);
+    if (x->plan.operation != ALL_GATHER_EXACT)
+        return checkMpi("MPI_Iallgather", MPI_Iallgather(lane->send, (int)piece, MPI_BYTE, lane->recv, (int)piece,
+                                                         MPI_BYTE, link->comm, &lane->request));
+    return checkMpi("MPI_Iallgatherv",
+                    MPI_Iallgatherv(lane->send, lane->counts[comm->rank], MPI_BYTE, lane->recv, lane->counts,
+                                    lane->starts, MPI_BYTE, link->comm, &lane->request));
+}
+
 static void takePiece(gsComm_t comm, const exchange_t *x, const lane_t *lane, size_t at, size_t piece)
 {
-    for (size_t r = 0; r < (size_t)comm->nranks; r++)
-        copyBytes(x->recv + r * x->plan.slice + at, lane->recv + r * piece, piece);
+    for (size_t r = 0; r < (size_t)comm->nranks; r++) {
+        size_t bytes = x->plan.operation == SCATTER_SLICES ? piece : (size_t)lane->counts[r];
+        copyBytes(x->recv + r * x->plan.slice + at, lane->recv + r * piece, bytes);
+    }
+}
+
+/* What the longest contribution has. */
+static size_t longest(const link_t *link, const exchange_t *x, int nranks)
+{
+    size_t most = x->plan.slice;
+    if (x->plan.operation != ALL_GATHER_EXACT)
+        return most;
+    most = 0;
+    for (int r = 0; r < nranks; r++)
+        most = link->preambles[r].bytes > most ? link->preambles[r].bytes : most;
+    return smaller(most, x->plan.slice);
 }
 
 /* Piece k + 1 travels while piece k is copied out. */
 static gsResult_t movePieces(gsComm_t comm, exchange_t *x)
 {
     link_t *link = comm->impl;
-    size_t total = x->plan.slice, most = link->pieceMost, pieces = (total + most - 1) / most;
+    size_t total = longest(link, x, comm->nranks), most = link->pieceMost, pieces = (total + most - 1) / most;
     for (size_t k = 0; k <= pieces; k++) {
         if (k < pieces)
             GS_CHECK(sendPiece(comm, x, &link->lanes[k % LANES], k * most, inside(total, k * most, most)));
@@ -277,6 +313,11 @@ static gsResult_t mpiAllGatherHost(gsComm_t comm, const void *send, void *recv, 
     return exchange(comm, send, recv, (preamble_t){ALL_GATHER_HOST, bytes, bytes});
 }
 
+static gsResult_t mpiAllGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot)
+{
+    return exchange(comm, send, recv, (preamble_t){ALL_GATHER_EXACT, bytes, slot});
+}
+
 static gsResult_t mpiSynchronize(gsComm_t comm, gsStream_t stream)
 {
     (void)comm; /* the deadline runs inside the calls on the stream */
@@ -315,6 +356,8 @@ static void freeLink(link_t *link)
     for (int i = 0; i < LANES; i++) {
         free(link->lanes[i].send);
         free(link->lanes[i].recv);
+        free(link->lanes[i].counts);
+        free(link->lanes[i].starts);
     }
     free(link->preambles);
     free(link);
@@ -346,6 +389,7 @@ static void mpiDestroy(gsComm_t comm)
 static const gsTransport mpiTransport = {
     .name = "mpi",
     .allGather = mpiAllGather,
+    .allGatherExact = mpiAllGatherExact,
     .scatterSlices = mpiScatterSlices,
     .allGatherHost = mpiAllGatherHost,
     .synchronize = mpiSynchronize,
@@ -383,8 +427,12 @@ static link_t *makeLink(int nranks)
     bool complete = link->preambles != NULL;
     for (int i = 0; i < LANES; i++) {
         lane_t *lane = &link->lanes[i];
-        *lane = (lane_t){MPI_REQUEST_NULL, calloc(ranks, link->pieceMost), calloc(ranks, link->pieceMost)};
-        complete = complete && lane->send && lane->recv;
+        *lane = (lane_t){.request = MPI_REQUEST_NULL,
+                         .send = calloc(ranks, link->pieceMost),
+                         .recv = calloc(ranks, link->pieceMost),
+                         .counts = calloc(ranks, sizeof(int)),
+                         .starts = calloc(ranks, sizeof(int))};
+        complete = complete && lane->send && lane->recv && lane->counts && lane->starts;
     }
     if (complete)
         return link;

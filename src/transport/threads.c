@@ -25,13 +25,13 @@
 
 enum { MAX_RANKS = 1024, TEXT_BYTES = 240, RANKS_NAMED = 8 };
 
-typedef enum { ALL_GATHER, SCATTER_SLICES, ALL_GATHER_HOST } operation_t;
+typedef enum { ALL_GATHER, SCATTER_SLICES, ALL_GATHER_HOST, ALL_GATHER_EXACT } operation_t;
 
 /* What a rank wants of a round. */
 typedef struct {
     operation_t operation;
     size_t bytes; /* a rank's contribution */
-    size_t slice; /* SCATTER_SLICES: from one slice to the next; otherwise `bytes` */
+    size_t slice; /* from one rank's part to the next */
     const char *send;
     char *recv;
 } post_t;
@@ -84,7 +84,7 @@ static gsResult_t tell(notice_t n)
 
 static const char *operationName(operation_t operation)
 {
-    static const char *const names[] = {"an all-gather", "a scatter", "a set-up"};
+    static const char *const names[] = {"an all-gather", "a scatter", "a set-up", "an exact all-gather"};
     return names[operation];
 }
 
@@ -112,7 +112,8 @@ static notice_t timeoutNotice(const group_t *group, gsComm_t comm)
 
 static bool samePost(const post_t *a, const post_t *b)
 {
-    return a->operation == b->operation && a->bytes == b->bytes && a->slice == b->slice;
+    return a->operation == b->operation && a->slice == b->slice &&
+           (a->bytes == b->bytes || a->operation == ALL_GATHER_EXACT);
 }
 
 static notice_t comparePosts(const group_t *group)
@@ -233,7 +234,7 @@ static void copyBytes(char *to, const char *from, size_t bytes)
 static void copyAll(const group_t *group, const post_t *mine)
 {
     for (int r = 0; r < group->nranks; r++)
-        copyBytes(mine->recv + (size_t)r * mine->bytes, group->slots[r].post.send, mine->bytes);
+        copyBytes(mine->recv + (size_t)r * mine->slice, group->slots[r].post.send, group->slots[r].post.bytes);
 }
 
 static void copySlices(const group_t *group, const post_t *mine, int rank)
@@ -289,6 +290,11 @@ static gsResult_t threadsAllGatherHost(gsComm_t comm, const void *send, void *re
     return runRound(comm, &(post_t){ALL_GATHER_HOST, bytes, bytes, send, recv});
 }
 
+static gsResult_t threadsAllGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot)
+{
+    return runRound(comm, &(post_t){ALL_GATHER_EXACT, bytes, slot, send, recv});
+}
+
 static gsResult_t threadsSynchronize(gsComm_t comm, gsStream_t stream)
 {
     (void)comm; /* the deadline runs inside the calls on the stream */
@@ -337,6 +343,7 @@ static void threadsDestroy(gsComm_t comm)
 static const gsTransport threadsTransport = {
     .name = "threads",
     .allGather = threadsAllGather,
+    .allGatherExact = threadsAllGatherExact,
     .scatterSlices = threadsScatterSlices,
     .allGatherHost = threadsAllGatherHost,
     .synchronize = threadsSynchronize,

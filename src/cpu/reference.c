@@ -1,0 +1,300 @@
+/*
+ * The gradient against what is remembered: a = clip g (+ momentum) + e - h - r, or the quotient by r, block by block; and the choice
+ * of r among a pool, by the fixed tree.
+ */
+#include "stages.h"
+
+/* ---- one block of a reference ---- */
+
+/* The mean of the remembered results, added in the order of their places. */
+static void loadWindow(const gsReducer_t r, uint64_t first, uint32_t n, gsReal *out)
+{
+    uint64_t padded = (uint64_t)r->spec.blocks * GS_BLOCK,
+             there = r->state->step < r->spec.window ? r->state->step : r->spec.window;
+    const gsReal *history = r->history;
+    gsReal share = there ? (gsReal)1 / (gsReal)there : (gsReal)0;
+    for (uint32_t i = 0; i < n; i++) {
+        gsReal sum = 0;
+        for (uint64_t w = 0; w < there; w++)
+            sum += history[w * padded + first + i];
+        out[i] = sum * share;
+    }
+}
+
+/* (theta before - theta) / step size: the gradient that moved plain descent here. */
+static void loadMoved(const gsReducer_t r, uint64_t first, uint32_t n, gsReal *out)
+{
+    const gsReal *before = currentOf(r, r->previous);
+    gsReal steps = r->state->step && r->spec.stepSize > 0.0 ? (gsReal)(1.0 / r->spec.stepSize) : (gsReal)0;
+    loadForeign(r->spec.paramsType, r->params, first, n, out);
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = (before[first + i] - out[i]) * steps;
+}
+
+static void loadReference(const gsReducer_t r, uint32_t which, uint64_t first, uint32_t n, gsReal *out)
+{
+    const gsReal *kept = r->pool[which];
+    switch (which) {
+    case GS_REFERENCE_ZERO:
+    case GS_REFERENCE_MEAN:
+        for (uint32_t i = 0; i < n; i++)
+            out[i] = which == GS_REFERENCE_MEAN;
+        break;
+    case GS_REFERENCE_WINDOW: loadWindow(r, first, n, out); break;
+    case GS_REFERENCE_PARAMS: loadMoved(r, first, n, out); break;
+    default: memcpy(out, kept + first, n * sizeof *out); break;
+    }
+}
+
+void GS_STAGE(gsLoadReference)(const gsReducer_t r, const double *coefficient, uint64_t first, uint32_t n, gsReal *out)
+{
+    gsReal one[GS_BLOCK];
+    memset(out, 0, n * sizeof *out);
+    for (uint32_t p = 0; p < GS_MAX_POOL; p++) {
+        if (!(r->spec.pool >> p & 1u) || coefficient[p] == 0.0)
+            continue;
+        loadReference(r, p, first, n, one);
+        for (uint32_t i = 0; i < n; i++)
+            out[i] += (gsReal)coefficient[p] * one[i];
+    }
+}
+
+/* ---- the choice ---- */
+
+GS_INLINE void loadGradient(const gsReducer_t r, gsVector gradient, uint64_t first, uint32_t n, gsReal *g,
+                            uint32_t type)
+{
+    gsReal clip = (gsReal)r->state->call.clip;
+    for (uint32_t i = 0; i < n; i++)
+        g[i] = loadElement(type, gradient.values, first + i) * clip;
+}
+
+static void loadAnyGradient(const gsReducer_t r, gsVector gradient, uint64_t first, uint32_t n, gsReal *g)
+{
+    GS_FOR_TYPE(gradient.type, loadGradient(r, gradient, first, n, g, T));
+}
+
+static int inPool(const gsReducer_t r, uint32_t p)
+{
+    return (int)(r->spec.pool >> p & 1u);
+}
+
+/* Dots of every reference with the gradient and with each other, in rows of blockSum: of p with q at row p (p + 1) / 2 + q, the
+ * gradient being number GS_MAX_POOL. */
+static double *dotRow(const gsReducer_t r, uint32_t p, uint32_t q)
+{
+    return r->blockSum + (uint64_t)(p * (p + 1) / 2 + q) * r->spec.blocks;
+}
+
+static void sumDots(gsReducer_t r, gsVector gradient)
+{
+    GS_FOR_BLOCKS(r, b, )
+    {
+        gsReal x[GS_MAX_POOL + 1][GS_BLOCK];
+        uint64_t first = (uint64_t)b * GS_BLOCK;
+        uint32_t n = blockLength(&r->spec, (uint64_t)b);
+        loadAnyGradient(r, gradient, first, n, x[GS_MAX_POOL]);
+        for (uint32_t p = 0; p <= GS_MAX_POOL; p++) {
+            if (p < GS_MAX_POOL && !inPool(r, p))
+                continue;
+            if (p < GS_MAX_POOL)
+                loadReference(r, p, first, n, x[p]);
+            for (uint32_t q = 0; q <= p; q++)
+                if (q == GS_MAX_POOL || inPool(r, q))
+                    dotRow(r, p, q)[b] = dotBlock(x[p], x[q], n);
+        }
+    }
+}
+
+/* What the ternary quotient would lose with this reference, as a sum over blocks of r'^2 |v| (max |v| - |v|). */
+static double quotientLoss(gsReducer_t r, gsVector gradient, uint32_t p, double coefficient)
+{
+    gsReal floor = (gsReal)gsQuotientFloor(&r->spec, &r->state->call, p, coefficient);
+    double *row = r->blockSum;
+    GS_FOR_BLOCKS(r, b, )
+    {
+        gsReal g[GS_BLOCK], reference[GS_BLOCK], largest = 0;
+        double lane[GS_LANES] = {0};
+        uint64_t first = (uint64_t)b * GS_BLOCK;
+        uint32_t n = blockLength(&r->spec, (uint64_t)b);
+        loadAnyGradient(r, gradient, first, n, g);
+        loadReference(r, p, first, n, reference);
+        for (uint32_t i = 0; i < n; i++) {
+            reference[i] = gsGuarded((gsReal)coefficient * reference[i], floor);
+            g[i] = gsAbs(g[i] / reference[i]);
+            largest = g[i] > largest ? g[i] : largest;
+        }
+        for (uint32_t i = 0; i < n; i++)
+            lane[i % GS_LANES] += (double)reference[i] * (double)reference[i] * (double)g[i] * (double)(largest - g[i]);
+        row[b] = foldLanes(lane);
+    }
+    return foldBlocks(row, r->spec.blocks);
+}
+
+/* The one of the pool with the least loss; ties to the first. */
+static uint32_t leastOf(const gsReducer_t r, const double *loss)
+{
+    uint32_t best = GS_MAX_POOL;
+    for (uint32_t p = 0; p < GS_MAX_POOL; p++)
+        if (inPool(r, p) && (best == GS_MAX_POOL || loss[p] < loss[best]))
+            best = p;
+    return best;
+}
+
+/* |g - sum c r|^2 from the dots. */
+static double distanceOf(double dot[GS_MAX_POOL + 1][GS_MAX_POOL + 1], const double *c)
+{
+    double sum = dot[GS_MAX_POOL][GS_MAX_POOL];
+    for (int p = 0; p < GS_MAX_POOL; p++) {
+        sum = sum - 2.0 * c[p] * dot[GS_MAX_POOL][p] + c[p] * c[p] * dot[p][p];
+        for (int q = 0; q < p; q++)
+            sum = sum + 2.0 * c[p] * c[q] * dot[p][q];
+    }
+    return sum > 0.0 ? sum : 0.0;
+}
+
+static void fit(gsReducer_t r, double dot[GS_MAX_POOL + 1][GS_MAX_POOL + 1], double *coefficient)
+{
+    double A[GS_MAX_POOL][GS_MAX_POOL], b[GS_MAX_POOL], c[GS_MAX_POOL];
+    uint32_t member[GS_MAX_POOL];
+    int n = 0;
+    for (uint32_t p = GS_REFERENCE_MEAN; p < GS_MAX_POOL; p++)
+        if (inPool(r, p))
+            member[n++] = p;
+    for (int i = 0; i < n; i++) {
+        b[i] = dot[GS_MAX_POOL][member[i]];
+        for (int j = 0; j <= i; j++)
+            A[i][j] = dot[member[i]][member[j]];
+    }
+    gsFitCoefficients(n, A, b, c);
+    for (int i = 0; i < n; i++)
+        coefficient[member[i]] = gsRound(&r->spec, c[i]);
+}
+
+/* The loss of each of the pool on its own; c's guards. own: each one's coefficient. */
+static void weigh(gsReducer_t r, gsVector gradient, double dot[GS_MAX_POOL + 1][GS_MAX_POOL + 1], double *own,
+                  double *loss)
+{
+    const gsSpec *spec = &r->spec;
+    gsCall *c = &r->state->call;
+    double elements = spec->count ? (double)spec->count : 1.0;
+    for (uint32_t p = 0; p < GS_MAX_POOL; p++) {
+        double alone[GS_MAX_POOL] = {0};
+        own[p] = p == GS_REFERENCE_MEAN ? gsRound(spec, dot[GS_MAX_POOL][p] / elements) : 1.0;
+        c->floor[p] = GS_QUOTIENT_GUARD * sqrt(dot[p][p] / elements);
+        if (!inPool(r, p) || spec->search != GS_SEARCH_WORKER)
+            continue;
+        alone[p] = own[p];
+        loss[p] = spec->quotient ? quotientLoss(r, gradient, p, own[p]) : distanceOf(dot, alone);
+    }
+}
+
+void GS_STAGE(gsChooseReference)(gsReducer_t r, gsVector gradient)
+{
+    const gsSpec *spec = &r->spec;
+    gsCall *c = &r->state->call;
+    double dot[GS_MAX_POOL + 1][GS_MAX_POOL + 1] = {{0}}, loss[GS_MAX_POOL] = {0}, own[GS_MAX_POOL];
+    sumDots(r, gradient);
+    for (uint32_t p = 0; p <= GS_MAX_POOL; p++)
+        for (uint32_t q = 0; q <= p; q++)
+            if ((p == GS_MAX_POOL || inPool(r, p)) && (q == GS_MAX_POOL || inPool(r, q)))
+                dot[p][q] = foldBlocks(dotRow(r, p, q), spec->blocks);
+    weigh(r, gradient, dot, own, loss);
+    if (spec->search == GS_SEARCH_FIT) {
+        fit(r, dot, c->coefficient);
+    } else {
+        c->choice = spec->search == GS_SEARCH_HINDSIGHT ? r->state->choice : leastOf(r, loss);
+        c->coefficient[c->choice] = own[c->choice];
+    }
+    if (dot[GS_MAX_POOL][GS_MAX_POOL] > 0.0)
+        c->normalized = distanceOf(dot, c->coefficient) / dot[GS_MAX_POOL][GS_MAX_POOL];
+}
+
+/* ---- the comparison ---- */
+
+/* Leaves a in `out`; returns whether gradient and a are finite. */
+GS_INLINE int compareBlock(gsReducer_t r, gsVector gradient, uint64_t b, gsReal *out, uint32_t type)
+{
+    const gsSpec *spec = &r->spec;
+    const gsCall *c = &r->state->call;
+    gsReal reference[GS_BLOCK];
+    uint64_t first = b * GS_BLOCK;
+    uint32_t n = blockLength(spec, b);
+    int finite = 1;
+    loadGradient(r, gradient, first, n, out, type);
+    for (uint32_t i = 0; i < n; i++)
+        finite &= gsFinite(out[i]);
+    if (spec->momentum > 0.0) {
+        const gsReal *u = currentOf(r, r->momentum);
+        gsReal *next = nextOf(r, r->momentum);
+        for (uint32_t i = 0; i < n; i++)
+            next[first + i] = out[i] = (gsReal)spec->momentum * u[first + i] + out[i];
+    }
+    if (spec->feedback) {
+        const gsReal *e = currentOf(r, r->residual);
+        for (uint32_t i = 0; i < n; i++)
+            out[i] += e[first + i];
+    }
+    if (spec->memory) {
+        const gsReal *h = r->memory;
+        for (uint32_t i = 0; i < n; i++)
+            out[i] -= h[first + i];
+    }
+    if (spec->pool && !spec->denseNow) {
+        gsReal floor = (gsReal)gsQuotientFloor(spec, c, c->choice, c->coefficient[c->choice]);
+        GS_STAGE(gsLoadReference)(r, c->coefficient, first, n, reference);
+        for (uint32_t i = 0; i < n; i++)
+            out[i] = spec->quotient ? out[i] / gsGuarded(reference[i], floor) : out[i] - reference[i];
+    }
+    for (uint32_t i = 0; i < n; i++)
+        finite &= gsFinite(out[i]);
+    for (uint32_t i = n; i < GS_BLOCK; i++)
+        out[i] = 0;
+    return finite;
+}
+
+/* A rank that sits out keeps its residual and momentum. */
+static void keepBlock(gsReducer_t r, uint64_t first)
+{
+    if (r->spec.feedback)
+        memcpy(nextOf(r, r->residual) + first, currentOf(r, r->residual) + first, GS_BLOCK * sizeof(gsReal));
+    if (r->spec.momentum > 0.0)
+        memcpy(nextOf(r, r->momentum) + first, currentOf(r, r->momentum) + first, GS_BLOCK * sizeof(gsReal));
+}
+
+void GS_STAGE(gsCompare)(gsReducer_t r, gsVector gradient, void *a)
+{
+    const gsSpec *spec = &r->spec;
+    int skip = r->state->call.skip != 0, bad = 0;
+    GS_FOR_BLOCKS(r, b, reduction(| : bad))
+    {
+        uint64_t first = (uint64_t)b * GS_BLOCK;
+        if (skip)
+            keepBlock(r, first);
+        else
+            GS_FOR_TYPE(gradient.type, bad |= !compareBlock(r, gradient, (uint64_t)b, (gsReal *)a + first, T));
+        if (spec->feedback && spec->denseNow) /* all of it travels */
+            memset(nextOf(r, r->residual) + first, 0, GS_BLOCK * sizeof(gsReal));
+        if (r->previous[0] && spec->iterate)
+            loadForeign(spec->paramsType, r->params, first, blockLength(spec, (uint64_t)b),
+                        nextOf(r, r->previous) + first);
+    }
+    r->state->call.nonFinite |= (uint32_t)bad;
+}
+
+/* |theta - from|^2, by the tree. */
+double GS_STAGE(gsDistance)(gsReducer_t r, const void *from)
+{
+    const gsReal *before = from;
+    GS_FOR_BLOCKS(r, b, )
+    {
+        gsReal moved[GS_BLOCK];
+        uint64_t first = (uint64_t)b * GS_BLOCK;
+        uint32_t n = blockLength(&r->spec, (uint64_t)b);
+        loadForeign(r->spec.paramsType, r->params, first, n, moved);
+        for (uint32_t i = 0; i < n; i++)
+            moved[i] = moved[i] - before[first + i];
+        r->blockSum[b] = dotBlock(moved, moved, n);
+    }
+    return foldBlocks(r->blockSum, r->spec.blocks);
+}

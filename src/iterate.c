@@ -1,0 +1,107 @@
+/* What the caller tells a reducer beside gradients, and asks of it: the iterate, whose turn it is, what is remembered. */
+#include "core.h"
+
+#include <string.h>
+
+static gsResult_t checkReducer(gsReducer_t r)
+{
+    return r ? GS_SUCCESS : gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
+}
+
+static gsResult_t checkParams(gsReducer_t r, const gsParams_t *p)
+{
+    int known = p->datatype == GS_FLOAT16 || p->datatype == GS_FLOAT32 || p->datatype == GS_FLOAT64 ||
+                p->datatype == GS_BFLOAT16;
+    if (p->size != sizeof *p)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->size is %zu; expected %zu: begin with GS_PARAMS_INIT",
+                      p->size, sizeof *p);
+    if (p->version / 100 != GS_VERSION_CODE / 100)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->version is %u; this library is %d", p->version,
+                      GS_VERSION_CODE);
+    if (!known)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->datatype is %d; expected a floating type", p->datatype);
+    if (!p->params && r->spec.count)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->params is NULL; expected the iterate");
+    if ((uintptr_t)p->params % gsTypeBytes(p->datatype) || (uintptr_t)p->xi % gsTypeBytes(p->datatype))
+        return gsFail(GS_ERROR_INVALID_ARGUMENT,
+                      "params->params is %p and params->xi %p; expected multiples of %zu, the element's size",
+                      p->params, p->xi, gsTypeBytes(p->datatype));
+    if (!(p->stepSize >= 0) || !isfinite(p->stepSize) || !(p->smoothness >= 0) || !isfinite(p->smoothness))
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "stepSize is %g and smoothness %g; expected finite numbers, 0 or more",
+                      p->stepSize, p->smoothness);
+    if (r->spec.trigger && !(p->stepSize > 0))
+        return gsFail(GS_ERROR_INVALID_ARGUMENT,
+                      "stepSize is %g; this recipe divides iterates' steps by it, expected it above 0", p->stepSize);
+    if (r->spec.trigger == GS_TRIGGER_SERVER && !(p->smoothness > 0))
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "smoothness is %g; lag-ps decides by it, expected it above 0",
+                      p->smoothness);
+    return GS_SUCCESS;
+}
+
+gsResult_t gsReducerSetParams(gsReducer_t r, const gsParams_t *params)
+{
+    GS_CHECK(checkReducer(r));
+    if (!params)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "params is NULL; expected GS_PARAMS_INIT and the iterate");
+    GS_CHECK(checkParams(r, params));
+    r->params = params->params;
+    r->xi = params->xi;
+    r->spec.iterate = 1;
+    r->spec.paramsType = params->datatype;
+    r->spec.stepSize = params->stepSize;
+    r->spec.smoothness = params->smoothness;
+    return GS_SUCCESS;
+}
+
+gsResult_t gsReducerWantsGradient(gsReducer_t r, int *wants)
+{
+    GS_CHECK(checkReducer(r));
+    if (!wants)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "wants is NULL; expected a place for the answer");
+    *wants = 1;
+    if (r->spec.trigger != GS_TRIGGER_SERVER)
+        return GS_SUCCESS;
+    if (!r->spec.iterate)
+        return gsFail(GS_ERROR_INVALID_USAGE,
+                      "lag-ps compares iterates; call gsReducerSetParams before gsReducerWantsGradient");
+    return r->comm->backend->wantsGradient(r, wants);
+}
+
+gsResult_t gsReducerSetParticipation(gsReducer_t r, int takesPart)
+{
+    GS_CHECK(checkReducer(r));
+    if (!r->spec.memory)
+        return gsFail(GS_ERROR_UNSUPPORTED,
+                      "only a recipe that remembers h (ef21, diana, cdadam, gdsec, lag) can do without a rank");
+    r->spec.absent = !takesPart;
+    return GS_SUCCESS;
+}
+
+static const gsStateVector *findVector(const gsStateVector *list, int n, const char *name)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(list[i].name, name) == 0)
+            return &list[i];
+    return NULL;
+}
+
+gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t count)
+{
+    gsStateVector list[GS_MAX_VECTORS];
+    gsState state;
+    GS_CHECK(checkReducer(r));
+    if (!name || !values)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", name ? "values" : "name",
+                      name ? "a place for the vector" : "a vector's name");
+    if (count != r->spec.count)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; the reducer was made for %llu", count,
+                      (unsigned long long)r->spec.count);
+    if (strncmp(name, "server.", 7) == 0 && r->server)
+        return gsReducerRead(r->server, name + 7, values, count);
+    int n = gsListVectors(r, list);
+    const gsStateVector *v = findVector(list, n, name);
+    if (!v)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "this recipe remembers no \"%s\"", name);
+    GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
+    return r->comm->backend->get(values, gsVectorNow(v, state.phase), count * gsRealBytes(&r->spec), NULL);
+}

@@ -1,0 +1,143 @@
+/* What is fixed for a reducer: the pipeline that a recipe names, and the sizes that follow from it. Travels by value into kernels. */
+#ifndef GS_RULES_SPEC_H
+#define GS_RULES_SPEC_H
+
+#include "../wire.h"
+
+enum {
+    GS_SELECT_DENSE = 0,     /* no record: the plain sum */
+    GS_SELECT_THRESHOLD = 1, /* |a| > tau */
+    GS_SELECT_TOPK = 2,      /* the k largest of every 4096 */
+    GS_SELECT_GSPAR = 3,     /* with probability min(s |a|, 1) */
+    GS_SELECT_RANDK = 4,     /* with one probability; layout "mask": all ranks alike */
+    GS_SELECT_LARGEST = 5,   /* the k largest of all */
+    GS_SELECT_STEP = 6,      /* |a| > (xi / ranks) |theta - theta before| */
+    GS_SELECT_ALL = 7
+};
+
+/* When a rank sends nothing. */
+enum { GS_TRIGGER_NONE = 0, GS_TRIGGER_WORKER = 1, GS_TRIGGER_SERVER = 2 };
+
+/* References that a gradient can be compared with: the entries of a pool, in this order. */
+enum {
+    GS_REFERENCE_ZERO = 0,
+    GS_REFERENCE_MEAN = 1, /* the gradient's own mean, times ones: its coefficient is the mean */
+    GS_REFERENCE_LAST = 2,
+    GS_REFERENCE_EMA = 3,
+    GS_REFERENCE_EMA2 = 4,
+    GS_REFERENCE_WINDOW = 5,
+    GS_REFERENCE_PARAMS = 6,
+    GS_REFERENCE_SNAPSHOT = 7
+};
+
+/* Who chooses among them. */
+enum { GS_SEARCH_NONE = 0, GS_SEARCH_WORKER = 1, GS_SEARCH_HINDSIGHT = 2, GS_SEARCH_FIT = 3 };
+
+#define GS_MAX_WINDOW 32
+#define GS_WARMUP_STAGES 5 /* of a density that falls to its own, in powers of its sixth root (Lin et al. 2018) */
+
+typedef struct {
+    uint64_t count; /* elements */
+    uint64_t seed;
+    uint64_t configHash; /* alike on all ranks; of everything here but rank and the call's own */
+    uint64_t slotBytes;  /* room of a record; 0 for dense */
+    uint64_t target;     /* wanted kept coordinates; threshold with fixed tau: 0 */
+    uint64_t capacity;   /* most kept coordinates in a record */
+    uint64_t warmTarget[GS_WARMUP_STAGES];
+    double density;       /* as the recipe gives it */
+    double capacityShare; /* likewise; 0: by default */
+    double epsilon;       /* gspar: variance budget of the closed form; 0: the greedy one, by density */
+    double rms;           /* threshold: tau = rms * the root mean square of a; 0: not so */
+    double lambda;        /* memory: h += lambda C(a) */
+    double nu;            /* memory: result = H + nu sum C(a) */
+    double xi;            /* of the trigger and of GS_SELECT_STEP */
+    double momentum;      /* u = momentum u + g; 0: none */
+    double clip;          /* g is cut to this norm / sqrt(ranks) first; 0: not */
+    double ema[2];        /* references: r += ema (result - r) */
+    uint32_t blocks;      /* ceil(count / GS_BLOCK) */
+    uint32_t rank;
+    uint32_t nranks;
+    uint32_t type;        /* gsDataType_t */
+    uint32_t select;      /* GS_SELECT_ */
+    uint32_t layout;      /* GS_LAYOUT_ */
+    uint32_t value;       /* GS_VALUE_ */
+    uint32_t k;           /* chunk-topk */
+    uint32_t levels;      /* GS_VALUE_LEVELS: s */
+    uint32_t aux;         /* layout "all": the segment's */
+    uint32_t window;      /* remembered steps of the trigger, or vectors of a reference */
+    uint32_t warmup;      /* steps of each stage of the warm-up; 0: none */
+    uint32_t refresh;     /* every so many steps one travels dense and becomes the snapshot; 0: never */
+    uint32_t resync;      /* every so many steps H is summed anew from all h; 0: never */
+    uint32_t participate; /* so many ranks a step take part, in turn; 0: all */
+    uint32_t pool;        /* a bit a reference */
+    uint32_t search;      /* GS_SEARCH_ */
+    uint32_t trigger;     /* GS_TRIGGER_ */
+    float tau;            /* threshold: fixed, or -1 when it follows the density */
+    uint8_t wide;         /* state and sums are float64 */
+    uint8_t feedback;     /* what does not travel stays in e */
+    uint8_t memory;       /* own h, and H, the sum of everybody's */
+    uint8_t random;     /* draws decide, the mean is kept: an overflow is thinned, values are rounded stochastically */
+    uint8_t quotient;   /* a = g / r, not g - r */
+    uint8_t forgets;    /* gdsec without error correction: the control */
+    uint8_t firstDense; /* the first step travels dense */
+    uint8_t exact;      /* records travel with their true length */
+    uint8_t twoway;     /* the result is compressed again */
+    uint8_t bypassed;   /* dense because of GS_DISABLE */
+    /* of the call under way, set by the host: ranks must agree on the first two */
+    uint8_t average;     /* the op; single stages: 0 */
+    uint8_t denseNow;    /* a travels dense in this step */
+    uint8_t absent;      /* this rank takes no part */
+    uint8_t iterate;     /* the caller gave its parameters */
+    uint32_t paramsType; /* gsDataType_t */
+    double stepSize, smoothness;
+} gsSpec;
+
+/* Whether a = "the gradient against what is remembered" is made by a pass of its own, because more than g + e goes into it or
+ * because it is read more than once. */
+GS_HD int gsSpecPrepares(const gsSpec *s)
+{
+    return s->memory || s->pool || s->momentum > 0.0 || s->clip > 0.0 || s->trigger ||
+           (s->feedback && (s->select == GS_SELECT_LARGEST || s->select == GS_SELECT_STEP ||
+                            s->select == GS_SELECT_ALL || s->rms > 0.0 || s->value == GS_VALUE_F16));
+}
+
+/* Whether the result is more than the sum of the records. */
+GS_HD int gsSpecRemembers(const gsSpec *s)
+{
+    return s->memory || s->pool || s->trigger;
+}
+
+GS_HD int gsSpecReadsIterate(const gsSpec *s)
+{
+    return s->select == GS_SELECT_STEP || s->trigger || (s->pool >> GS_REFERENCE_PARAMS & 1u);
+}
+
+/* Whether a slot's coding rounds by a draw: levels always do, numbers where the mean has to be kept and something is lost. */
+GS_HD int gsSlotDraws(const gsSpec *s)
+{
+    if (s->value == GS_VALUE_LEVELS)
+        return 1;
+    return s->random && s->value != GS_VALUE_F64 &&
+           (s->wide || (s->value != GS_VALUE_F32 && s->value != GS_VALUE_SHARED));
+}
+
+/* How many of the pool's references there are. */
+GS_HD uint32_t gsPoolSize(uint32_t pool)
+{
+    uint32_t n = 0;
+    for (; pool; pool &= pool - 1)
+        n++;
+    return n;
+}
+
+/* Whether this rank's turn has come, where ranks take turns. */
+GS_HD int gsTakesTurn(const gsSpec *s, uint64_t step)
+{
+    uint64_t first;
+    if (s->participate == 0 || s->participate >= s->nranks)
+        return 1;
+    first = step * s->participate % s->nranks;
+    return (s->rank + s->nranks - first) % s->nranks < s->participate;
+}
+
+#endif

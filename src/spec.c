@@ -1,0 +1,171 @@
+/* From a configuration to the spec that ranks share: types, recipe, sizes, and the hash over all of it. */
+#include "core.h"
+
+#include <math.h>
+#include <string.h>
+
+static int isType(gsDataType_t type)
+{
+    return type == GS_FLOAT16 || type == GS_FLOAT32 || type == GS_FLOAT64 || type == GS_BFLOAT16;
+}
+
+static gsResult_t checkConfig(const gsReducerConfig_t *config)
+{
+    if (!config)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config is NULL; expected a configuration");
+    if (config->size != sizeof *config)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->size is %zu; expected %zu: begin with GS_REDUCER_CONFIG_INIT",
+                      config->size, sizeof *config);
+    if (config->version / 100 != GS_VERSION_CODE / 100)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->version is %u; this library is %d", config->version,
+                      GS_VERSION_CODE);
+    if (!isType(config->datatype))
+        return gsFail(
+            GS_ERROR_INVALID_ARGUMENT,
+            "config->datatype is %d; expected GS_FLOAT16 (6), GS_FLOAT32 (7), GS_FLOAT64 (8) or GS_BFLOAT16 (9)",
+            config->datatype);
+    if (!config->recipe)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT,
+                      "config->recipe is NULL; expected a text such as \"threshold:density=0.01\"");
+    if (config->count > (uint64_t)GS_BLOCK * 0xfffffffeu)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->count is %llu; expected at most 4096 (2^32 - 2)",
+                      (unsigned long long)config->count);
+    if (config->cpuThreads < 0 || config->cpuThreads > 1024)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->cpuThreads is %d; expected 0 (default) to 1024",
+                      config->cpuThreads);
+    if (config->reserved)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->reserved is %d; expected 0", config->reserved);
+    if (!config->allocate != !config->release)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config has one of allocate and release; expected both or none");
+    return GS_SUCCESS;
+}
+
+/* How many are wanted at `density`; topk's k says it outright. */
+static uint64_t targetOf(const gsSpec *s, double density)
+{
+    uint64_t n = s->select == GS_SELECT_LARGEST && s->k ? s->k : (uint64_t)ceil(density * (double)s->count);
+    return n < s->count ? n : s->count;
+}
+
+/* Room for the kept coordinates of one call; see the header for the default's derivation. */
+static double capacityOf(const gsSpec *s)
+{
+    double n = (double)s->count, expected = s->density * n, room;
+    if (s->layout == GS_LAYOUT_ALL)
+        return n;
+    if (s->select == GS_SELECT_TOPK)
+        return (double)gsTopkTotal(s->k, s->count);
+    if (s->select == GS_SELECT_LARGEST)
+        return (double)(s->warmup ? s->warmTarget[0] : s->target);
+    room = s->capacityShare > 0 ? ceil(s->capacityShare * n) : ceil(1.25 * expected + 6 * sqrt(expected)) + 1;
+    if (room < gsRecordGroups(s->value)) /* each group of a thinned record keeps a slot */
+        room = gsRecordGroups(s->value);
+    return room < n ? room : n;
+}
+
+/* Slots are counted in 32 bits, and so are the kept that thinning chooses from: the expected number and six deviations. */
+static gsResult_t checkKept(const gsReducerConfig_t *config, const gsSpec *s, double room)
+{
+    double expected = s->density * (double)s->count, most = room;
+    if (s->random && expected + 6 * sqrt(expected) > most)
+        most = expected + 6 * sqrt(expected);
+    if (most <= (double)GS_RECORD_MAX_KEPT || s->layout == GS_LAYOUT_ALL)
+        return GS_SUCCESS;
+    return gsFail(
+        GS_ERROR_INVALID_RECIPE,
+        "recipe \"%s\" with count %llu keeps up to %.0f coordinates; expected at most 4294967295: lower the density",
+        config->recipe, (unsigned long long)config->count, most);
+}
+
+/* FNV-1a over all that ranks must share: everything but the rank and what a call sets. */
+static uint64_t configHash(const gsSpec *spec)
+{
+    gsSpec shared = *spec;
+    shared.rank = 0;
+    shared.configHash = 0;
+    shared.average = shared.denseNow = shared.absent = shared.iterate = 0;
+    shared.paramsType = 0;
+    shared.stepSize = shared.smoothness = 0.0;
+    const unsigned char *bytes = (const unsigned char *)&shared;
+    uint64_t hash = 0xcbf29ce484222325u + GS_RECORD_VERSION;
+    for (size_t i = 0; i < sizeof shared; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001b3u;
+    return hash;
+}
+
+uint64_t gsRecipeHash(const gsSpec *spec)
+{
+    gsSpec any = *spec;
+    any.nranks = 0;
+    return configHash(&any);
+}
+
+/* The longest record: all of the capacity in the costlier group. */
+static void setSlot(gsSpec *s)
+{
+    gsRecordShape shape = {.count = s->count,
+                           .slots = {s->capacity, 0},
+                           .blocks = s->blocks,
+                           .layout = s->layout,
+                           .value = s->value,
+                           .aux = s->aux,
+                           .flags = s->pool ? GS_FLAG_REFERENCES : 0};
+    s->slotBytes = gsRecordLayout(&shape).bytes;
+    if (s->value == GS_VALUE_SHARED) /* a second group's sections may each be padded to 16 */
+        s->slotBytes += 4 * GS_RECORD_ALIGN;
+}
+
+static gsResult_t setSizes(const gsReducerConfig_t *config, gsSpec *s)
+{
+    s->target = targetOf(s, s->density);
+    for (int stage = 0; stage < GS_WARMUP_STAGES && s->warmup; stage++)
+        s->warmTarget[stage] = targetOf(s, pow(s->density, (stage + 1.0) / (GS_WARMUP_STAGES + 1.0)));
+    double room = capacityOf(s);
+    GS_CHECK(checkKept(config, s, room));
+    s->capacity = (uint64_t)room;
+    setSlot(s);
+    return GS_SUCCESS;
+}
+
+/* The second half of a two-way reducer compresses as the first does, and is alone: it has no silence, no references, no turns. */
+static void makeSecondHalf(gsSpec *s)
+{
+    s->twoway = s->exact = s->bypassed = 0;
+    s->pool = s->search = s->quotient = s->refresh = 0;
+    s->trigger = GS_TRIGGER_NONE;
+    s->participate = s->resync = 0;
+    s->momentum = s->clip = 0.0;
+    s->seed ^= 0x9E3779B97F4A7C15u; /* draws of its own */
+}
+
+gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int secondHalf, gsSpec *spec)
+{
+    memset(spec, 0, sizeof *spec); /* padding too: it travels by value and is hashed */
+    spec->rank = (uint32_t)rank;   /* first: cleaning up after a refusal divides by nranks */
+    spec->nranks = (uint32_t)nranks;
+    GS_CHECK(checkConfig(config));
+    spec->count = config->count;
+    spec->seed = config->seed;
+    spec->type = config->datatype;
+    spec->wide = config->datatype == GS_FLOAT64;
+    spec->blocks = (uint32_t)((config->count + GS_BLOCK - 1) / GS_BLOCK);
+    GS_CHECK(gsRecipeParse(config->recipe, spec));
+    if (strcmp(gsParamText("GS_DISABLE", "0"), "1") == 0 && spec->select != GS_SELECT_DENSE) {
+        gsSpec disabled = {.count = spec->count,
+                           .seed = spec->seed,
+                           .type = spec->type,
+                           .wide = spec->wide,
+                           .blocks = spec->blocks,
+                           .rank = spec->rank,
+                           .nranks = spec->nranks,
+                           .bypassed = 1};
+        *spec = disabled;
+        GS_CHECK(gsRecipeParse("dense", spec));
+    }
+    if (secondHalf)
+        makeSecondHalf(spec);
+    if (spec->select != GS_SELECT_DENSE)
+        GS_CHECK(setSizes(config, spec));
+    spec->configHash = configHash(spec);
+    return GS_SUCCESS;
+}
