@@ -156,6 +156,7 @@ struct gsReducer {
     const void *params, *xi; /* the caller's */
     gsReducer_t server;      /* twoway: the second half, a reducer of one rank over the result; otherwise NULL */
     gsComm_t serverComm;
+    const gsState *upstream; /* of a second half: the first one's. Where that has failed, on a device, nothing may change */
     uint64_t steps;      /* committed, as the host knows */
     uint64_t exactBytes; /* left this rank in `exact` mode */
     uint64_t denseBytes; /* left this rank in dense steps */

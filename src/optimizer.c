@@ -15,12 +15,12 @@ static gsResult_t checkOptimizer(gsComm_t comm, const gsOptimizer_t *o)
     if (o->datatype != GS_FLOAT32 && o->datatype != GS_FLOAT64)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "optimizer->datatype is %d; expected GS_FLOAT32 (7) or GS_FLOAT64 (8)",
                       o->datatype);
-    if (!isfinite(o->stepSize) || !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1) ||
-        !(o->epsilon >= 0))
-        return gsFail(
-            GS_ERROR_INVALID_ARGUMENT,
-            "stepSize %g, beta1 %g, beta2 %g, epsilon %g; expected a finite step, betas in [0, 1), epsilon 0 or more",
-            o->stepSize, o->beta1, o->beta2, o->epsilon);
+    if (!isfinite(o->stepSize) || !isfinite(o->weightDecay) || !isfinite(o->epsilon) || !(o->epsilon >= 0) ||
+        !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1))
+        return gsFail(GS_ERROR_INVALID_ARGUMENT,
+                      "stepSize %g, weightDecay %g, beta1 %g, beta2 %g, epsilon %g; expected finite numbers, betas in "
+                      "[0, 1), epsilon 0 or more",
+                      o->stepSize, o->weightDecay, o->beta1, o->beta2, o->epsilon);
     return GS_SUCCESS;
 }
 

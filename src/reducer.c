@@ -310,6 +310,7 @@ static gsResult_t prepareServer(gsReducer_t r, const gsReducerConfig_t *config)
     if (!r->server)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof *r);
     r->server->comm = r->serverComm;
+    r->server->upstream = r->state;
     return prepare(r->server, config, 1);
 }
 

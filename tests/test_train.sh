@@ -99,6 +99,13 @@ for recipe in dense chunk-topk:k=2; do
     same_everywhere "$recipe" --model linreg --data "$work/numbers" --epochs 2 --batch 0
     same_everywhere "$recipe" --model cnn --data "$work/digits" --epochs 2 --batch 16
 done
+same_everywhere gspar:density=0.5 --model logreg --data "$work/classes" --epochs 2 --batch 16 --dtype f64
+same_everywhere gspar:density=0.5 --model cnn --data "$work/digits" --epochs 2 --batch 16 --dtype f16
+for recipe in gdsec lag-wk lag-ps; do # these look at the iterate
+    same_everywhere "$recipe" --model linreg --data "$work/numbers" --epochs 20 --batch 0 --dtype f64
+done
+reaches skipped_rounds '> 0' --model logreg --data "$work/classes" --epochs 50 --batch 0 --recipe lag-wk
+reaches skipped_rounds '> 0' --model logreg --data "$work/classes" --epochs 50 --batch 0 --recipe lag-ps
 reaches accuracy '> 0.98' --model logreg --data "$work/classes" --epochs 20 --batch 10 --lr 2
 reaches mean_squared_error '< 1e-6' --model linreg --data "$work/numbers" --epochs 50 --batch 10
 printf '1 1:2\n-1 3:1 2:1\n' >"$work/bad"
@@ -109,6 +116,7 @@ refused 1 "$work/absent" --model linreg --data "$work/numbers" --test "$work/abs
 refused 1 "two classes" --model logreg --data "$work/four"
 refused 2 "LIBSVM file" --model logreg
 refused 2 "f64" --model mlp --dtype f64
+refused 1 "smoothness" --model cnn --data "$work/digits" --recipe lag-ps --batch 0
 refused 2 "batch" --model linreg --data "$work/four" --batch 2
 
 if [ ! -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz ]; then

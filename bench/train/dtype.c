@@ -75,26 +75,11 @@ static void widenHalves(const uint16_t *from, float *to, size_t count)
         to[i] = widenHalf(from[i]);
 }
 
-/* In the arithmetic of the parameters' own type. */
-#define DEFINE_STEP(name, type)                                                                         \
-    static void name(void *parameters, void *velocity, const void *gradient, size_t count, double rate, \
-                     double momentum)                                                                   \
-    {                                                                                                   \
-        type *x = parameters, *v = velocity;                                                            \
-        const type *g = gradient;                                                                       \
-        for (size_t i = 0; i < count; i++) {                                                            \
-            v[i] = (type)momentum * v[i] + g[i];                                                        \
-            x[i] -= (type)rate * v[i];                                                                  \
-        }                                                                                               \
-    }
-DEFINE_STEP(stepFloats, float)
-DEFINE_STEP(stepDoubles, double)
-
 static const dtype_t dtypes[] = {
-    [DTYPE_F32] = {GS_FLOAT32, sizeof(float), NULL, NULL, stepFloats},
-    [DTYPE_BF16] = {GS_BFLOAT16, sizeof(float), narrowBfloats, widenBfloats, stepFloats},
-    [DTYPE_F16] = {GS_FLOAT16, sizeof(float), narrowHalves, widenHalves, stepFloats},
-    [DTYPE_F64] = {GS_FLOAT64, sizeof(double), NULL, NULL, stepDoubles},
+    [DTYPE_F32] = {GS_FLOAT32, GS_FLOAT32, sizeof(float), NULL, NULL},
+    [DTYPE_BF16] = {GS_BFLOAT16, GS_FLOAT32, sizeof(float), narrowBfloats, widenBfloats},
+    [DTYPE_F16] = {GS_FLOAT16, GS_FLOAT32, sizeof(float), narrowHalves, widenHalves},
+    [DTYPE_F64] = {GS_FLOAT64, GS_FLOAT64, sizeof(double), NULL, NULL},
 };
 
 const dtype_t *dtypeOf(int dtype)

@@ -1,6 +1,6 @@
 /*
  * json.c: writes the runs as a list with one object each. Totals are over the whole run,
- * bytes and seconds those of rank 0.
+ * bytes and seconds those of rank 0, skipped rounds those of all ranks.
  */
 #include "json.h"
 
@@ -15,6 +15,8 @@ static void writeEpoch(FILE *file, const epoch_t *epoch, const measure_t *measur
     jsonReal(file, ", ", "density", epoch->density);
     jsonCount(file, ", ", "payload_bytes", epoch->payloadBytes);
     jsonCount(file, ", ", "wire_bytes", epoch->wireBytes);
+    if (epoch->skippedRounds)
+        jsonCount(file, ", ", "skipped_rounds", epoch->skippedRounds);
     jsonReal(file, ", \"seconds\": {", "compute", epoch->compute);
     jsonReal(file, ", ", "encode", epoch->encode);
     jsonReal(file, ", ", "exchange", epoch->exchange);
@@ -34,6 +36,8 @@ static void writeRun(FILE *file, const void *runs, int index)
     jsonCount(file, ",\n   ", "steps", run->steps);
     jsonCount(file, ",\n   ", "payload_bytes_per_rank", total.payloadBytes);
     jsonCount(file, ",\n   ", "wire_bytes_per_rank", total.wireBytes);
+    if (total.skippedRounds)
+        jsonCount(file, ",\n   ", "skipped_rounds", total.skippedRounds);
     jsonReal(file, ",\n   ", "dense_wire_bytes_fp32", runDenseBytes(run, 4));
     jsonReal(file, ",\n   ", "dense_wire_bytes_bf16", runDenseBytes(run, 2));
     jsonReal(file, ",\n   ", "density_after_100_steps", run->settledDensity);

@@ -65,11 +65,15 @@ void reportEpoch(const options_t *options, const run_t *run)
     if (options->quiet)
         return;
     printf("%s  epoch %3d/%d  loss %#.4g  %s %#.4g%s  density %6.3f %%  payload %.4g MB  wire %.4g MB  "
-           "compute %.2f s  encode %.2f s  exchange %.2f s  decode %.2f s\n",
+           "compute %.2f s  encode %.2f s  exchange %.2f s  decode %.2f s",
            hasBar(options) ? "\r\033[K" : "", run->epochCount, options->epochs, epoch->loss, measure->name,
            measure->scale * epoch->measure, measure->unit, 100.0 * epoch->density,
            (double)epoch->payloadBytes / megabyte, (double)epoch->wireBytes / megabyte, epoch->compute, epoch->encode,
            epoch->exchange, epoch->decode);
+    if (epoch->skippedRounds)
+        printf("  skipped %" PRIu64 " of %" PRIu64, epoch->skippedRounds,
+               run->steps / (uint64_t)run->epochCount * (uint64_t)run->ranks);
+    putchar('\n');
     fflush(stdout);
 }
 

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SMOOTHNESS_STEPS = 50 }; /* of the power iteration: gradients of one batch */
+
 /* What the ranks of a process have in common during a run. */
 typedef struct {
     const job_t *job;
@@ -25,7 +27,7 @@ typedef struct {
     const job_t *job;
     const rank_t *rank;
     const dtype_t *dtype;
-    void *parameters; /* these three: elements of dtype->bytes */
+    void *parameters; /* these three: of type dtype->state */
     void *gradient;
     void *velocity;
     uint16_t *narrow; /* the gradient in 16 bits, where asked for */
@@ -44,6 +46,7 @@ typedef struct {
     double loss;
     double measure; /* sum over the rank's share of the test items */
     uint64_t hash;
+    uint64_t skipped; /* calls of the epoch in which the rank said nothing */
     int32_t done;
     int32_t aborted; /* failed only because another rank did */
     char failure[FAILURE_LENGTH];
@@ -86,6 +89,55 @@ static bool libraryFailed(trainer_t *trainer, gsResult_t result, const char *wha
     return fail("rank %d: %s: %s", trainer->rank->number, what, gsGetLastError());
 }
 
+/* The same order on every rank; that of the file where each rank takes its whole share in one step. */
+static void orderItems(trainer_t *trainer, int epoch)
+{
+    uint32_t count = trainer->job->model->trainCount;
+    random_t random = randomMake((uint64_t)trainer->job->options->seed, (uint64_t)epoch);
+    for (uint32_t i = 0; i < count; i++)
+        trainer->order[i] = i;
+    for (uint32_t i = count - 1; i > 0 && trainer->job->options->batch; i--) {
+        uint32_t other = randomBelow(&random, i + 1), kept = trainer->order[i];
+        trainer->order[i] = trainer->order[other];
+        trainer->order[other] = kept;
+    }
+}
+
+/* The gradient of this rank's first batch, for the estimate below. */
+static int firstGradient(const void *parameters, void *gradient, void *context)
+{
+    const trainer_t *trainer = context;
+    const job_t *job = trainer->job;
+    const uint32_t *mine = trainer->order + (size_t)trainer->rank->number * (size_t)job->batch;
+    job->model->type->gradient(job->model, trainer->workspace, parameters, mine, job->batch, gradient);
+    return 0;
+}
+
+/* lag-ps decides by how smooth a rank's own function is. */
+static bool findSmoothness(trainer_t *trainer, const char *recipe, double *smoothness)
+{
+    if (strncmp(recipe, "lag-ps", 6) != 0)
+        return true;
+    orderItems(trainer, 0);
+    gsResult_t found =
+        gsEstimateSmoothness(firstGradient, trainer, trainer->parameters, trainer->job->model->parameters,
+                             trainer->dtype->state, SMOOTHNESS_STEPS, 0, smoothness);
+    return found == GS_SUCCESS || libraryFailed(trainer, found, "gsEstimateSmoothness");
+}
+
+/* Recipes that look at the iterate find it in the parameters, from call to call. */
+static bool setParams(trainer_t *trainer, const char *recipe)
+{
+    gsParams_t params = GS_PARAMS_INIT;
+    params.datatype = trainer->dtype->state;
+    params.params = trainer->parameters;
+    params.stepSize = trainer->job->options->rate;
+    if (!findSmoothness(trainer, recipe, &params.smoothness))
+        return false;
+    gsResult_t set = gsReducerSetParams(trainer->reducer, &params);
+    return set == GS_SUCCESS || libraryFailed(trainer, set, "gsReducerSetParams");
+}
+
 static bool reducerMake(trainer_t *trainer, const char *recipe)
 {
     gsReducerConfig_t config = reducerConfig(trainer->job, recipe);
@@ -99,9 +151,9 @@ static bool trainerMake(trainer_t *trainer, const task_t *task, const rank_t *ra
     const model_t *model = job->model;
     const dtype_t *dtype = dtypeOf(job->options->dtype);
     *trainer = (trainer_t){.job = job, .rank = rank, .dtype = dtype};
-    trainer->parameters = malloc(model->parameters * dtype->bytes);
-    trainer->gradient = malloc(model->parameters * dtype->bytes);
-    trainer->velocity = calloc(model->parameters, dtype->bytes);
+    trainer->parameters = malloc(model->parameters * dtype->stateBytes);
+    trainer->gradient = malloc(model->parameters * dtype->stateBytes);
+    trainer->velocity = calloc(model->parameters, dtype->stateBytes);
     trainer->narrow = malloc(dtype->narrow ? model->parameters * sizeof(uint16_t) : 1);
     trainer->order = malloc(model->trainCount * sizeof(uint32_t));
     trainer->workspace = model->type->workspaceMake(model, job->batch);
@@ -110,7 +162,7 @@ static bool trainerMake(trainer_t *trainer, const task_t *task, const rank_t *ra
         return fail("rank %d: no memory for %zu parameters and a batch of %d", rank->number, model->parameters,
                     job->batch);
     model->type->start(model, trainer->parameters, (uint64_t)job->options->seed);
-    return reducerMake(trainer, task->run->recipe);
+    return reducerMake(trainer, task->run->recipe) && setParams(trainer, task->run->recipe);
 }
 
 static void trainerFree(trainer_t *trainer)
@@ -122,20 +174,6 @@ static void trainerFree(trainer_t *trainer)
     free(trainer->velocity);
     free(trainer->narrow);
     free(trainer->order);
-}
-
-/* The same order on every rank; that of the file where each rank takes its whole share in one step. */
-static void orderItems(trainer_t *trainer, int epoch)
-{
-    uint32_t count = trainer->job->model->trainCount;
-    random_t random = randomMake((uint64_t)trainer->job->options->seed, (uint64_t)epoch);
-    for (uint32_t i = 0; i < count; i++)
-        trainer->order[i] = i;
-    for (uint32_t i = count - 1; i > 0 && trainer->job->options->batch; i--) {
-        uint32_t other = randomBelow(&random, i + 1), kept = trainer->order[i];
-        trainer->order[i] = trainer->order[other];
-        trainer->order[other] = kept;
-    }
 }
 
 /* The gradient of this rank's part of the step's items. */
@@ -162,11 +200,15 @@ static bool averageGradient(trainer_t *trainer)
     return result == GS_SUCCESS || libraryFailed(trainer, result, "gsAllReduce");
 }
 
-static void updateParameters(trainer_t *trainer)
+static bool updateParameters(trainer_t *trainer)
 {
-    const options_t *options = trainer->job->options;
-    trainer->dtype->step(trainer->parameters, trainer->velocity, trainer->gradient, trainer->job->model->parameters,
-                         options->rate, options->momentum);
+    gsOptimizer_t optimizer = GS_OPTIMIZER_INIT;
+    optimizer.datatype = trainer->dtype->state;
+    optimizer.stepSize = trainer->job->options->rate;
+    optimizer.beta1 = trainer->job->options->momentum;
+    gsResult_t result = gsMomentumStep(trainer->rank->comm, &optimizer, trainer->parameters, trainer->gradient,
+                                       trainer->velocity, trainer->job->model->parameters, NULL);
+    return result == GS_SUCCESS || libraryFailed(trainer, result, "gsMomentumStep");
 }
 
 static bool readStats(trainer_t *trainer, gsStats_t *stats)
@@ -183,8 +225,10 @@ static bool trainStep(trainer_t *trainer, uint64_t step)
     if (!averageGradient(trainer))
         return false;
     start = clockSeconds();
-    updateParameters(trainer);
+    bool updated = updateParameters(trainer);
     trainer->compute += clockSeconds() - start;
+    if (!updated)
+        return false;
     return ++trainer->steps != RUN_SETTLED_STEPS || readStats(trainer, &trainer->settled);
 }
 
@@ -229,12 +273,13 @@ static double density(const trainer_t *trainer, const gsStats_t *from, const gsS
     return (double)(to->sentTotal - from->sentTotal) / coordinates;
 }
 
-static const share_t *shareEpoch(trainer_t *trainer, bool done)
+static const share_t *shareEpoch(trainer_t *trainer, uint64_t skipped, bool done)
 {
-    share_t mine = {.loss = trainer->loss, .done = done, .aborted = trainer->result == GS_ERROR_ABORTED};
+    share_t mine = {
+        .loss = trainer->loss, .skipped = skipped, .done = done, .aborted = trainer->result == GS_ERROR_ABORTED};
     if (done) {
         mine.measure = testModel(trainer);
-        mine.hash = hashBytes(trainer->parameters, trainer->job->model->parameters * trainer->dtype->bytes);
+        mine.hash = hashBytes(trainer->parameters, trainer->job->model->parameters * trainer->dtype->stateBytes);
     } else {
         gsCommAbort(trainer->rank->comm); /* the others must not wait for this rank */
         memcpy(mine.failure, failureText(), sizeof mine.failure);
@@ -276,6 +321,7 @@ static void noteEpoch(task_t *task, const trainer_t *trainer, const share_t *sha
     for (int r = 0; r < run->ranks; r++) {
         epoch->loss += shares[r].loss;
         epoch->measure += shares[r].measure;
+        epoch->skippedRounds += shares[r].skipped;
         run->hashes[r] = shares[r].hash;
     }
     epoch->loss /= (double)job->stepsPerEpoch * run->ranks * job->batch;
@@ -301,7 +347,7 @@ static void trainRank(const rank_t *rank, void *context)
     for (int epoch = 0; epoch < task->job->options->epochs; epoch++) {
         from = to;
         done = done && trainEpoch(&trainer, epoch) && readStats(&trainer, &to);
-        const share_t *shares = shareEpoch(&trainer, done);
+        const share_t *shares = shareEpoch(&trainer, to.skipped - from.skipped, done);
         const share_t *failed = firstFailure(shares, rank->ranks->count);
         if (failed && rankLeads(rank))
             noteFailure(task, failed);
@@ -347,6 +393,7 @@ epoch_t runTotal(const run_t *run)
         sum.decode += total.decode;
         sum.payloadBytes += total.payloadBytes;
         sum.wireBytes += total.wireBytes;
+        sum.skippedRounds += total.skippedRounds;
         total = sum;
     }
     return total;

@@ -14,7 +14,8 @@ typedef struct {
     double compute, encode, exchange, decode; /* seconds of rank 0 */
     uint64_t payloadBytes;                    /* of rank 0 */
     uint64_t wireBytes;
-    double density; /* share of the coordinates that rank 0 sent */
+    uint64_t skippedRounds; /* calls in which a rank said nothing, summed over the ranks */
+    double density;         /* share of the coordinates that rank 0 sent */
 } epoch_t;
 
 typedef struct {
@@ -43,7 +44,7 @@ bool jobMake(job_t *job, const options_t *options, const model_t *model, int ran
 bool runTrain(run_t *run, const job_t *job, ranks_t *ranks, const char *recipe);
 void runFree(run_t *run);
 
-/* Sums over the epochs: the seconds field by field, the bytes; loss, measure and density are the last epoch's. */
+/* Sums over the epochs: the seconds field by field, the bytes, the skipped rounds; loss, measure and density are the last epoch's. */
 epoch_t runTotal(const run_t *run);
 
 /* What a dense ring would have sent for this run, with elements of `width` bytes. */

@@ -78,13 +78,9 @@ GS_INLINE gsReal getSlot(const coding *c, uint32_t value, const uint8_t *values,
 
 GS_INLINE float scaleOfBlock(uint32_t value, const gsReal *a, uint32_t n)
 {
-    double lane[GS_LANES] = {0};
     gsReal largest = 0;
     switch (value) {
-    case GS_VALUE_SIGN:
-        for (uint32_t i = 0; i < n; i++)
-            lane[i % GS_LANES] += (double)gsAbs(a[i]);
-        return n ? gsSaturate((float)(foldLanes(lane) / (double)n)) : 0.0f;
+    case GS_VALUE_SIGN: return n ? gsSaturate((float)(magnitudesOfBlock(a, n) / (double)n)) : 0.0f;
     case GS_VALUE_TERNARY:
         for (uint32_t i = 0; i < n; i++)
             largest = gsAbs(a[i]) > largest ? gsAbs(a[i]) : largest;
@@ -93,68 +89,114 @@ GS_INLINE float scaleOfBlock(uint32_t value, const gsReal *a, uint32_t n)
     }
 }
 
-GS_INLINE uint32_t codeOf(const coding *c, gsReal a, uint32_t word)
+GS_INLINE uint32_t codeOf(const coding *c, uint32_t value, uint32_t bits, gsReal a, uint32_t word)
 {
-    switch (c->value) {
+    switch (value) {
     case GS_VALUE_SIGN: return gsSignCode(a);
     case GS_VALUE_TERNARY: return gsTernaryCode(a, c->scale, word);
-    case GS_VALUE_LEVELS: return gsLevelCode(a, c->scale, c->levels, c->bits, word);
+    case GS_VALUE_LEVELS: return gsLevelCode(a, c->scale, c->levels, bits, word);
     default: return gsNaturalCode(a, word);
     }
 }
 
-GS_INLINE float decodeOf(const coding *c, uint32_t code)
+GS_INLINE float decodeOf(const coding *c, uint32_t value, uint32_t bits, uint32_t code)
 {
-    switch (c->value) {
+    switch (value) {
     case GS_VALUE_SIGN: return gsSignDecode(code, c->scale);
     case GS_VALUE_TERNARY: return gsTernaryDecode(code, c->scale);
-    case GS_VALUE_LEVELS: return gsLevelDecode(code, c->scale, c->levels, c->bits);
+    case GS_VALUE_LEVELS: return gsLevelDecode(code, c->scale, c->levels, bits);
     default: return gsNaturalDecode(code);
     }
 }
 
-/* Plain numbers have slots; other codes stand bit by bit, the first in the lowest bits. A block begins at a byte. */
-GS_INLINE int hasSlots(uint32_t value)
+/* Plain numbers have slots; other codes stand bit by bit, the first in the lowest bits. A block begins at a byte. Eight codes fill `bits` bytes. */
+enum { GS_OCTET = 8 };
+
+GS_INLINE void putOctet(uint8_t *at, const uint32_t *code, uint32_t bits, uint32_t bytes)
 {
-    return value == GS_VALUE_F64 || value == GS_VALUE_F32 || value == GS_VALUE_BF16 || value == GS_VALUE_F16;
+    uint64_t low = 0, high = 0; /* nine bits each are one more than a word */
+    for (uint32_t j = 0; j < GS_OCTET; j++) {
+        low |= (uint64_t)code[j] << (j * bits & 63u) & (j * bits < 64 ? ~0ull : 0ull);
+        high |= j * bits + bits > 64 ? (uint64_t)code[j] >> (64 - j * bits) : 0;
+    }
+    for (uint32_t k = 0; k < bytes; k++)
+        at[k] = (uint8_t)(k < 8 ? low >> 8 * k : high);
 }
 
+GS_INLINE void getOctet(const uint8_t *at, uint32_t *code, uint32_t bits, uint32_t bytes)
+{
+    uint64_t low = 0, high = bytes > 8 ? at[8] : 0;
+    for (uint32_t k = 0; k < bytes && k < 8; k++)
+        low |= (uint64_t)at[k] << 8 * k;
+    for (uint32_t j = 0; j < GS_OCTET; j++) {
+        uint64_t from = low >> (j * bits & 63u);
+        if (j * bits + bits > 64)
+            from |= high << (64 - j * bits);
+        code[j] = (uint32_t)from & ((1u << bits) - 1u);
+    }
+}
+
+GS_INLINE void putCodes(const coding *c, uint32_t value, uint32_t bits, uint8_t *at, uint32_t n, const gsReal *a,
+                        const uint32_t *words)
+{
+    uint32_t code[GS_OCTET], i = 0;
+    for (; i + GS_OCTET <= n; i += GS_OCTET, at += bits) {
+        for (uint32_t j = 0; j < GS_OCTET; j++)
+            code[j] = codeOf(c, value, bits, a[i + j], words[i + j]);
+        putOctet(at, code, bits, bits);
+    }
+    for (uint32_t j = 0; j < GS_OCTET; j++)
+        code[j] = i + j < n ? codeOf(c, value, bits, a[i + j], words[i + j]) : 0;
+    putOctet(at, code, bits, ((n - i) * bits + 7) / 8);
+}
+
+GS_INLINE void getCodes(const coding *c, uint32_t value, uint32_t bits, const uint8_t *at, uint32_t n, gsReal *out)
+{
+    uint32_t code[GS_OCTET], i = 0;
+    for (; i + GS_OCTET <= n; i += GS_OCTET, at += bits) {
+        getOctet(at, code, bits, bits);
+        for (uint32_t j = 0; j < GS_OCTET; j++)
+            out[i + j] = (gsReal)decodeOf(c, value, bits, code[j]);
+    }
+    getOctet(at, code, bits, ((n - i) * bits + 7) / 8);
+    for (uint32_t j = 0; i + j < n; j++)
+        out[i + j] = (gsReal)decodeOf(c, value, bits, code[j]);
+}
+
+/* The value coding, and where one is usual the width, a constant in each loop. */
 static inline void putBlock(const coding *c, uint8_t *values, uint64_t first, uint32_t n, const gsReal *a,
                             const uint32_t *words)
 {
     uint8_t *at = values + first * c->bits / 8;
-    uint64_t pending = 0;
-    uint32_t held = 0;
-    if (hasSlots(c->value)) {
-        for (uint32_t i = 0; i < n; i++)
-            GS_FOR_SLOT_VALUE(c->value, putSlot(c, V, values, first + i, a[i], words[i]));
-        return;
+    switch (c->value) {
+    case GS_VALUE_SIGN: putCodes(c, GS_VALUE_SIGN, 1, at, n, a, words); break;
+    case GS_VALUE_TERNARY: putCodes(c, GS_VALUE_TERNARY, 2, at, n, a, words); break;
+    case GS_VALUE_NATURAL: putCodes(c, GS_VALUE_NATURAL, 9, at, n, a, words); break;
+    case GS_VALUE_LEVELS:
+        if (c->bits == 8)
+            putCodes(c, GS_VALUE_LEVELS, 8, at, n, a, words);
+        else
+            putCodes(c, GS_VALUE_LEVELS, c->bits, at, n, a, words);
+        break;
+    default:
+        GS_FOR_SLOT_VALUE(c->value, for (uint32_t i = 0; i < n; i++) putSlot(c, V, values, first + i, a[i], words[i]));
     }
-    for (uint32_t i = 0; i < n; i++) {
-        pending |= (uint64_t)codeOf(c, a[i], words[i]) << held;
-        for (held += c->bits; held >= 8; held -= 8, pending >>= 8)
-            *at++ = (uint8_t)pending;
-    }
-    if (held)
-        *at = (uint8_t)pending;
 }
 
 static inline void getBlock(const coding *c, const uint8_t *values, uint64_t first, uint32_t n, gsReal *out)
 {
     const uint8_t *at = values + first * c->bits / 8;
-    uint64_t pending = 0;
-    uint32_t held = 0;
-    if (hasSlots(c->value)) {
-        for (uint32_t i = 0; i < n; i++)
-            GS_FOR_SLOT_VALUE(c->value, out[i] = getSlot(c, V, values, first + i));
-        return;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        for (; held < c->bits; held += 8)
-            pending |= (uint64_t)*at++ << held;
-        out[i] = (gsReal)decodeOf(c, (uint32_t)pending & ((1u << c->bits) - 1u));
-        pending >>= c->bits;
-        held -= c->bits;
+    switch (c->value) {
+    case GS_VALUE_SIGN: getCodes(c, GS_VALUE_SIGN, 1, at, n, out); break;
+    case GS_VALUE_TERNARY: getCodes(c, GS_VALUE_TERNARY, 2, at, n, out); break;
+    case GS_VALUE_NATURAL: getCodes(c, GS_VALUE_NATURAL, 9, at, n, out); break;
+    case GS_VALUE_LEVELS:
+        if (c->bits == 8)
+            getCodes(c, GS_VALUE_LEVELS, 8, at, n, out);
+        else
+            getCodes(c, GS_VALUE_LEVELS, c->bits, at, n, out);
+        break;
+    default: GS_FOR_SLOT_VALUE(c->value, for (uint32_t i = 0; i < n; i++) out[i] = getSlot(c, V, values, first + i));
     }
 }
 

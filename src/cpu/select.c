@@ -265,11 +265,13 @@ GS_INLINE uint32_t anyBad(gsVector x, uint64_t first, uint32_t n, uint32_t type)
 
 static void selectAll(gsReducer_t r, gsVector x)
 {
+    int prepared = gsSpecPrepares(&r->spec); /* and looked at then */
     uint32_t bad = 0;
     GS_FOR_BLOCKS(r, b, reduction(| : bad))
     {
         uint32_t n = blockLength(&r->spec, (uint64_t)b);
-        GS_FOR_TYPE(x.type, bad |= anyBad(x, (uint64_t)b * GS_BLOCK, n, T));
+        if (!prepared)
+            GS_FOR_TYPE(x.type, bad |= anyBad(x, (uint64_t)b * GS_BLOCK, n, T));
         r->blockKept[b] = n;
     }
     r->state->call.nonFinite |= bad;

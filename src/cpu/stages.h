@@ -193,7 +193,7 @@ static inline double foldBlocks(double *sum, uint64_t blocks)
     return blocks ? sum[0] : 0.0;
 }
 
-/* The sum over a block of x[i] y[i], by the tree. */
+/* The sum over a block of x[i] y[i], by the tree; rows of lanes first, for the vectoriser. */
 GS_INLINE double dotBlock(const gsReal *x, const gsReal *y, uint32_t n)
 {
     double lane[GS_LANES] = {0};
@@ -202,6 +202,17 @@ GS_INLINE double dotBlock(const gsReal *x, const gsReal *y, uint32_t n)
             lane[l] += (double)x[i + l] * (double)y[i + l];
     for (uint32_t i = n / GS_LANES * GS_LANES; i < n; i++)
         lane[i % GS_LANES] += (double)x[i] * (double)y[i];
+    return foldLanes(lane);
+}
+
+GS_INLINE double magnitudesOfBlock(const gsReal *x, uint32_t n)
+{
+    double lane[GS_LANES] = {0};
+    for (uint32_t i = 0; i < n / GS_LANES * GS_LANES; i += GS_LANES)
+        for (uint32_t l = 0; l < GS_LANES; l++)
+            lane[l] += (double)gsAbs(x[i + l]);
+    for (uint32_t i = n / GS_LANES * GS_LANES; i < n; i++)
+        lane[i % GS_LANES] += (double)gsAbs(x[i]);
     return foldLanes(lane);
 }
 

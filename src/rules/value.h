@@ -69,9 +69,10 @@ GS_REAL_RULE uint32_t gsSignCode(gsReal a)
     return a < (gsReal)0;
 }
 
+/* Without a branch: signs are as good as random. A scale of 0 decodes to +0. */
 GS_HD float gsSignDecode(uint32_t code, float scale)
 {
-    return code && scale > 0.0f ? -scale : scale;
+    return gsFloat(gsBits(scale) | (code & (uint32_t)(scale > 0.0f)) << 31);
 }
 
 /* 0: zero, 1: plus, 2: minus. */
@@ -99,7 +100,7 @@ GS_REAL_RULE uint32_t gsLevelCode(gsReal a, float scale, uint32_t levels, uint32
 GS_HD float gsLevelDecode(uint32_t code, float scale, uint32_t levels, uint32_t bits)
 {
     float magnitude = (float)((double)scale * ((double)(code & ((1u << (bits - 1u)) - 1u)) / (double)levels));
-    return code >> (bits - 1u) ? -magnitude : magnitude;
+    return gsFloat(gsBits(magnitude) | code >> (bits - 1u) << 31);
 }
 
 /* Nine bits: the sign above the exponent of a float32 power of two; exponent 0 is zero. The mantissa's bits against the draw's
