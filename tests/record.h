@@ -178,7 +178,8 @@ inline double readValue(const Record &r, int group, const uint8_t *values, uint6
     case codingLevels:
         wide = static_cast<float>(scale * (static_cast<double>(level) / levels));
         return code >> (bits - 1) ? -wide : wide;
-    case codingNatural: return floatOf(static_cast<uint32_t>(code & 255) << 23 | static_cast<uint32_t>(code >> 8) << 31);
+    case codingNatural:
+        return floatOf(static_cast<uint32_t>(code & 255) << 23 | static_cast<uint32_t>(code >> 8) << 31);
     default: return floatOf(static_cast<uint32_t>(code));
     }
 }

@@ -15,7 +15,8 @@ template <typename Real> struct Worker {
     {
     }
     /* theta, before: the iterates; limit: xi / M, by coordinate where there are factors. Dense: everything travels. */
-    void step(const Vector &g, const Vector &theta, const Vector &before, const std::vector<Real> &limit, double beta, bool dense)
+    void step(const Vector &g, const Vector &theta, const Vector &before, const std::vector<Real> &limit, double beta,
+              bool dense)
     {
         kept = 0;
         for (size_t i = 0; i < g.size(); i++) {
@@ -38,8 +39,8 @@ template <typename Real> class Duet
     Duet(const std::string &keys, double xi, double beta, uint64_t count, int nranks)
         : problem_(count, nranks), type_(sizeof(Real) == 8 ? GS_FLOAT64 : GS_FLOAT32), xi_(xi), beta_(beta),
           fleet_("gdsec:xi=" + text(xi) + ",beta=" + text(beta) + keys, count, nranks, type_),
-          workers_(static_cast<size_t>(nranks), Worker<Real>(count)), theta_(count, 0.0), before_(count, 0.0), server_(count, 0),
-          factors_(count, 1.0), nranks_(nranks)
+          workers_(static_cast<size_t>(nranks), Worker<Real>(count)), theta_(count, 0.0), before_(count, 0.0),
+          server_(count, 0), factors_(count, 1.0), nranks_(nranks)
     {
     }
     void useFactors()
@@ -227,7 +228,8 @@ TEST(Gdsec, WithoutAThresholdItIsGradientDescentForAnyBeta)
         Duet<double> duet("", 0, beta, 800, 4);
         for (int step = 0; step < 60; step++) {
             Vector dense = sumOf(duet.gradients()), result = duet.step();
-            EXPECT_LE(largest(minus(result, dense)), 1e-12 * largest(dense) + 1e-13) << "beta " << beta << " step " << step;
+            EXPECT_LE(largest(minus(result, dense)), 1e-12 * largest(dense) + 1e-13)
+                << "beta " << beta << " step " << step;
             duet.descend(result, duet.stepSize());
         }
     }
@@ -241,13 +243,16 @@ TEST(Gdsec, WhatWasSentTelescopes)
     for (int step = 0; step < 80; step++) {
         Vectors g = duet.gradients();
         for (int r = 0; r < 3; r++)
-            differences[static_cast<size_t>(r)] = plus(differences[static_cast<size_t>(r)], minus(g[static_cast<size_t>(r)], duet.fleet().read(r, "memory")));
+            differences[static_cast<size_t>(r)] =
+                plus(differences[static_cast<size_t>(r)],
+                     minus(g[static_cast<size_t>(r)], duet.fleet().read(r, "memory")));
         duet.descend(duet.step(), duet.stepSize());
         for (size_t r = 0; r < 3; r++)
             sent[r] = plus(sent[r], duet.workers()[r].sent);
     }
     for (int r = 0; r < 3; r++) {
-        Vector gap = minus(minus(differences[static_cast<size_t>(r)], duet.fleet().read(r, "residual")), sent[static_cast<size_t>(r)]);
+        Vector gap = minus(minus(differences[static_cast<size_t>(r)], duet.fleet().read(r, "residual")),
+                           sent[static_cast<size_t>(r)]);
         EXPECT_LE(largest(gap), 1e-11);
     }
 }
@@ -282,7 +287,8 @@ Outcome descend(const std::string &keys)
         theta = minus(theta, times(fleet.sum(problem.gradients(theta)), 1.0 / smoothness));
         fleet.moveTo(theta);
     }
-    return {std::sqrt(squared(sumOf(problem.gradients(theta)))), static_cast<double>(fleet.stats(0).sentTotal) / (steps * count)};
+    return {std::sqrt(squared(sumOf(problem.gradients(theta)))),
+            static_cast<double>(fleet.stats(0).sentTotal) / (steps * count)};
 }
 
 TEST(Gdsec, ConvergesAndSaves)
@@ -386,7 +392,8 @@ TEST(Gdsec, ResyncMakesSharedTheSumOfMemoriesBitwise)
     const uint64_t count = 500;
     const int nranks = 3;
     LeastSquares problem(count, nranks);
-    Fleet fleet("gdsec:xi=5,beta=0.1,resync=10", count, nranks, GS_FLOAT32), drifting("gdsec:xi=5,beta=0.1", count, nranks, GS_FLOAT32);
+    Fleet fleet("gdsec:xi=5,beta=0.1,resync=10", count, nranks, GS_FLOAT32),
+        drifting("gdsec:xi=5,beta=0.1", count, nranks, GS_FLOAT32);
     auto gap = [&](Fleet &f) {
         std::vector<float> sum(count, 0.0f);
         for (int r = 0; r < nranks; r++) {

@@ -97,7 +97,8 @@ TEST(GsparClosedForm, EqualsTheSortedOneByItsText)
 {
     for (double epsilon : epsilons)
         for (double power : powers) {
-            Vector g = skewed(5000, power, 2), expected = sortedClosedForm(g, epsilon), p = probabilitiesOf(closed(epsilon), g);
+            Vector g = skewed(5000, power, 2), expected = sortedClosedForm(g, epsilon),
+                   p = probabilitiesOf(closed(epsilon), g);
             EXPECT_LE(largest(minus(p, expected)), 1e-6) << epsilon << ", power " << power;
         }
 }
@@ -286,13 +287,17 @@ TEST(GsparClosedForm, MeanOverDrawsIsTheGradientWithinFiveSigma)
         Fleet fleet(closed(1.0) + ",value=" + value, count, 1);
         for (uint64_t n = 0; n < draws; n++)
             mean = plus(mean, times(fleet.sum({g}), 1.0 / draws));
-        double coding = std::string(value) == "bf16" ? 1.0 / 256 : std::string(value) == "f16" ? 1.0 / 2048 : 1e-7, all = 0;
+        double coding = std::string(value) == "bf16"  ? 1.0 / 256
+                        : std::string(value) == "f16" ? 1.0 / 2048
+                                                      : 1e-7,
+               all = 0;
         uint64_t checked = 0, wrong = 0;
         Vector error = minus(mean, g);
         for (uint64_t i = 0; i < count; i++) {
             if (p[i] == 0)
                 continue;
-            double rounding = g[i] * g[i] / p[i] * coding * coding, variance = g[i] * g[i] * (1 - p[i]) / p[i] + rounding;
+            double rounding = g[i] * g[i] / p[i] * coding * coding,
+                   variance = g[i] * g[i] * (1 - p[i]) / p[i] + rounding;
             all += variance;
             if (p[i] * draws < 25)
                 continue;

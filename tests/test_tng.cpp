@@ -16,7 +16,8 @@ Vector referenceOf(const Fleet &fleet, int which, const Vector &gradient)
     if (which == zero)
         return Vector(gradient.size(), 0.0);
     if (which == mean)
-        return Vector(gradient.size(), dot(gradient, Vector(gradient.size(), 1.0)) / static_cast<double>(gradient.size()));
+        return Vector(gradient.size(),
+                      dot(gradient, Vector(gradient.size(), 1.0)) / static_cast<double>(gradient.size()));
     return fleet.read(0, names[which]);
 }
 
@@ -62,9 +63,10 @@ TEST_P(TngIdentity, ReturnsTheGradientToAnUlp)
 
 INSTANTIATE_TEST_SUITE_P(References, TngIdentity,
                          testing::Values("reference=zero", "reference=mean", "reference=last", "reference=ema",
-                                         "reference=window,window=3", "reference=params", "reference=snapshot,refresh=4",
-                                         "reference=last,mode=quotient", "reference=mean,mode=quotient",
-                                         "reference=last+ema+mean,search=worker", "reference=last+ema,search=hindsight",
+                                         "reference=window,window=3", "reference=params",
+                                         "reference=snapshot,refresh=4", "reference=last,mode=quotient",
+                                         "reference=mean,mode=quotient", "reference=last+ema+mean,search=worker",
+                                         "reference=last+ema,search=hindsight",
                                          "reference=last+ema+mean+params,search=fit",
                                          "reference=last+ema,search=worker,mode=quotient"),
                          [](const auto &p) { return nameOf(p.param); });
@@ -133,7 +135,8 @@ TEST(Tng, PoolsAreEqualOnRanksAfterAThousandSteps)
 {
     const uint64_t count = 300;
     const int nranks = 3;
-    Fleet fleet("tng:reference=zero+mean+last+ema+ema2+window+params+snapshot,search=worker,refresh=50", count, nranks, GS_FLOAT32);
+    Fleet fleet("tng:reference=zero+mean+last+ema+ema2+window+params+snapshot,search=worker,refresh=50", count, nranks,
+                GS_FLOAT32);
     Vector theta(count, 0.0);
     fleet.setParams(theta, 0.01);
     for (uint64_t step = 0; step < 1000; step++) {
@@ -249,11 +252,11 @@ TEST(Tng, QuotientGuardIsATenthOfTheReferencesRmsAlikeOnBothEnds)
     Plan plan = planOf("tng:reference=last,mode=quotient,select=identity", 5000, 2);
     StageRanks ranks(plan);
     auto shrunk = [&](uint64_t step) { /* a tenth of the coordinates far below the rest, some of them 0 */
-        Vectors g = related(plan.count, 2, step, 0.2);
-        for (uint64_t i = 0; i < plan.count; i += 10)
-            for (Vector &x : g)
-                x[i] *= i % 20 ? 0.0 : 1e-3;
-        return g;
+                                       Vectors g = related(plan.count, 2, step, 0.2);
+                                       for (uint64_t i = 0; i < plan.count; i += 10)
+                                           for (Vector &x : g)
+                                               x[i] *= i % 20 ? 0.0 : 1e-3;
+                                       return g;
     };
     ranks.decode(ranks.encode(shrunk(0)));
     uint64_t small = 0;
@@ -326,7 +329,8 @@ TEST(Tng, FittedCoefficientsSolveLeastSquares)
             for (size_t p = 0; p < 8; p++)
                 left = minus(left, times(pool[p], record.coefficients[p]));
             for (size_t p = 0; p < 8; p++) /* what is left is orthogonal to every reference */
-                EXPECT_LE(std::fabs(dot(left, pool[p])), 1e-9 * std::sqrt(squared(g[static_cast<size_t>(rank)]) * squared(pool[p])))
+                EXPECT_LE(std::fabs(dot(left, pool[p])),
+                          1e-9 * std::sqrt(squared(g[static_cast<size_t>(rank)]) * squared(pool[p])))
                     << "reference " << p << " step " << step;
             EXPECT_NEAR(ranks.stats(rank).normalized, squared(left) / squared(g[static_cast<size_t>(rank)]), 1e-9);
         }
