@@ -2,6 +2,7 @@
  * The gradient against what is remembered: a = clip g (+ momentum) + e - h - r, or the quotient by r, block by block; and the choice
  * of r among a pool, by the fixed tree.
  */
+#include "../rules/choice.h"
 #include "stages.h"
 
 /* ---- one block of a reference ---- */
@@ -74,18 +75,18 @@ static void loadAnyGradient(const gsReducer_t r, gsVector gradient, uint64_t fir
     GS_FOR_TYPE(gradient.type, loadGradient(r, gradient, first, n, g, T));
 }
 
-static int inPool(const gsReducer_t r, uint32_t p)
-{
-    return (int)(r->spec.pool >> p & 1u);
-}
-
-/* Dots of every reference with the gradient and with each other, in rows of blockSum: of p with q at row p (p + 1) / 2 + q, the
- * gradient being number GS_MAX_POOL. */
 static double *dotRow(const gsReducer_t r, uint32_t p, uint32_t q)
 {
-    return r->blockSum + (uint64_t)(p * (p + 1) / 2 + q) * r->spec.blocks;
+    return r->blockSum + (uint64_t)gsDotAt(p, q) * r->spec.blocks;
 }
 
+/* The gradient, as number GS_MAX_POOL, or a reference that is in the pool. */
+static int hasDots(const gsReducer_t r, uint32_t p)
+{
+    return p == GS_MAX_POOL || gsInPool(&r->spec, p);
+}
+
+/* Dots of every reference with the gradient and with each other, in rows of blockSum. */
 static void sumDots(gsReducer_t r, gsVector gradient)
 {
     GS_FOR_BLOCKS(r, b, )
@@ -94,15 +95,13 @@ static void sumDots(gsReducer_t r, gsVector gradient)
         uint64_t first = (uint64_t)b * GS_BLOCK;
         uint32_t n = blockLength(&r->spec, (uint64_t)b);
         loadAnyGradient(r, gradient, first, n, x[GS_MAX_POOL]);
-        for (uint32_t p = 0; p <= GS_MAX_POOL; p++) {
-            if (p < GS_MAX_POOL && !inPool(r, p))
-                continue;
-            if (p < GS_MAX_POOL)
+        for (uint32_t p = 0; p < GS_MAX_POOL; p++)
+            if (hasDots(r, p))
                 loadReference(r, p, first, n, x[p]);
+        for (uint32_t p = 0; p <= GS_MAX_POOL; p++)
             for (uint32_t q = 0; q <= p; q++)
-                if (q == GS_MAX_POOL || inPool(r, q))
+                if (hasDots(r, p) && hasDots(r, q))
                     dotRow(r, p, q)[b] = dotBlock(x[p], x[q], n);
-        }
     }
 }
 
@@ -131,83 +130,20 @@ static double quotientLoss(gsReducer_t r, gsVector gradient, uint32_t p, double 
     return foldBlocks(row, r->spec.blocks);
 }
 
-/* The one of the pool with the least loss; ties to the first. */
-static uint32_t leastOf(const gsReducer_t r, const double *loss)
-{
-    uint32_t best = GS_MAX_POOL;
-    for (uint32_t p = 0; p < GS_MAX_POOL; p++)
-        if (inPool(r, p) && (best == GS_MAX_POOL || loss[p] < loss[best]))
-            best = p;
-    return best;
-}
-
-/* |g - sum c r|^2 from the dots. */
-static double distanceOf(double dot[GS_MAX_POOL + 1][GS_MAX_POOL + 1], const double *c)
-{
-    double sum = dot[GS_MAX_POOL][GS_MAX_POOL];
-    for (int p = 0; p < GS_MAX_POOL; p++) {
-        sum = sum - 2.0 * c[p] * dot[GS_MAX_POOL][p] + c[p] * c[p] * dot[p][p];
-        for (int q = 0; q < p; q++)
-            sum = sum + 2.0 * c[p] * c[q] * dot[p][q];
-    }
-    return sum > 0.0 ? sum : 0.0;
-}
-
-static void fit(gsReducer_t r, double dot[GS_MAX_POOL + 1][GS_MAX_POOL + 1], double *coefficient)
-{
-    double A[GS_MAX_POOL][GS_MAX_POOL], b[GS_MAX_POOL], c[GS_MAX_POOL];
-    uint32_t member[GS_MAX_POOL];
-    int n = 0;
-    for (uint32_t p = GS_REFERENCE_MEAN; p < GS_MAX_POOL; p++)
-        if (inPool(r, p))
-            member[n++] = p;
-    for (int i = 0; i < n; i++) {
-        b[i] = dot[GS_MAX_POOL][member[i]];
-        for (int j = 0; j <= i; j++)
-            A[i][j] = dot[member[i]][member[j]];
-    }
-    gsFitCoefficients(n, A, b, c);
-    for (int i = 0; i < n; i++)
-        coefficient[member[i]] = gsRound(&r->spec, c[i]);
-}
-
-/* The loss of each of the pool on its own; c's guards. own: each one's coefficient. */
-static void weigh(gsReducer_t r, gsVector gradient, double dot[GS_MAX_POOL + 1][GS_MAX_POOL + 1], double *own,
-                  double *loss)
-{
-    const gsSpec *spec = &r->spec;
-    gsCall *c = &r->state->call;
-    double elements = spec->count ? (double)spec->count : 1.0;
-    for (uint32_t p = 0; p < GS_MAX_POOL; p++) {
-        double alone[GS_MAX_POOL] = {0};
-        own[p] = p == GS_REFERENCE_MEAN ? gsRound(spec, dot[GS_MAX_POOL][p] / elements) : 1.0;
-        c->floor[p] = GS_QUOTIENT_GUARD * sqrt(dot[p][p] / elements);
-        if (!inPool(r, p) || spec->search != GS_SEARCH_WORKER)
-            continue;
-        alone[p] = own[p];
-        loss[p] = spec->quotient ? quotientLoss(r, gradient, p, own[p]) : distanceOf(dot, alone);
-    }
-}
-
 void GS_STAGE(gsChooseReference)(gsReducer_t r, gsVector gradient)
 {
     const gsSpec *spec = &r->spec;
-    gsCall *c = &r->state->call;
-    double dot[GS_MAX_POOL + 1][GS_MAX_POOL + 1] = {{0}}, loss[GS_MAX_POOL] = {0}, own[GS_MAX_POOL];
+    gsWeighing w = {.dot = {0}};
     sumDots(r, gradient);
     for (uint32_t p = 0; p <= GS_MAX_POOL; p++)
         for (uint32_t q = 0; q <= p; q++)
-            if ((p == GS_MAX_POOL || inPool(r, p)) && (q == GS_MAX_POOL || inPool(r, q)))
-                dot[p][q] = foldBlocks(dotRow(r, p, q), spec->blocks);
-    weigh(r, gradient, dot, own, loss);
-    if (spec->search == GS_SEARCH_FIT) {
-        fit(r, dot, c->coefficient);
-    } else {
-        c->choice = spec->search == GS_SEARCH_HINDSIGHT ? r->state->choice : leastOf(r, loss);
-        c->coefficient[c->choice] = own[c->choice];
-    }
-    if (dot[GS_MAX_POOL][GS_MAX_POOL] > 0.0)
-        c->normalized = distanceOf(dot, c->coefficient) / dot[GS_MAX_POOL][GS_MAX_POOL];
+            if (hasDots(r, p) && hasDots(r, q))
+                w.dot[gsDotAt(p, q)] = foldBlocks(dotRow(r, p, q), spec->blocks);
+    gsCallWeigh(spec, &r->state->call, &w);
+    for (uint32_t p = 0; p < GS_MAX_POOL && spec->quotient && spec->search == GS_SEARCH_WORKER; p++)
+        if (gsInPool(spec, p))
+            w.loss[p] = quotientLoss(r, gradient, p, w.own[p]);
+    gsCallChoose(spec, r->state, &w);
 }
 
 /* ---- the comparison ---- */

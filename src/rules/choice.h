@@ -69,6 +69,7 @@ GS_HD void gsCallFit(const gsSpec *spec, gsCall *c, const gsWeighing *w)
     double A[GS_MAX_POOL][GS_MAX_POOL], b[GS_MAX_POOL], x[GS_MAX_POOL];
     uint32_t member[GS_MAX_POOL], p;
     int i, j, n = 0;
+    memset(member, 0, sizeof member);
     for (p = GS_REFERENCE_MEAN; p < GS_MAX_POOL; p++)
         if (gsInPool(spec, p))
             member[n++] = p;
