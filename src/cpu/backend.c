@@ -260,7 +260,7 @@ static gsResult_t accumulateDense(gsReducer_t r, const void *sum, void *recvbuff
     r->state->anyNonFinite = !stagesOf(r)->allFinite(r, (gsVector){sum, r->spec.wide ? GS_FLOAT64 : GS_FLOAT32});
     if (r->state->anyNonFinite)
         fillNaN(&r->spec, recvbuff);
-    else
+    else if (r->spec.count) /* of no elements there is no sum */
         stagesOf(r)->accumulate(r, NULL, sum, recvbuff, op);
     return GS_SUCCESS;
 }

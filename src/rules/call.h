@@ -285,6 +285,8 @@ GS_HD void gsCallPlan(const gsSpec *spec, gsState *state, const uint64_t kept[2]
         c->group[g] = gsThinningOf(kept[g], sent[g], word);
     c->flags = 0;
     if (c->nonFinite)
+        memset(c->coefficient, 0, sizeof c->coefficient); /* they may be NaN, too */
+    if (c->nonFinite)
         c->flags = GS_FLAG_NONFINITE;
     else if (c->skip)
         c->flags = GS_FLAG_SKIP;
