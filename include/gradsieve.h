@@ -339,13 +339,15 @@ typedef struct {
     uint32_t version;      /* GS_VERSION_CODE */
     gsDataType_t datatype; /* of params and xi: any floating type */
     const void *params;    /* `count` elements, where gradients live: the iterate of the gradients to come */
-    const void *xi;        /* gdsec: `count` factors on the key xi, by coordinate; NULL: 1 */
-    double smoothness;     /* lag-ps: L of this rank's own function */
-    double stepSize;       /* of the step that led here; lag-*, and tng's reference "params" */
+    const void
+        *stale;     /* lasg-wk: the gradient of the coming call's minibatch at the iterate of the last gradient sent */
+    const void *xi; /* gdsec: `count` factors on the key xi, by coordinate; NULL: 1 */
+    double smoothness; /* lag-ps: L of this rank's own function */
+    double stepSize;   /* of the step that led here; lag-*, and tng's reference "params" */
 } gsParams_t;
-#define GS_PARAMS_INIT                                                    \
-    {                                                                     \
-        sizeof(gsParams_t), GS_VERSION_CODE, GS_FLOAT32, NULL, NULL, 0, 0 \
+#define GS_PARAMS_INIT                                                          \
+    {                                                                           \
+        sizeof(gsParams_t), GS_VERSION_CODE, GS_FLOAT32, NULL, NULL, NULL, 0, 0 \
     }
 
 /* Where the iterate is: gdsec and lag-ps need it, lag-wk and tng's "params" use it. The pointers are kept and read by every later

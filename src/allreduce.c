@@ -56,7 +56,7 @@ static gsResult_t checkOp(gsRedOp_t op)
 static gsResult_t checkIterate(gsReducer_t r)
 {
     const gsSpec *s = &r->spec;
-    if (s->iterate || !gsSpecReadsIterate(s) || s->trigger == GS_TRIGGER_WORKER)
+    if (s->iterate || !gsSpecReadsIterate(s) || s->trigger == GS_TRIGGER_WORKER || s->trigger == GS_TRIGGER_CODED)
         return GS_SUCCESS;
     return gsFail(GS_ERROR_INVALID_USAGE, "this recipe compares iterates; call gsReducerSetParams before gsAllReduce");
 }

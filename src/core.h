@@ -139,6 +139,7 @@ struct gsReducer {
     void *momentum[2];       /* u */
     void *previous[2];       /* the iterate of the last call */
     void *anchor;            /* the iterate of the last gradient sent */
+    void *before[2];         /* the gradient of the last call */
     void *memory, *shared;   /* h; H, the sum of all ranks' h */
     void *pool[GS_MAX_POOL]; /* references that are vectors of their own */
     void *history;           /* [window]: the last results */
@@ -153,10 +154,11 @@ struct gsReducer {
     uint8_t *recvRecords;    /* nranks slots; dense: slices, then sums */
     uint8_t *denseBuffer;    /* slices, then sums, of a */
 
-    const void *params, *xi; /* the caller's */
-    gsReducer_t server;      /* twoway: the second half, a reducer of one rank over the result; otherwise NULL */
+    const void *params, *xi, *stale; /* the caller's */
+    gsReducer_t server; /* twoway: the second half, a reducer of one rank over the result; otherwise NULL */
     gsComm_t serverComm;
-    const gsState *upstream; /* of a second half: the first one's. Where that has failed, on a device, nothing may change */
+    const gsState
+        *upstream;       /* of a second half: the first one's. Where that has failed, on a device, nothing may change */
     uint64_t steps;      /* committed, as the host knows */
     uint64_t exactBytes; /* left this rank in `exact` mode */
     uint64_t denseBytes; /* left this rank in dense steps */

@@ -29,6 +29,8 @@ static gsResult_t checkParams(gsReducer_t r, const gsParams_t *p)
     if (!(p->stepSize >= 0) || !isfinite(p->stepSize) || !(p->smoothness >= 0) || !isfinite(p->smoothness))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "stepSize is %g and smoothness %g; expected finite numbers, 0 or more",
                       p->stepSize, p->smoothness);
+    if (r->spec.trigger == GS_TRIGGER_STALE && !p->stale)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->stale is NULL; lasg-wk compares with the gradient there");
     if (r->spec.trigger && !(p->stepSize > 0))
         return gsFail(GS_ERROR_INVALID_ARGUMENT,
                       "stepSize is %g; this recipe divides iterates' steps by it, expected it above 0", p->stepSize);
@@ -46,6 +48,7 @@ gsResult_t gsReducerSetParams(gsReducer_t r, const gsParams_t *params)
     GS_CHECK(checkParams(r, params));
     r->params = params->params;
     r->xi = params->xi;
+    r->stale = params->stale;
     r->spec.iterate = 1;
     r->spec.paramsType = params->datatype;
     r->spec.stepSize = params->stepSize;
@@ -71,8 +74,9 @@ gsResult_t gsReducerSetParticipation(gsReducer_t r, int takesPart)
 {
     GS_CHECK(checkReducer(r));
     if (!r->spec.memory)
-        return gsFail(GS_ERROR_UNSUPPORTED,
-                      "only a recipe that remembers h (ef21, diana, cdadam, gdsec, lag) can do without a rank");
+        return gsFail(
+            GS_ERROR_UNSUPPORTED,
+            "only a recipe that remembers h (ef21, diana, cdadam, gdsec, lag and its kin) can do without a rank");
     r->spec.absent = !takesPart;
     return GS_SUCCESS;
 }

@@ -29,6 +29,11 @@ enum {
     GS_DOES_EXACT = 128,
     GS_DOES_COMPARE = 256, /* with a pool of references */
     GS_DOES_DAMP = 512,    /* lambda is 1/(1 + omega) by default: the compressor is unbiased */
+    GS_DOES_STALE_TRIGGER = 2048,
+    GS_DOES_CODED_TRIGGER = 4096,
+    GS_DOES_CHANGE_TRIGGER = 8192,
+    GS_DOES_TRIGGER = GS_DOES_WORKER_TRIGGER | GS_DOES_SERVER_TRIGGER | GS_DOES_STALE_TRIGGER | GS_DOES_CODED_TRIGGER |
+                      GS_DOES_CHANGE_TRIGGER,
     GS_DOES_NOTHING = 1024 /* a biased compressor with no memory, on purpose */
 };
 
@@ -146,8 +151,8 @@ static int readNumber(const char *text, size_t length, double *value)
 static const char *valueName(int i)
 {
     static const char *const names[GS_VALUES] = {
-        [GS_VALUE_F32] = "f32", [GS_VALUE_BF16] = "bf16", [GS_VALUE_SHARED] = "shared",
-        [GS_VALUE_F64] = "f64", [GS_VALUE_F16] = "f16",   [GS_VALUE_LEVELS] = "levels"};
+        [GS_VALUE_F32] = "f32", [GS_VALUE_BF16] = "bf16",     [GS_VALUE_SHARED] = "shared", [GS_VALUE_F64] = "f64",
+        [GS_VALUE_F16] = "f16", [GS_VALUE_LEVELS] = "levels", [GS_VALUE_BOOK] = "2bit"};
     return names[i] ? names[i] : "";
 }
 
@@ -219,6 +224,7 @@ static int takeValue(int key, const char *text, size_t length, reading *in)
     case GS_KEY_K_AT: return *x >= 1 && *x <= 4294967295.0 && *x == floor(*x);
     case GS_KEY_LEVELS_AT: return *x >= 1 && *x <= 127 && *x == floor(*x);
     case GS_KEY_WINDOW_AT: return *x >= 1 && *x <= GS_MAX_WINDOW && *x == floor(*x);
+    case GS_KEY_STALENESS_AT:
     case GS_KEY_WARMUP_AT:
     case GS_KEY_PARTICIPATE_AT:
     case GS_KEY_RESYNC_AT:
@@ -233,7 +239,7 @@ static int takeValue(int key, const char *text, size_t length, reading *in)
 static int keysOf(const reading *in)
 {
     int all = in->recipe->keys | (in->compressor ? in->compressor->keys | GS_KEY_EXCHANGE : 0);
-    int own = in->recipe->does & (GS_DOES_TWOWAY | GS_DOES_WORKER_TRIGGER | GS_DOES_SERVER_TRIGGER | GS_DOES_COMPARE);
+    int own = in->recipe->does & (GS_DOES_TWOWAY | GS_DOES_TRIGGER | GS_DOES_COMPARE);
     return in->compressor && !own ? all | GS_KEY_TWOWAY : all;
 }
 
@@ -298,7 +304,7 @@ static gsResult_t checkCompressor(const reading *in)
                          "this recipe takes an unbiased compressor: gspar, randk, uniform, ternary, levels or natural");
     if (does & GS_DOES_MEMORY && !(does & GS_DOES_DAMP) && c->unbiased && !identity)
         return senseless(
-            in, "this recipe takes a contractive compressor: threshold, topk, chunk-topk or sign; unbiased ones "
+            in, "this recipe takes a contractive compressor: threshold, topk, chunk-topk, sign or grid; unbiased ones "
                 "go with diana");
     if (does & GS_DOES_MOMENTUM && c->layout == GS_LAYOUT_ALL)
         return senseless(in, "momentum correction takes a compressor that selects: topk, chunk-topk or threshold");
@@ -333,6 +339,8 @@ static gsResult_t checkValues(const reading *in)
                                                                      : GS_SUCCESS;
     if (in->value == GS_VALUE_SHARED && select != GS_SELECT_GSPAR)
         return senseless(in, "only gspar's values share a magnitude; expected value=f32, bf16, f16 or f64");
+    if (in->value == GS_VALUE_BOOK && (in->compressor->unbiased || in->compressor->layout == GS_LAYOUT_ALL))
+        return senseless(in, "value=2bit takes a contractive compressor that selects: threshold, topk, chunk-topk");
     if (in->value == GS_VALUE_LEVELS && select != GS_SELECT_STEP)
         return senseless(in, "value=levels is gdsec's; expected value=f32, bf16, f16 or f64");
     return GS_SUCCESS;
@@ -433,14 +441,29 @@ static void fillMemory(gsSpec *spec, const reading *in)
     spec->warmup = ((uint32_t)in->number[GS_KEY_WARMUP_AT] + GS_WARMUP_STAGES - 1) / GS_WARMUP_STAGES;
 }
 
+static uint32_t triggerOf(int does)
+{
+    static const struct {
+        int bit;
+        uint32_t trigger;
+    } rows[] = {{GS_DOES_WORKER_TRIGGER, GS_TRIGGER_WORKER},
+                {GS_DOES_SERVER_TRIGGER, GS_TRIGGER_SERVER},
+                {GS_DOES_STALE_TRIGGER, GS_TRIGGER_STALE},
+                {GS_DOES_CODED_TRIGGER, GS_TRIGGER_CODED},
+                {GS_DOES_CHANGE_TRIGGER, GS_TRIGGER_CHANGE}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (does & rows[i].bit)
+            return rows[i].trigger;
+    return GS_TRIGGER_NONE;
+}
+
 static void fillSteps(gsSpec *spec, const reading *in)
 {
     int does = in->recipe->does;
     spec->xi = in->number[GS_KEY_XI_AT];
     spec->window = (uint32_t)in->number[GS_KEY_WINDOW_AT];
-    spec->trigger = does & GS_DOES_WORKER_TRIGGER   ? GS_TRIGGER_WORKER
-                    : does & GS_DOES_SERVER_TRIGGER ? GS_TRIGGER_SERVER
-                                                    : GS_TRIGGER_NONE;
+    spec->trigger = triggerOf(does);
+    spec->staleness = (uint32_t)in->number[GS_KEY_STALENESS_AT];
     spec->firstDense = does & GS_DOES_FIRST_DENSE || in->number[GS_KEY_FIRST_AT] > 0;
     spec->resync = (uint32_t)in->number[GS_KEY_RESYNC_AT];
     spec->participate = (uint32_t)in->number[GS_KEY_PARTICIPATE_AT];
@@ -462,23 +485,30 @@ static void fillReferences(gsSpec *spec, const reading *in)
     spec->refresh = (uint32_t)in->number[GS_KEY_REFRESH_AT];
 }
 
+/* The papers', of D = 10 remembered steps: 1/D, 10/D for the server's trigger, 0.8/D for laq; clag's is a free factor. */
+static double defaultXi(int does)
+{
+    if (does & (GS_DOES_SERVER_TRIGGER | GS_DOES_CHANGE_TRIGGER))
+        return 1.0;
+    return does & GS_DOES_CODED_TRIGGER ? 0.08 : 0.1;
+}
+
 /* What holds where a key is not given. */
 static void fillDefaults(reading *in)
 {
     double *x = in->number;
-    int lag = in->recipe->does & (GS_DOES_WORKER_TRIGGER | GS_DOES_SERVER_TRIGGER);
+    int does = in->recipe->does, lag = does & GS_DOES_TRIGGER;
     x[GS_KEY_DENSITY_AT] = in->compressor ? in->compressor->density : 1.0;
     x[GS_KEY_K_AT] = in->compressor && in->compressor->select == GS_SELECT_TOPK ? 64 : 0;
-    x[GS_KEY_LEVELS_AT] = 127; /* a byte */
+    x[GS_KEY_LEVELS_AT] = does & GS_DOES_CODED_TRIGGER ? 15 : 127; /* laq's four bits; a byte */
     x[GS_KEY_LAMBDA_AT] = x[GS_KEY_NU_AT] = 1.0;
     x[GS_KEY_MOMENTUM_AT] = 0.9;
     x[GS_KEY_BETA_AT] = 0.01; /* the paper's */
     x[GS_KEY_EC_AT] = 1;
     x[GS_KEY_WINDOW_AT] = lag ? 10 : 4;
-    if (lag) /* the paper's: 1/D and 10/D of D = 10 */
-        x[GS_KEY_XI_AT] = in->recipe->does & GS_DOES_WORKER_TRIGGER ? 0.1 : 1.0;
-    else
-        x[GS_KEY_XI_AT] = 100;
+    x[GS_KEY_XI_AT] = lag ? defaultXi(does) : 100;
+    if (does & (GS_DOES_STALE_TRIGGER | GS_DOES_CODED_TRIGGER)) /* the papers' */
+        x[GS_KEY_STALENESS_AT] = does & GS_DOES_STALE_TRIGGER ? 50 : 100;
     x[GS_KEY_EMA_AT] = 0.25;
     x[GS_KEY_EMA2_AT] = 1.0 / 24.0;
 }

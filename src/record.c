@@ -22,12 +22,12 @@ static uint32_t readTable(const uint8_t *table, uint64_t b)
 }
 
 /* Values that a decoder would not survive or not agree on: what is not finite, levels and digits out of range. */
-static int scalesValid(const uint8_t *scales, uint64_t n)
+static int scalesValid(const uint8_t *scales, uint64_t n, int anySign)
 {
     for (uint64_t i = 0; i < n; i++) {
         float scale;
         memcpy(&scale, scales + 4 * i, 4);
-        if (!gsIsFinite(scale) || scale < 0.0f)
+        if (!gsIsFinite(scale) || (scale < 0.0f && !anySign))
             return 0;
     }
     return 1;
@@ -84,7 +84,7 @@ uint32_t gsRecordStructureFault(const uint8_t *record, const gsRecordHeader *h, 
         return GS_FAULT_NONE;
     if (h->flags & GS_FLAG_REFERENCES && !coefficientsValid(record))
         return GS_FAULT_VALUE;
-    if (!scalesValid(record + s.group[0].scales, gsRecordScaleBytes(&shape) / 4))
+    if (!scalesValid(record + s.group[0].scales, gsRecordScaleBytes(&shape) / 4, h->value == GS_VALUE_BOOK))
         return GS_FAULT_VALUE;
     if (h->layout == GS_LAYOUT_MASK || h->layout == GS_LAYOUT_ALL ||
         (h->layout == GS_LAYOUT_CHUNKED && h->flags & GS_FLAG_NONFINITE))
@@ -118,7 +118,8 @@ static void measureSections(const gsRecordShape *s, gsRecordInfo_t *info)
 gsResult_t gsRecordInspect(const void *record, size_t bytes, gsRecordInfo_t *info)
 {
     static const char *const layouts[] = {"global", "chunked", "mask", "all"};
-    static const char *const values[] = {"f32", "bf16", "shared", "f64", "f16", "sign", "ternary", "levels", "natural"};
+    static const char *const values[] = {"f32",     "bf16",   "shared",  "f64",  "f16", "sign",
+                                         "ternary", "levels", "natural", "grid", "2bit"};
     gsRecordHeader h;
     gsRecordSegment segment;
     if (!record || !info)

@@ -43,8 +43,10 @@ static void listVectors(struct gsReducer *r, allocations *a)
         addPair(a, r->momentum, padded);
     if (gsSpecReadsIterate(s))
         addPair(a, r->previous, padded);
-    if (s->trigger == GS_TRIGGER_SERVER)
+    if (gsSpecAnchors(s))
         add(a, &r->anchor, padded, STATE);
+    if (s->trigger == GS_TRIGGER_CHANGE)
+        addPair(a, r->before, padded);
     if (s->memory) {
         add(a, &r->memory, padded, STATE);
         add(a, &r->shared, padded, STATE);
@@ -104,9 +106,10 @@ int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS])
                                          {"anchor", &r->anchor, 0, 1, 0, count},
                                          {"memory", &r->memory, 0, 1, 1, count},
                                          {"shared", &r->shared, 0, 0, 1, count},
+                                         {"before", r->before, 1, 1, 1, count},
                                          {"history", &r->history, 0, 0, 1,
                                           (uint64_t)r->spec.window * r->spec.blocks * GS_BLOCK}};
-    int n = 7, there = 0;
+    int n = 8, there = 0;
     for (int p = 0; p < GS_MAX_POOL; p++)
         if (names[p])
             all[n++] = (gsStateVector){names[p], &r->pool[p], 0, 0, 1, count};

@@ -133,6 +133,7 @@ static void makeSecondHalf(gsSpec *s)
     s->twoway = s->exact = s->bypassed = 0;
     s->pool = s->search = s->quotient = s->refresh = 0;
     s->trigger = GS_TRIGGER_NONE;
+    s->staleness = 0;
     s->participate = s->resync = 0;
     s->momentum = s->clip = 0.0;
     s->seed ^= 0x9E3779B97F4A7C15u; /* draws of its own */

@@ -14,7 +14,7 @@
  *
  * Every section begins at a multiple of 16. A group lists kept coordinates in index order, slot by slot:
  *   block table  u32[blocks + 1]: the first slot of each block of 4096 elements, and the number of slots
- *   scales       f32[blocks]
+ *   scales       f32[blocks]; of the 2-bit codebook f32[blocks][4], what each code means in a block
  *   values       by slot, a code of fixed width each; group 1 of "shared": one bit, set for negative, magnitude = segment's scale
  *   indices      12 bits by slot, the place inside the block; slot j occupies bits 12 j .. 12 j + 11
  * Layout "chunked" has no block table: block b begins at slot b k, k = aux. Layout "mask" has neither table nor indices. Layout
@@ -40,6 +40,8 @@ enum {
     GS_VALUE_TERNARY = 6,
     GS_VALUE_LEVELS = 7,
     GS_VALUE_NATURAL = 8,
+    GS_VALUE_GRID = 9,
+    GS_VALUE_BOOK = 10,
     GS_VALUES
 };
 enum {
@@ -82,6 +84,7 @@ typedef struct {
 #define GS_RECORD_SECTIONS 80     /* one header, one segment */
 #define GS_RECORD_MAX_KEPT 0xffffffffull
 #define GS_RECORD_ONE_SCALE 256u
+#define GS_BOOK 4     /* codes of the 2-bit codebook */
 #define GS_MAX_POOL 8 /* references of a pool, and coefficients of a record */
 
 /* What decides where a record's sections are. */
@@ -121,7 +124,8 @@ GS_HD int gsRecordGroups(uint32_t value)
 /* Codings whose code means nothing without a scale. */
 GS_HD int gsValueIsScaled(uint32_t value)
 {
-    return value == GS_VALUE_SIGN || value == GS_VALUE_TERNARY || value == GS_VALUE_LEVELS;
+    return value == GS_VALUE_SIGN || value == GS_VALUE_TERNARY || value == GS_VALUE_LEVELS || value == GS_VALUE_GRID ||
+           value == GS_VALUE_BOOK;
 }
 
 /* Bits of a level's code: the sign and enough for 0..levels. */
@@ -143,6 +147,8 @@ GS_HD uint32_t gsValueBits(uint32_t value, uint32_t levels)
     case GS_VALUE_SIGN: return 1;
     case GS_VALUE_TERNARY: return 2;
     case GS_VALUE_LEVELS: return gsLevelBits(levels);
+    case GS_VALUE_GRID: return gsLevelBits(levels) - 1;
+    case GS_VALUE_BOOK: return 2;
     case GS_VALUE_NATURAL: return 9;
     default: return 32;
     }
@@ -166,7 +172,9 @@ GS_HD uint64_t gsRecordTableBytes(const gsRecordShape *s)
 GS_HD uint64_t gsRecordScaleBytes(const gsRecordShape *s)
 {
     int one = s->layout == GS_LAYOUT_ALL && (s->aux & GS_RECORD_ONE_SCALE);
-    return gsValueIsScaled(s->value) && !one ? (uint64_t)s->blocks * 4 : 0;
+    if (!gsValueIsScaled(s->value) || one)
+        return 0;
+    return (uint64_t)s->blocks * 4 * (s->value == GS_VALUE_BOOK ? GS_BOOK : 1);
 }
 
 GS_HD uint64_t gsRecordValueBytes(const gsRecordShape *s, int group)

@@ -56,6 +56,13 @@ GS_INLINE void addSlots(gsReal *sum, const groupView *v, const coding *how, uint
         sum[gsReadIndex12(v->indices, slot)] += getSlot(how, value, v->values, slot);
 }
 
+/* Two bits a slot, and what each code means in this block. */
+static void addBook(gsReal *sum, const groupView *v, const float *book, uint64_t slot, uint64_t end)
+{
+    for (; slot < end; slot++)
+        sum[gsReadIndex12(v->indices, slot)] += (gsReal)book[v->values[slot / 4] >> slot % 4 * 2 & 3u];
+}
+
 static void addSigns(gsReal *sum, const groupView *v, uint64_t slot, uint64_t end)
 {
     for (; slot < end; slot++)
@@ -118,6 +125,10 @@ static void addBlock(const gsReducer_t r, gsReal *sum, const groupView *v, uint6
         }
         slot = v->table[b];
         end = v->table[b + 1];
+    }
+    if (r->spec.value == GS_VALUE_BOOK) {
+        addBook(sum, v, v->scales + GS_BOOK * b, slot, end);
+        return;
     }
     if (v->scales)
         how.scale = v->scales[b];

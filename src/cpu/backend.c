@@ -93,18 +93,54 @@ static gsVector comparedOf(gsReducer_t r, const void *sendbuff)
     return (gsVector){preparedIn(r), r->spec.wide ? GS_FLOAT64 : GS_FLOAT32};
 }
 
+static gsVector remembered(gsReducer_t r, const void *vector)
+{
+    return (gsVector){vector, gsRealType(&r->spec)};
+}
+
 /* How far the iterate has moved; and, where the server decides, whether this rank is asked. */
 static void watchIterate(gsReducer_t r)
 {
     gsCall *c = &r->state->call;
-    if (!r->spec.iterate || !r->spec.trigger)
+    gsVector iterate = {r->params, r->spec.paramsType};
+    if (!r->spec.iterate || !r->previous[0] || !r->spec.trigger)
         return;
-    if (r->state->step)
-        c->moved = gsLagStepNorm(&r->spec, stagesOf(r)->distance(r, r->previous[r->state->phase]));
-    if (r->spec.trigger == GS_TRIGGER_SERVER) {
-        double gap = stagesOf(r)->distance(r, r->anchor);
-        gsCallTrigger(&r->spec, r->state, c, r->spec.smoothness * r->spec.smoothness * gap);
+    if (r->state->step) {
+        gsVector last = remembered(r, r->previous[r->state->phase]);
+        c->moved = gsLagStepNorm(&r->spec, stagesOf(r)->distance(r, iterate, last));
     }
+    if (r->spec.trigger == GS_TRIGGER_SERVER) {
+        double gap = stagesOf(r)->distance(r, iterate, remembered(r, r->anchor));
+        gsCallTrigger(&r->spec, r->state, c, r->spec.smoothness * r->spec.smoothness * gap,
+                      gsCallLagBound(&r->spec, r->state));
+    }
+}
+
+/* The triggers that look at gradients, once a is there. */
+static void watchGradient(gsReducer_t r, gsVector gradient, gsVector a)
+{
+    const gsSpec *spec = &r->spec;
+    const gsCpuStages *stages = stagesOf(r);
+    gsCall *c = &r->state->call;
+    double bound = gsCallLagBound(spec, r->state), changed;
+    if (spec->trigger == GS_TRIGGER_STALE) {
+        changed = stages->distance(r, gradient, (gsVector){r->stale, spec->type});
+    } else {
+        changed = stages->sumVector(r, a, 0.0, GS_SUM_SQUARES).squares;
+        if (spec->trigger == GS_TRIGGER_CHANGE)
+            bound = spec->xi * stages->distance(r, gradient, remembered(r, r->before[r->state->phase]));
+    }
+    gsCallTrigger(spec, r->state, c, changed, bound);
+}
+
+/* laq: what would be told, against what the coding loses. */
+static void watchCoding(gsReducer_t r, gsVector a)
+{
+    gsCall *c = &r->state->call;
+    gsCodedNorms norms = stagesOf(r)->codedNorms(r, a);
+    c->error = norms.error;
+    gsCallTrigger(&r->spec, r->state, c, norms.coded,
+                  gsLaqBound(gsCallLagBound(&r->spec, r->state), norms.error, r->state->sentError));
 }
 
 /* a = the gradient against what is remembered. */
@@ -122,10 +158,8 @@ static void compare(gsReducer_t r, const void *sendbuff)
     if (r->spec.pool && !r->spec.denseNow && !c->skip)
         stages->chooseReference(r, gradient);
     stages->compare(r, gradient, preparedIn(r));
-    if (r->spec.trigger == GS_TRIGGER_WORKER && !c->skip) {
-        sums = stages->sumVector(r, comparedOf(r, sendbuff), 0.0, GS_SUM_SQUARES);
-        gsCallTrigger(&r->spec, r->state, c, sums.squares);
-    }
+    if (r->spec.trigger && r->spec.trigger != GS_TRIGGER_SERVER && r->spec.trigger != GS_TRIGGER_CODED && !c->skip)
+        watchGradient(r, gradient, comparedOf(r, sendbuff));
 }
 
 /* What the rule must know of all of x before it can look at one coordinate. */
@@ -165,6 +199,8 @@ static gsResult_t selectStage(gsReducer_t r, const void *sendbuff, gsStream_t st
     if (!r->state->call.skip) {
         gsVector x = comparedOf(r, sendbuff);
         measure(r, x, sendbuff);
+        if (r->spec.trigger == GS_TRIGGER_CODED)
+            watchCoding(r, x);
         stagesOf(r)->select(r, gsSpecPrepares(&r->spec) ? x : gradientOf(r, sendbuff));
         scanBlocks(r, kept);
     }

@@ -81,6 +81,7 @@ GS_INLINE float scaleOfBlock(uint32_t value, const gsReal *a, uint32_t n)
     gsReal largest = 0;
     switch (value) {
     case GS_VALUE_SIGN: return n ? gsSaturate((float)(magnitudesOfBlock(a, n) / (double)n)) : 0.0f;
+    case GS_VALUE_GRID:
     case GS_VALUE_TERNARY:
         for (uint32_t i = 0; i < n; i++)
             largest = gsAbs(a[i]) > largest ? gsAbs(a[i]) : largest;
@@ -95,6 +96,7 @@ GS_INLINE uint32_t codeOf(const coding *c, uint32_t value, uint32_t bits, gsReal
     case GS_VALUE_SIGN: return gsSignCode(a);
     case GS_VALUE_TERNARY: return gsTernaryCode(a, c->scale, word);
     case GS_VALUE_LEVELS: return gsLevelCode(a, c->scale, c->levels, bits, word);
+    case GS_VALUE_GRID: return gsGridCode(a, c->scale, c->levels);
     default: return gsNaturalCode(a, word);
     }
 }
@@ -105,6 +107,7 @@ GS_INLINE float decodeOf(const coding *c, uint32_t value, uint32_t bits, uint32_
     case GS_VALUE_SIGN: return gsSignDecode(code, c->scale);
     case GS_VALUE_TERNARY: return gsTernaryDecode(code, c->scale);
     case GS_VALUE_LEVELS: return gsLevelDecode(code, c->scale, c->levels, bits);
+    case GS_VALUE_GRID: return gsGridDecode(code, c->scale, c->levels);
     default: return gsNaturalDecode(code);
     }
 }
@@ -172,6 +175,7 @@ static inline void putBlock(const coding *c, uint8_t *values, uint64_t first, ui
     case GS_VALUE_SIGN: putCodes(c, GS_VALUE_SIGN, 1, at, n, a, words); break;
     case GS_VALUE_TERNARY: putCodes(c, GS_VALUE_TERNARY, 2, at, n, a, words); break;
     case GS_VALUE_NATURAL: putCodes(c, GS_VALUE_NATURAL, 9, at, n, a, words); break;
+    case GS_VALUE_GRID: putCodes(c, GS_VALUE_GRID, c->bits, at, n, a, words); break;
     case GS_VALUE_LEVELS:
         if (c->bits == 8)
             putCodes(c, GS_VALUE_LEVELS, 8, at, n, a, words);
@@ -190,6 +194,7 @@ static inline void getBlock(const coding *c, const uint8_t *values, uint64_t fir
     case GS_VALUE_SIGN: getCodes(c, GS_VALUE_SIGN, 1, at, n, out); break;
     case GS_VALUE_TERNARY: getCodes(c, GS_VALUE_TERNARY, 2, at, n, out); break;
     case GS_VALUE_NATURAL: getCodes(c, GS_VALUE_NATURAL, 9, at, n, out); break;
+    case GS_VALUE_GRID: getCodes(c, GS_VALUE_GRID, c->bits, at, n, out); break;
     case GS_VALUE_LEVELS:
         if (c->bits == 8)
             getCodes(c, GS_VALUE_LEVELS, 8, at, n, out);

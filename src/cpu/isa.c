@@ -9,9 +9,10 @@
     void gsFindLimit_##isa##_##bits(gsReducer_t, gsVector, uint64_t);                                \
     void gsChooseReference_##isa##_##bits(gsReducer_t, gsVector);                                    \
     void gsCompare_##isa##_##bits(gsReducer_t, gsVector, void *);                                    \
-    double gsDistance_##isa##_##bits(gsReducer_t, const void *);                                     \
+    double gsDistance_##isa##_##bits(gsReducer_t, gsVector, gsVector);                               \
     void gsSelect_##isa##_##bits(gsReducer_t, gsVector);                                             \
     void gsPack_##isa##_##bits(gsReducer_t, gsVector, uint8_t *);                                    \
+    gsCodedNorms gsMeasureCoding_##isa##_##bits(gsReducer_t, gsVector);                              \
     uint64_t gsChecksum_##isa##_##bits(const gsReducer_t, const uint8_t *, uint64_t, uint64_t);      \
     void gsAccumulate_##isa##_##bits(gsReducer_t, const uint8_t *, const void *, void *, gsRedOp_t); \
     void gsSumSlices_##isa##_##bits(gsReducer_t, gsVector, uint64_t, void *, uint64_t, gsRedOp_t);   \
@@ -28,6 +29,7 @@
                                                       gsDistance_##isa##_##bits,                     \
                                                       gsSelect_##isa##_##bits,                       \
                                                       gsPack_##isa##_##bits,                         \
+                                                      gsMeasureCoding_##isa##_##bits,                \
                                                       gsChecksum_##isa##_##bits,                     \
                                                       gsAccumulate_##isa##_##bits,                   \
                                                       gsSumSlices_##isa##_##bits,                    \

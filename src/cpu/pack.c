@@ -66,6 +66,40 @@ GS_INLINE void settle(gsReducer_t r, uint64_t at, gsReal x, gsReal decoded)
         nextOf(r, r->momentum)[at] = 0;
 }
 
+/* Means of the block's four bins, by the tree over slots; the bins about the mean of all. */
+static void makeBook(const gsReal *v, uint32_t n, double *mean, double *width, float book[GS_BOOK])
+{
+    double lane[GS_BOOK + 1][GS_LANES] = {{0}}, squares;
+    uint32_t members[GS_BOOK] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        lane[GS_BOOK][i % GS_LANES] += (double)v[i];
+    *mean = n ? foldLanes(lane[GS_BOOK]) / (double)n : 0.0;
+    squares = n ? dotBlock(v, v, n) / (double)n - *mean * *mean : 0.0;
+    *width = 1.5 * sqrt(squares > 0.0 ? squares : 0.0);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t code = gsBookCode(v[i], *mean, *width);
+        lane[code][i % GS_LANES] += (double)v[i];
+        members[code]++;
+    }
+    for (int code = 0; code < GS_BOOK; code++)
+        book[code] = members[code] ? gsSaturate((float)(foldLanes(lane[code]) / (double)members[code])) : 0.0f;
+}
+
+/* Two bits a slot; the first and the last byte may be shared with other blocks. */
+static void writeBook(gsReducer_t r, uint64_t b, const survivors *s, const gsReal *v, uint8_t *record)
+{
+    const gsRecordGroup *at = &r->state->call.sections.group[0];
+    float *book = (float *)(void *)(record + at->scales) + GS_BOOK * b;
+    double mean, width;
+    makeBook(v, s->n, &mean, &width, book);
+    for (uint32_t i = 0; i < s->n; i++) {
+        uint64_t slot = s->first + i;
+        uint32_t code = gsBookCode(v[i], mean, width);
+        __atomic_fetch_or(&record[at->values + slot / 4], (uint8_t)(code << slot % 4 * 2), __ATOMIC_RELAXED);
+        settle(r, b * GS_BLOCK + s->index[i], v[i], (gsReal)book[code]);
+    }
+}
+
 GS_INLINE void writeValues(gsReducer_t r, gsVector x, uint64_t b, const survivors *s, uint8_t *record, uint32_t type)
 {
     const gsSpec *spec = &r->spec;
@@ -77,6 +111,10 @@ GS_INLINE void writeValues(gsReducer_t r, gsVector x, uint64_t b, const survivor
     gsReal v[GS_BLOCK];
     for (uint32_t i = 0; i < s->n; i++)
         v[i] = valueOf(spec, c, loadElement(type, x.values, b * GS_BLOCK + s->index[i]));
+    if (spec->value == GS_VALUE_BOOK) {
+        writeBook(r, b, s, v, record);
+        return;
+    }
     if (spec->value == GS_VALUE_LEVELS) {
         how.scale = scaleOfSurvivors(v, s->n);
         ((float *)(void *)(record + at->scales))[b] = how.scale;
@@ -194,7 +232,7 @@ static void packAll(gsReducer_t r, gsVector x, uint8_t *record)
         GS_FOR_TYPE(x.type, loadBlock(x, first, n, a, T));
         if (scaled && !one)
             ((float *)(void *)(record + at->scales))[b] = how.scale = scaleOfBlock(spec->value, a, n);
-        if (spec->value != GS_VALUE_SIGN)
+        if (spec->value != GS_VALUE_SIGN && spec->value != GS_VALUE_GRID)
             drawBlock(spec->seed, first / 4, c->step, spec->rank, GS_DRAW_ROUND, words);
         putBlock(&how, record + at->values, first, n, a, words);
         if (!spec->feedback)
@@ -205,6 +243,30 @@ static void packAll(gsReducer_t r, gsVector x, uint8_t *record)
     }
 }
 
+/* Before anything is packed: the same scales, codes and decoded values. */
+gsCodedNorms GS_STAGE(gsMeasureCoding)(gsReducer_t r, gsVector x)
+{
+    const gsSpec *spec = &r->spec;
+    const gsReal *a = x.values;
+    double *coded = r->blockSum, *error = coded + spec->blocks;
+    GS_FOR_BLOCKS(r, b, )
+    {
+        gsReal decoded[GS_BLOCK];
+        uint32_t n = blockLength(spec, (uint64_t)b);
+        const gsReal *from = a + b * GS_BLOCK;
+        coding how = codingOf(spec, r->state->call.scale);
+        if (!(spec->aux & GS_RECORD_ONE_SCALE))
+            how.scale = scaleOfBlock(spec->value, from, n);
+        for (uint32_t i = 0; i < n; i++)
+            decoded[i] = (gsReal)gsGridDecode(gsGridCode(from[i], how.scale, how.levels), how.scale, how.levels);
+        coded[b] = dotBlock(decoded, decoded, n);
+        for (uint32_t i = 0; i < n; i++)
+            decoded[i] = from[i] - decoded[i];
+        error[b] = dotBlock(decoded, decoded, n);
+    }
+    return (gsCodedNorms){foldBlocks(coded, spec->blocks), foldBlocks(error, spec->blocks)};
+}
+
 /* A section's last bytes, which may be padding. */
 static void clearEnd(uint8_t *record, uint64_t begin, uint64_t end)
 {
@@ -212,7 +274,8 @@ static void clearEnd(uint8_t *record, uint64_t begin, uint64_t end)
         memset(record + end - GS_RECORD_ALIGN, 0, GS_RECORD_ALIGN);
 }
 
-/* Bytes that are written by parts or not at all: indices, sign bits, the map, the ends of the other sections. */
+/* Bytes that are written by parts or not at all: indices, sign bits, the map, two-bit codes, the ends of the other
+ * sections. */
 static void clearSections(const gsSpec *spec, const gsCall *c, uint8_t *record)
 {
     for (int g = 0; g < gsRecordGroups(spec->value); g++) {
@@ -220,9 +283,9 @@ static void clearSections(const gsSpec *spec, const gsCall *c, uint8_t *record)
         uint64_t end = g + 1 < gsRecordGroups(spec->value) ? c->sections.group[g + 1].table : c->sections.bytes;
         clearEnd(record, at->table, at->scales);
         clearEnd(record, at->scales, at->values);
-        if (g == 0)
-            clearEnd(record, at->values, at->indices);
-        memset(record + (g == 0 ? at->indices : at->values), 0, end - (g == 0 ? at->indices : at->values));
+        uint64_t parts = g == 0 && spec->value != GS_VALUE_BOOK ? at->indices : at->values;
+        clearEnd(record, at->values, at->indices);
+        memset(record + parts, 0, end - parts);
     }
 }
 

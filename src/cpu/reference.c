@@ -26,7 +26,7 @@ static void loadWindow(const gsReducer_t r, uint64_t first, uint32_t n, gsReal *
 static void loadMoved(const gsReducer_t r, uint64_t first, uint32_t n, gsReal *out)
 {
     const gsReal *before = currentOf(r, r->previous);
-    gsReal steps = r->state->step && r->spec.stepSize > 0.0 ? (gsReal)(1.0 / r->spec.stepSize) : (gsReal)0;
+    gsReal steps = (gsReal)gsMovedFactor(&r->spec, r->state->step);
     loadForeign(r->spec.paramsType, r->params, first, n, out);
     for (uint32_t i = 0; i < n; i++)
         out[i] = (before[first + i] - out[i]) * steps;
@@ -160,6 +160,8 @@ GS_INLINE int compareBlock(gsReducer_t r, gsVector gradient, uint64_t b, gsReal 
     loadGradient(r, gradient, first, n, out, type);
     for (uint32_t i = 0; i < n; i++)
         finite &= gsFinite(out[i]);
+    if (r->before[0])
+        memcpy(nextOf(r, r->before) + first, out, n * sizeof *out);
     if (spec->momentum > 0.0) {
         const gsReal *u = currentOf(r, r->momentum);
         gsReal *next = nextOf(r, r->momentum);
@@ -189,13 +191,13 @@ GS_INLINE int compareBlock(gsReducer_t r, gsVector gradient, uint64_t b, gsReal 
     return finite;
 }
 
-/* A rank that sits out keeps its residual and momentum. */
+/* A rank that sits out keeps its residual, its momentum, its last gradient. */
 static void keepBlock(gsReducer_t r, uint64_t first)
 {
-    if (r->spec.feedback)
-        memcpy(nextOf(r, r->residual) + first, currentOf(r, r->residual) + first, GS_BLOCK * sizeof(gsReal));
-    if (r->spec.momentum > 0.0)
-        memcpy(nextOf(r, r->momentum) + first, currentOf(r, r->momentum) + first, GS_BLOCK * sizeof(gsReal));
+    void *const *const pairs[] = {r->residual, r->momentum, r->before};
+    for (int i = 0; i < 3; i++)
+        if (pairs[i][0])
+            memcpy(nextOf(r, pairs[i]) + first, currentOf(r, pairs[i]) + first, GS_BLOCK * sizeof(gsReal));
 }
 
 void GS_STAGE(gsCompare)(gsReducer_t r, gsVector gradient, void *a)
@@ -218,19 +220,19 @@ void GS_STAGE(gsCompare)(gsReducer_t r, gsVector gradient, void *a)
     r->state->call.nonFinite |= (uint32_t)bad;
 }
 
-/* |theta - from|^2, by the tree. */
-double GS_STAGE(gsDistance)(gsReducer_t r, const void *from)
+/* By the tree. */
+double GS_STAGE(gsDistance)(gsReducer_t r, gsVector x, gsVector y)
 {
-    const gsReal *before = from;
     GS_FOR_BLOCKS(r, b, )
     {
-        gsReal moved[GS_BLOCK];
+        gsReal gap[GS_BLOCK], other[GS_BLOCK];
         uint64_t first = (uint64_t)b * GS_BLOCK;
         uint32_t n = blockLength(&r->spec, (uint64_t)b);
-        loadForeign(r->spec.paramsType, r->params, first, n, moved);
+        loadForeign(x.type, x.values, first, n, gap);
+        loadForeign(y.type, y.values, first, n, other);
         for (uint32_t i = 0; i < n; i++)
-            moved[i] = moved[i] - before[first + i];
-        r->blockSum[b] = dotBlock(moved, moved, n);
+            gap[i] = gap[i] - other[i];
+        r->blockSum[b] = dotBlock(gap, gap, n);
     }
     return foldBlocks(r->blockSum, r->spec.blocks);
 }

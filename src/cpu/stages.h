@@ -14,6 +14,11 @@ typedef struct {
     uint32_t type;
 } gsVector;
 
+/* What a coding without draws makes of a vector, and what it loses, as squared norms. */
+typedef struct {
+    double coded, error;
+} gsCodedNorms;
+
 /* What gsSumVector is asked for; the rest of its answer is 0. */
 enum { GS_SUM_MAGNITUDES = 1, GS_SUM_SQUARES = 2, GS_SUM_PLAIN = 4, GS_SUM_LARGEST = 8 };
 
@@ -24,14 +29,15 @@ typedef struct {
     gsSums (*sumVector)(gsReducer_t r, gsVector x, double s, uint32_t what);
     void (*findTau)(gsReducer_t r, gsVector x);
     void (*findLimit)(gsReducer_t r, gsVector x, uint64_t k);
-    /* reference.c: which references; the gradient against what is remembered; how far the iterate has gone, squared */
+    /* reference.c: which references; the gradient against what is remembered; |x - y|^2 */
     void (*chooseReference)(gsReducer_t r, gsVector gradient);
     void (*compare)(gsReducer_t r, gsVector gradient, void *a);
-    double (*distance)(gsReducer_t r, const void *from);
+    double (*distance)(gsReducer_t r, gsVector x, gsVector y);
     /* select.c: kept bits and block counts; the residual to be, unless x stands in it already */
     void (*select)(gsReducer_t r, gsVector x);
-    /* pack.c */
+    /* pack.c; codedNorms: of a coding of all coordinates */
     void (*pack)(gsReducer_t r, gsVector x, uint8_t *record);
+    gsCodedNorms (*codedNorms)(gsReducer_t r, gsVector x);
     /* validate.c: of one received record; GS_FAULT_ */
     uint64_t (*checksum)(const gsReducer_t r, const uint8_t *record, uint64_t key, uint64_t bytes);
     /* accumulate.c: records, or a dense sum of a, -> result and memories */
@@ -57,11 +63,12 @@ void GS_STAGE(gsFindTau)(gsReducer_t r, gsVector x);
 void GS_STAGE(gsFindLimit)(gsReducer_t r, gsVector x, uint64_t k);
 void GS_STAGE(gsChooseReference)(gsReducer_t r, gsVector gradient);
 void GS_STAGE(gsCompare)(gsReducer_t r, gsVector gradient, void *a);
-double GS_STAGE(gsDistance)(gsReducer_t r, const void *from);
+double GS_STAGE(gsDistance)(gsReducer_t r, gsVector x, gsVector y);
 /* Elements first .. first + n - 1 of the references with these coefficients, summed. */
 void GS_STAGE(gsLoadReference)(const gsReducer_t r, const double *coefficient, uint64_t first, uint32_t n, gsReal *out);
 void GS_STAGE(gsSelect)(gsReducer_t r, gsVector x);
 void GS_STAGE(gsPack)(gsReducer_t r, gsVector x, uint8_t *record);
+gsCodedNorms GS_STAGE(gsMeasureCoding)(gsReducer_t r, gsVector x);
 uint64_t GS_STAGE(gsChecksum)(const gsReducer_t r, const uint8_t *record, uint64_t key, uint64_t bytes);
 void GS_STAGE(gsAccumulate)(gsReducer_t r, const uint8_t *records, const void *sum, void *recvbuff, gsRedOp_t op);
 void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint64_t apart, void *out, uint64_t n, gsRedOp_t op);

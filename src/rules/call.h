@@ -45,6 +45,7 @@ typedef struct {
     double coefficient[GS_MAX_POOL]; /* a = g - sum of coefficient * reference */
     double floor[GS_MAX_POOL];       /* quotient: the guard of each reference with coefficient 1 */
     double normalized;               /* |g - r|^2 / |g|^2 */
+    double error;                    /* laq: |a - C(a)|^2 */
     double moved;                    /* |theta - theta before|^2, in the units of an aggregate */
     gsThinning group[2];
     gsRecordSections sections;
@@ -88,8 +89,11 @@ typedef struct {
     uint32_t average;      /* the last committed call's op */
     uint32_t reserved;
     /* lag */
-    uint32_t recentAt;            /* the oldest entry */
-    uint32_t sent;                /* this rank has sent a gradient before */
+    uint32_t recentAt; /* the oldest entry */
+    uint32_t sent;     /* this rank has sent a gradient before */
+    uint32_t silent;   /* steps since */
+    uint32_t unused;
+    double sentError;             /* laq: what the coding lost then, squared */
     double recent[GS_MAX_WINDOW]; /* squared norms of aggregates, in sum form */
     /* what accumulate found: */
     double resultNorm;          /* |result|^2 in sum form */
@@ -134,11 +138,17 @@ GS_HD void gsCallClip(const gsSpec *spec, gsCall *c, const gsSums *gradient)
     c->clip = norm > most ? gsRound(spec, most / norm) : 1.0;
 }
 
-/* The trigger: whether `changed`, the square of what this rank's silence would hide, is too little to be told. */
-GS_HD void gsCallTrigger(const gsSpec *spec, const gsState *state, gsCall *c, double changed)
+/* What the recent steps allow a rank to keep to itself. */
+GS_HD double gsCallLagBound(const gsSpec *spec, const gsState *state)
 {
-    double newest = spec->iterate ? c->moved : -1.0;
-    if (state->sent && !c->nonFinite && !(changed > gsLagBound(spec, state->recent, state->recentAt, newest)))
+    return gsLagBound(spec, state->recent, state->recentAt, spec->iterate ? state->call.moved : -1.0);
+}
+
+/* The trigger: whether `changed`, the square of what this rank's silence would hide, is too little to be told. */
+GS_HD void gsCallTrigger(const gsSpec *spec, const gsState *state, gsCall *c, double changed, double bound)
+{
+    int due = spec->staleness && state->silent >= spec->staleness;
+    if (state->sent && !due && !c->nonFinite && !(changed > bound))
         c->skip = 1;
 }
 
@@ -155,6 +165,7 @@ GS_HD void gsCallOneScale(const gsSpec *spec, gsCall *c, const gsSums *sums)
     case GS_VALUE_SIGN:
         c->scale = gsSaturate((float)(sums->magnitudes / (double)(spec->count ? spec->count : 1)));
         break;
+    case GS_VALUE_GRID:
     case GS_VALUE_TERNARY: c->scale = gsScaleUp(sums->largest); break;
     default: c->scale = gsScaleUp(sqrt(sums->squares)); break;
     }
@@ -348,9 +359,12 @@ GS_HD int gsShapeIsPossible(const gsRecordHeader *h, const gsRecordSegment *segm
         !gsIsFinite(segment->scale) || h->count / GS_BLOCK >= 0xffffffffull)
         return 0;
     if (h->layout == GS_LAYOUT_ALL)
-        return h->value != GS_VALUE_SHARED && (segment->aux & ~0x1ffu) == 0 &&
-               (h->value == GS_VALUE_LEVELS ? bits >= 2 && bits <= 8 : bits == gsValueBits(h->value, 0));
-    if (h->value == GS_VALUE_SIGN || h->value == GS_VALUE_TERNARY || h->value == GS_VALUE_NATURAL)
+        return h->value != GS_VALUE_SHARED && (segment->aux & ~0x1ffu) == 0 && h->value != GS_VALUE_BOOK &&
+               (h->value == GS_VALUE_LEVELS ? bits >= 2 && bits <= 8
+                : h->value == GS_VALUE_GRID ? bits >= 1 && bits <= 7
+                                            : bits == gsValueBits(h->value, 0));
+    if (h->value == GS_VALUE_SIGN || h->value == GS_VALUE_TERNARY || h->value == GS_VALUE_NATURAL ||
+        h->value == GS_VALUE_GRID)
         return 0;
     if (h->flags & GS_FLAG_MAP && h->value != GS_VALUE_SHARED)
         return 0;
@@ -438,6 +452,7 @@ GS_HD void gsStateScale(gsState *state, float factor)
     state->tau *= factor;
     for (i = 0; i < GS_MAX_WINDOW; i++)
         state->recent[i] = state->recent[i] * ((double)factor * (double)factor);
+    state->sentError = state->sentError * ((double)factor * (double)factor);
 }
 
 /* What a step leaves behind besides vectors, once it is committed. */
@@ -450,8 +465,11 @@ GS_HD void gsStateAdvance(const gsSpec *spec, gsState *state)
     state->average = spec->average;
     if (spec->select == GS_SELECT_THRESHOLD)
         state->tau = c->tauNext;
-    if (spec->trigger && !c->skip)
-        state->sent = 1;
+    if (spec->trigger) {
+        state->silent = c->skip ? state->silent + 1 : 0;
+        state->sent |= !c->skip;
+        state->sentError = c->skip ? state->sentError : c->error;
+    }
     if (spec->trigger)
         gsStateRemember(state, spec->iterate ? c->moved : state->resultNorm);
     for (r = 0; r < GS_MAX_POOL; r++)

@@ -50,7 +50,8 @@ GS_HD void gsCallWeigh(const gsSpec *spec, gsCall *c, gsWeighing *w)
             alone[i] = 0.0;
         w->own[p] = alone[p] = p == GS_REFERENCE_MEAN ? gsRound(spec, w->dot[gsDotAt(GS_MAX_POOL, p)] / elements) : 1.0;
         c->floor[p] = GS_QUOTIENT_GUARD * sqrt(w->dot[gsDotAt(p, p)] / elements);
-        w->loss[p] = gsInPool(spec, p) && spec->search == GS_SEARCH_WORKER && !spec->quotient ? gsDotDistance(w, alone) : 0.0;
+        w->loss[p] =
+            gsInPool(spec, p) && spec->search == GS_SEARCH_WORKER && !spec->quotient ? gsDotDistance(w, alone) : 0.0;
     }
 }
 

@@ -22,6 +22,12 @@ GS_HD double gsLagBound(const gsSpec *spec, const double *recent, uint32_t at, d
     return spec->xi * sum / ((double)spec->nranks * (double)spec->nranks);
 }
 
+/* LAQ (Sun, Chen, Giannakis, Yang, NeurIPS 2019, condition (7)): what the coding loses, now and when it last spoke, counts thrice. */
+GS_HD double gsLaqBound(double lag, double error, double sentError)
+{
+    return lag + 3.0 * (error + sentError);
+}
+
 /* |delta theta|^2 as the squared norm of the aggregate in sum form that made it. */
 GS_HD double gsLagStepNorm(const gsSpec *spec, double moved)
 {

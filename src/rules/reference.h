@@ -19,6 +19,14 @@ GS_REAL_RULE gsReal gsGuarded(gsReal r, gsReal floor)
     return gsAbs(r) < floor ? floor : r;
 }
 
+/* What (theta before - theta) is multiplied by to be the gradient, of one rank's weight, that moved plain descent here. */
+GS_HD double gsMovedFactor(const gsSpec *spec, uint64_t step)
+{
+    if (step == 0 || !(spec->stepSize > 0.0))
+        return 0.0;
+    return spec->average ? 1.0 / spec->stepSize : 1.0 / (spec->stepSize * (double)spec->nranks);
+}
+
 /* The coefficient of each reference that solves least squares: A c = b, A = dots of the references with each other (row by row
  * of the pool's n members), b = dots with the gradient. LDL' without square roots; a member that adds nothing gets 0. */
 GS_HD void gsFitCoefficients(int n, double A[GS_MAX_POOL][GS_MAX_POOL], const double *b, double *c)

@@ -16,7 +16,14 @@ enum {
 };
 
 /* When a rank sends nothing. */
-enum { GS_TRIGGER_NONE = 0, GS_TRIGGER_WORKER = 1, GS_TRIGGER_SERVER = 2 };
+enum {
+    GS_TRIGGER_NONE = 0,
+    GS_TRIGGER_WORKER = 1, /* lag-wk: |a|^2 against recent steps */
+    GS_TRIGGER_SERVER = 2, /* lag-ps: L^2 |theta - theta sent|^2 against them */
+    GS_TRIGGER_STALE = 3,  /* lasg-wk: |g - g at theta sent|^2, one minibatch, against them */
+    GS_TRIGGER_CODED = 4,  /* laq: |C(a)|^2 against them and the coding's errors */
+    GS_TRIGGER_CHANGE = 5  /* clag: |a|^2 against |g - g before|^2 */
+};
 
 /* References that a gradient can be compared with: the entries of a pool, in this order. */
 enum {
@@ -72,6 +79,7 @@ typedef struct {
     uint32_t pool;        /* a bit a reference */
     uint32_t search;      /* GS_SEARCH_ */
     uint32_t trigger;     /* GS_TRIGGER_ */
+    uint32_t staleness;   /* the trigger: silent for at most so many steps; 0: any number */
     float tau;            /* threshold: fixed, or -1 when it follows the density */
     uint8_t wide;         /* state and sums are float64 */
     uint8_t feedback;     /* what does not travel stays in e */
@@ -109,7 +117,8 @@ GS_HD int gsSpecRemembers(const gsSpec *s)
 
 GS_HD int gsSpecReadsIterate(const gsSpec *s)
 {
-    return s->select == GS_SELECT_STEP || s->trigger || (s->pool >> GS_REFERENCE_PARAMS & 1u);
+    return s->select == GS_SELECT_STEP || (s->trigger && s->trigger != GS_TRIGGER_CHANGE) ||
+           (s->pool >> GS_REFERENCE_PARAMS & 1u);
 }
 
 /* Whether a slot's coding rounds by a draw: levels always do, numbers where the mean has to be kept and something is lost. */
@@ -119,6 +128,12 @@ GS_HD int gsSlotDraws(const gsSpec *s)
         return 1;
     return s->random && s->value != GS_VALUE_F64 &&
            (s->wide || (s->value != GS_VALUE_F32 && s->value != GS_VALUE_SHARED));
+}
+
+/* Whether the iterate of the last gradient sent is kept. */
+GS_HD int gsSpecAnchors(const gsSpec *s)
+{
+    return s->trigger == GS_TRIGGER_SERVER || s->trigger == GS_TRIGGER_STALE;
 }
 
 /* How many of the pool's references there are. */

@@ -5,6 +5,9 @@
  *   sign     scaled sign (Seide et al. 2014; Karimireddy et al. 2019): the block's mean |a| with a's sign, sign(0) = +
  *   ternary  W. Wen et al., "TernGrad", NeurIPS 2017: +-max|a| with probability |a|/max|a|, else 0
  *   levels   D. Alistarh et al., "QSGD", NeurIPS 2017: |a|_2 l/s, l = floor(s |a_i| / |a|_2 + u)
+ *   grid     J. Sun, T. Chen, G. Giannakis, Z. Yang, "LAQ", NeurIPS 2019, (5): the nearest of levels + 1 points from -max|a| to max|a|
+ *   2bit     the codebook of SparseLoCo's kind: a block's survivors in four bins of 1.5 standard deviations about their mean, each
+ *            decoded as the mean of its bin
  *   natural  S. Horvath et al., "Natural compression", 2019: a power of two at |a|, the upper with probability mantissa / 2^23
  */
 #ifndef GS_RULES_VALUE_H
@@ -101,6 +104,26 @@ GS_HD float gsLevelDecode(uint32_t code, float scale, uint32_t levels, uint32_t 
 {
     float magnitude = (float)((double)scale * ((double)(code & ((1u << (bits - 1u)) - 1u)) / (double)levels));
     return gsFloat(gsBits(magnitude) | code >> (bits - 1u) << 31);
+}
+
+/* Points 0..levels; half a step is scale / levels, and no a is farther than that from its point. */
+GS_REAL_RULE uint32_t gsGridCode(gsReal a, float scale, uint32_t levels)
+{
+    double x = scale > 0.0f ? ((double)a / (double)scale + 1.0) * 0.5 * (double)levels + 0.5 : 0.0;
+    uint32_t point = x > 0.0 ? (uint32_t)x : 0u;
+    return point < levels ? point : levels;
+}
+
+GS_HD float gsGridDecode(uint32_t code, float scale, uint32_t levels)
+{
+    return (float)((double)scale * (2.0 * (double)code / (double)levels - 1.0));
+}
+
+/* The bin of a value; `width` of a bin is 1.5 standard deviations. */
+GS_REAL_RULE uint32_t gsBookCode(gsReal v, double mean, double width)
+{
+    double x = width > 0.0 ? ((double)v - mean) / width : 0.0;
+    return x < -1.0 ? 0u : x < 0.0 ? 1u : x < 1.0 ? 2u : 3u;
 }
 
 /* Nine bits: the sign above the exponent of a float32 power of two; exponent 0 is zero. The mantissa's bits against the draw's
