@@ -127,6 +127,19 @@ static gsResult_t checkPart(gsReducer_t r, const char *part, size_t room, stateH
     return GS_SUCCESS;
 }
 
+/* With the second half behind it, where there is one, and no byte more. */
+static gsResult_t checkWhole(gsReducer_t r, const char *state, size_t bytes, stateHeader *h)
+{
+    stateHeader second = {.bytes = 0};
+    GS_CHECK(checkPart(r, state, bytes, h));
+    if (r->server)
+        GS_CHECK(checkPart(r->server, state + h->bytes, bytes - h->bytes, &second));
+    if (bytes != h->bytes + second.bytes)
+        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected %zu", bytes,
+                      (size_t)(h->bytes + second.bytes));
+    return GS_SUCCESS;
+}
+
 static gsResult_t checkOwner(gsReducer_t r, const stateHeader *h)
 {
     if (h->configHash != r->spec.configHash)
@@ -168,18 +181,13 @@ static gsResult_t importPart(gsReducer_t r, const char *part)
 
 gsResult_t gsReducerImport(gsReducer_t r, const void *buffer, size_t bytes)
 {
-    stateHeader h, second;
+    stateHeader h;
     const char *part = buffer;
     if (!r || !buffer)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", r ? "buffer" : "reducer",
                       r ? "an exported state" : "a reducer");
-    GS_CHECK(checkPart(r, part, bytes, &h));
+    GS_CHECK(checkWhole(r, part, bytes, &h));
     GS_CHECK(checkOwner(r, &h));
-    if (r->server)
-        GS_CHECK(checkPart(r->server, part + h.bytes, bytes - h.bytes, &second));
-    if (bytes != h.bytes + (r->server ? second.bytes : 0))
-        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected %zu", bytes,
-                      (size_t)(h.bytes + (r->server ? second.bytes : 0)));
     GS_CHECK(gsReducerReset(r, NULL));
     GS_CHECK(importPart(r, part));
     return r->server ? importPart(r->server, part + h.bytes) : GS_SUCCESS;
@@ -204,7 +212,7 @@ static double share(const gsReducer_t r, const gsStateVector *v, uint32_t from, 
         int mean = v->degree && strcmp(v->name, "shared") != 0;
         return from == 0 ? (mean ? 1.0 / growth : 1.0) : 0.0;
     }
-    if (!v->degree || from % r->spec.nranks != r->spec.rank)
+    if (from % r->spec.nranks != r->spec.rank || (!v->degree && h->nranks != r->spec.nranks))
         return 0.0;
     return strcmp(v->name, "residual") == 0 && h->average ? growth
                                                           : 1.0; /* what is owed counts 1/ranks of the average */
@@ -234,7 +242,7 @@ static gsResult_t checkRanks(gsReducer_t r, const void *const *states, const siz
     for (int i = 0; i < nstates; i++) {
         if (!states[i])
             return gsFail(GS_ERROR_INVALID_ARGUMENT, "states[%d] is NULL; expected rank %d's state", i, i);
-        GS_CHECK(checkPart(r, states[i], bytes[i], &h));
+        GS_CHECK(checkWhole(r, states[i], bytes[i], &h));
         if (i == 0)
             first = h;
         if ((int)h.nranks != nstates || (int)h.rank != i)
@@ -264,16 +272,14 @@ gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const 
                                 char *report, size_t reportBytes)
 {
     gsStateVector list[GS_MAX_VECTORS];
-    stateHeader h, second;
+    stateHeader h;
     size_t offset = sizeof h;
     if (!r || !states || !bytes || nstates < 1)
         return gsFail(GS_ERROR_INVALID_ARGUMENT,
                       "reducer %p, states %p, bytes %p, nstates %d; expected none NULL, 1 state or more", (void *)r,
                       (const void *)states, (const void *)bytes, nstates);
     GS_CHECK(checkRanks(r, states, bytes, nstates));
-    memcpy(&h, states[0], sizeof h);
-    if (r->server)
-        GS_CHECK(checkPart(r->server, (const char *)states[0] + h.bytes, bytes[0] - h.bytes, &second));
+    memcpy(&h, states[r->spec.rank % (uint32_t)nstates], sizeof h); /* tau is a rank's own */
     GS_CHECK(gsReducerReset(r, NULL));
     int n = gsListVectors(r, list);
     for (int i = 0; i < n; i++, offset += vectorBytes(r, &list[i - 1]))
