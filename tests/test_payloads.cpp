@@ -151,6 +151,20 @@ const Seedling seedlings[] = {
     {"gspar:density=0.1", 4096},
     {"randk:density=0.1", 400},
     {"chunk-topk:k=4096", 33},
+    {"gspar:value=shared,density=0.5,capacity=1", 700},
+    {"gspar:value=f16,density=0.2", 5000},
+    {"topk:value=f64,density=0.1", 5000},
+    {"identity:value=bf16", 500},
+    {"ef-sign", 5001},
+    {"sign:bucket=all", 700},
+    {"terngrad", 4099},
+    {"qsgd:levels=5", 700},
+    {"natural", 501},
+    {"tng:reference=last+ema,search=worker", 4099},
+    {"tng:reference=last+mean,search=fit,select=topk,density=0.1", 700},
+    {"tng:reference=last,search=worker,mode=quotient", 500},
+    {"lag-wk", 300},
+    {"ef21:density=0.05", 4100},
 };
 
 Plan planOf(const Seedling &seedling)
