@@ -1,5 +1,4 @@
-/* bits.h: what the papers charge for a message: their own accounting, applied to the counts of the library's records.
- * */
+/* bits.h: the papers' charges for a message: their own accounting, applied to the counts of the library's records. */
 #ifndef PAPERS_BITS_H
 #define PAPERS_BITS_H
 
