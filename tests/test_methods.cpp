@@ -294,6 +294,54 @@ TEST_P(Methods, TruncatedForeignAndFlippedStatesAreRefused)
     refused(other.fleet.state(0), "another recipe's");
 }
 
+/* ---- streams, scales ---- */
+
+TEST_P(Methods, StreamsEqualSynchronousCalls)
+{
+    Plan p = plan(5001, 2);
+    Course course(p), control(p);
+    std::vector<std::vector<Buffer>> buffers(2);
+    std::vector<gsStream_t> streams(2);
+    course.at(0);
+    for (size_t r = 0; r < 2; r++) {
+        ASSERT_EQ(gsStreamCreate(&streams[r]), GS_SUCCESS);
+        for (uint64_t step = 0; step < 4; step++)
+            buffers[r].emplace_back(p.type, course.gradients(step)[r]);
+    }
+    for (size_t r = 0; r < 2; r++) /* one thread enqueues everything: nothing may wait here */
+        for (Buffer &b : buffers[r])
+            ASSERT_EQ(course.fleet.call(static_cast<int>(r), b.data(), b.data(), streams[r]), GS_SUCCESS)
+                << gsGetLastError();
+    for (gsStream_t stream : streams)
+        EXPECT_EQ(gsStreamSynchronize(stream), GS_SUCCESS) << gsGetLastError();
+    for (uint64_t step = 0; step < 4; step++) { /* the iterate stands still */
+        Results expected = control.fleet.allReduce(course.gradients(step));
+        for (size_t r = 0; r < 2; r++)
+            EXPECT_TRUE(buffers[r][step].raw() == expected[r]) << "rank " << r << " step " << step;
+    }
+    EXPECT_TRUE(course.fleet.states() == control.fleet.states());
+    for (gsStream_t stream : streams)
+        EXPECT_EQ(gsStreamDestroy(stream), GS_SUCCESS);
+}
+
+/* A loss scale that grows fourfold: the same run in other units, to the bit, as powers of two only move exponents. */
+TEST_P(Methods, ScaleFollowsTheLossScale)
+{
+    if (readsIterate(GetParam()) || GetParam().find("clip") != std::string::npos)
+        GTEST_SKIP() << "iterates and norms to cut to do not change with the loss";
+    for (gsDataType_t type : {GS_FLOAT32, GS_FLOAT64}) {
+        Course course(plan(5001, 2, type)), control(plan(5001, 2, type));
+        course.steps(0, 3);
+        control.steps(0, 3);
+        for (int r = 0; r < 2; r++)
+            ASSERT_EQ(gsReducerScale(course.fleet.reducer(r), 4.0f, nullptr), GS_SUCCESS) << gsGetLastError();
+        for (uint64_t step = 3; step < 7; step++) {
+            Vectors g = course.gradients(step), fourfold = {times(g[0], 4.0), times(g[1], 4.0)};
+            EXPECT_EQ(course.fleet.sum(fourfold), times(control.fleet.sum(g), 4.0)) << nameOf(type) << " step " << step;
+        }
+    }
+}
+
 /* ---- the memory that is asked for ---- */
 
 TEST_P(Methods, HotCallAllocatesNothingOfTheCallersMemory)
