@@ -139,99 +139,125 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
 /* ---- reducers ------------------------------------------------------------------------------------------------------- */
 
 /*
- * A recipe is one line of text that names the whole pipeline: NAME or NAME:key=value,key=value
- * g is a rank's gradient, a what it is compressed as, C the compressor, sums run over the ranks. S is the size of the state's numbers:
- * 4 bytes, 8 for GS_FLOAT64. "State" is what lives from call to call, in bytes an element; gsReducerGetMemory tells all of it.
+ * A recipe is one line of text that names the whole pipeline: NAME or NAME:key=value,key=value g is a rank's gradient,
+ * a what it is compressed as, C the compressor, sums run over the ranks. S is the size of the state's numbers: 4 bytes,
+ * 8 for GS_FLOAT64. "State" is what lives from call to call, in bytes an element; gsReducerGetMemory tells all of it.
  *
  * With error feedback: a = g + e, e' = a - C(a). State 2 S (e, double-buffered).
  *   threshold                |a| > tau travels
  *       density=D            0 < D <= 1: tau follows this share of kept coordinates from step to step (default 0.01)
  *       tau=T | rms=R        a fixed tau; or R times the root mean square of a; give `capacity` with them
- *   topk                     the k largest |a| of the whole vector, ties to the lower index (EF-SGD, Stich et al., NeurIPS 2018)
+ *   topk                     the k largest |a| of the whole vector, ties to the lower index (EF-SGD, Stich et al.,
+ *                            NeurIPS 2018)
  *       density=D | k=K      (default density=0.01)
  *   chunk-topk               the k largest of every 4096 coordinates: equal sizes, one pass
  *       k=K                  1..4096 (default 64)
- *   ef-sign                  all coordinates as signs, with the mean |a| of their bucket (Karimireddy et al., ICML 2019). 1 bit each
- *   dgc:select=topk          momentum correction: u = momentum u + g, a = e + u; u is 0 where a has travelled. Lin, Han, Mao, Wang, Dally,
- *                            "Deep Gradient Compression", ICLR 2018, sections 3.1-3.3. State 4 S. Use it with a plain SGD step: the
- *                            momentum is in here
+ *   ef-sign                  all coordinates as signs, with the mean |a| of their bucket (Karimireddy et al., ICML
+ *                            2019). 1 bit each
+ *   dgc:select=topk          momentum correction: u = momentum u + g, a = e + u; u is 0 where a has travelled. Lin,
+ *                            Han, Mao, Wang, Dally, "Deep Gradient Compression", ICLR 2018, sections 3.1-3.3. State 4
+ *                            S. Use it with a plain SGD step: the momentum is in here
  *       momentum=M           0 <= M < 1 (default 0.9)
  *       clip=N               g is first cut to the norm N / sqrt(ranks) (default 0: not)
  *       warmup=W             the density falls to its own over W steps, in powers of its sixth root (default 0)
  *
- * Unbiased, no state: the mean of the result over the draws is the sum. An overflow is thinned, values are rounded stochastically.
- *   gspar                    coordinate i travels with probability min(s|g_i|, 1) as g_i/p_i. Wangni, Wang, Liu, Zhang, "Gradient
- *                            Sparsification for Communication-Efficient Distributed Optimization", NeurIPS 2018
+ * Unbiased, no state: the mean of the result over the draws is the sum. An overflow is thinned, values are rounded
+ * stochastically.
+ *   gspar                    coordinate i travels with probability min(s|g_i|, 1) as g_i/p_i. Wangni, Wang, Liu, Zhang,
+ *                            "Gradient Sparsification for Communication-Efficient Distributed Optimization", NeurIPS
+ *                            2018
  *       density=D            expected share, by the greedy Algorithm 3 (default 0.05)
- *       epsilon=E            E|C(g)|^2 = (1 + E)|g|^2 with the fewest coordinates, by Algorithm 2; give `capacity` with it
- *   randk | uniform          one probability D; randk's mask is drawn from the seed by all ranks alike and no index travels, uniform's
- *       density=D            is each rank's own. The controls that other recipes have to beat (default 0.01)
- *   terngrad                 max|g| of a bucket with probability |g|/max|g|, signed (Wen et al., NeurIPS 2017). 2 bits each
- *   qsgd:levels=L            |g|_2 l/L of a bucket, l rounded stochastically (Alistarh et al., NeurIPS 2017). L 1..127 (default), at 2 to 8
- *                            bits each
+ *       epsilon=E            E|C(g)|^2 = (1 + E)|g|^2 with the fewest coordinates, by Algorithm 2; give `capacity` with
+ *                            it
+ *   randk | uniform          one probability D; randk's mask is drawn from the seed by all ranks alike and no index
+ *                            travels, uniform's is each rank's own. The controls that other recipes have to beat
+ *       density=D            (default 0.01)
+ *   terngrad                 max|g| of a bucket with probability |g|/max|g|, signed (Wen et al., NeurIPS 2017). 2 bits
+ *                            each
+ *   qsgd:levels=L            |g|_2 l/L of a bucket, l rounded stochastically (Alistarh et al., NeurIPS 2017). L 1..127
+ *                            (default), at 2 to 8 bits each
  *   natural                  powers of two (Horvath et al., 2019). 9 bits each
  *   sign                     ef-sign without its feedback: biased, a control
  *   identity                 everything, at full precision, in records: a control
  *
- * With a memory h of each rank's own and H, their sum: a = g - h, h += lambda C(a), H += lambda sum C(a), result = H before + nu sum C(a).
- * State 2 S. What is compressed goes to 0 where gradients settle, on unlike shards too.
- *   ef21:select=topk         contractive C, lambda = nu = 1 (Richtarik, Sokolov, Fatkhullin, NeurIPS 2021). select=threshold,
- *                            chunk-topk, sign or identity likewise
- *   diana:select=ternary     unbiased C, lambda = 1/(1 + omega) by default (Mishchenko et al., 2019). select=gspar, randk, uniform,
- *                            levels, natural or identity
+ * With a memory h of each rank's own and H, their sum: a = g - h, h += lambda C(a), H += lambda sum C(a), result = H
+ * before + nu sum C(a). State 2 S. What is compressed goes to 0 where gradients settle, on unlike shards too.
+ *   ef21:select=topk         contractive C, lambda = nu = 1 (Richtarik, Sokolov, Fatkhullin, NeurIPS 2021).
+ *                            select=threshold, chunk-topk, sign, grid (laq's points) or identity likewise
+ *   diana:select=ternary     unbiased C, lambda = 1/(1 + omega) by default (Mishchenko et al., 2019). select=gspar,
+ *                            randk, uniform, levels, natural or identity
  *       lambda=L | nu=N      in (0, 1]: EF-BV's two knobs (Condat, Yi, Richtarik, NeurIPS 2022)
  *       first=zero|dense     h = 0 at the start (default), or the first step travels dense and h = g
- *   cdadam:select=sign       ef21 in both directions: the result is compared with what was sent down before, and compressed again. Wang,
- *                            Lin, Chen, "Communication-Compressed Adaptive Gradient Method for Distributed Nonconvex Optimization",
- *                            AISTATS 2022, Algorithm 1; follow it with gsAmsgradStep. State 4 S. select as for ef21, `first` too
- *   gdsec                    a = g - h + e; |a_i| > (xi/ranks)|theta_i - theta_i before| travels; h += beta C(a). Chen, Blum, Takac, Sadler,
- *                            "Distributed Learning With Sparsified Gradient Differences", IEEE JSTSP 2022, Algorithm 1. The first step
- *                            travels dense. Needs gsReducerSetParams. State 6 S. For full gradients of smooth functions: xi is some 10 to
- *                            100 times their smoothness L; minibatch noise passes the threshold (SGD-SEC sends more)
+ *   cdadam:select=sign       ef21 in both directions: the result is compared with what was sent down before, and
+ *                            compressed again. Wang, Lin, Chen, "Communication-Compressed Adaptive Gradient Method for
+ *                            Distributed Nonconvex Optimization", AISTATS 2022, Algorithm 1; follow it with
+ *                            gsAmsgradStep. State 4 S. select as for ef21, `first` too
+ *   gdsec                    a = g - h + e; |a_i| > (xi/ranks)|theta_i - theta_i before| travels; h += beta C(a). Chen,
+ *                            Blum, Takac, Sadler, "Distributed Learning With Sparsified Gradient Differences", IEEE
+ *                            JSTSP 2022, Algorithm 1. The first step travels dense. Needs gsReducerSetParams. State 6
+ *                            S. For full gradients of smooth functions: xi is some 10 to 100 times their smoothness L;
+ *                            minibatch noise passes the threshold (SGD-SEC sends more)
  *       xi=X | beta=B        (default 100 and 0.01)
  *       ec=0                 without e: a control that stalls
  *       value=levels         QSGD-SEC: values as levels of their block's norm
  *       participate=K        K ranks a step take part, in turn (default 0: all); the others keep h and e
  *       resync=R             H is summed anew from all h every R steps (default 0: never); for lag-* too
- *   lag-wk, lag-ps           g itself travels, or nothing does: result = sum of the gradients last sent. Chen, Giannakis, Sun, Yin, "LAG:
- *                            Lazily Aggregated Gradient", NeurIPS 2018, conditions (7a) and (7b). wk: the rank decides by
- *                            |g - g sent|^2; ps: before it computes g, by L|theta - theta sent| (gsReducerWantsGradient). A silent rank
- *                            sends a header. State 4 S, ps 5 S. For full gradients: minibatch noise keeps wk from ever being silent
- *       window=D | xi=X      the last D steps count, X each (default 10, and 0.1 for wk, 1 for ps). With gsReducerSetParams steps of
- *                            iterates over the step size; without (wk) norms of results, the same for plain gradient descent
+ *   lag-wk, lag-ps           g itself travels, or nothing does: result = sum of the gradients last sent. Chen,
+ *                            Giannakis, Sun, Yin, "LAG: Lazily Aggregated Gradient", NeurIPS 2018, conditions (7a) and
+ *                            (7b). wk: the rank decides by |g - g sent|^2; ps: before it computes g, by L|theta - theta
+ *                            sent| (gsReducerWantsGradient). A silent rank sends a header. State 4 S, ps 5 S. For full
+ *                            gradients: minibatch noise keeps wk from ever being silent
+ *       window=D | xi=X      the last D steps count, X each (default 10, and 0.1 for wk, 1 for ps). With
+ *                            gsReducerSetParams steps of iterates over the step size; without (wk) norms of results,
+ *                            the same for plain gradient descent
+ *   lasg-wk                  lag-wk for minibatches: |g - gradient of the same minibatch at the iterate last sent|^2
+ *                            decides; the caller computes that second gradient (gsParams_t.stale). T. Chen, Y. Sun, W.
+ *                            Yin, 2020, rule WK2. State 5 S
+ *   laq:levels=15            what has changed travels, each coordinate as one of levels + 1 points (4 bits by default),
+ *                            or nothing does. Sun, Chen, Giannakis, Yang, NeurIPS 2019, conditions (7a) and (7b). State
+ *                            4 S; xi 0.08 by default
+ *   clag:select=topk         ef21 with silence: nothing travels while |g - h|^2 <= xi |g - g before|^2. Richtarik et
+ *                            al., "3PC", ICML 2022. State 4 S; xi 1 by default
+ *       staleness=N          of these three: silent for at most N steps (default 50, 100, and 0: any number)
  *
- * Against references r that all ranks know: a = g - r or g / r; the result is compared with nothing. J. Wangni, K. Li, J. Shi, J. Malik,
- * "Trajectory Normalized Gradients for Distributed Optimization", 2019. State S for each vector of the pool, 2 S for params. A shared
- * reference does not help where ranks' gradients differ from each other: that is diana's.
+ * Against references r that all ranks know: a = g - r or g / r; the result is compared with nothing. J. Wangni, K. Li,
+ * J. Shi, J. Malik, "Trajectory Normalized Gradients for Distributed Optimization", 2019. State S for each vector of
+ * the pool, 2 S for params. A shared reference does not help where ranks' gradients differ from each other: that is
+ * diana's.
  *   tng:select=ternary       any compressor; contractive ones keep e beside it
- *       reference=A+B+...    zero, mean (g's own, times ones), last (result), ema and ema2 (of results), window (their mean over
- *                            window=W steps), params (iterates' last step over the step size), snapshot (the result of a dense step
- *                            every refresh=N steps) (default last)
+ *       reference=A+B+...    zero, mean (g's own, times ones), last (result), ema and ema2 (of results), window (their
+ *                            mean over window=W steps), params (iterates' last step over the step size), snapshot (the
+ *                            result of a dense step every refresh=N steps) (default last)
  *       mode=quotient        g / r, r's small elements replaced by 0.1 rms(r) (default difference)
- *       search=S             none; worker: each rank takes what leaves the least of its gradient, and says which; hindsight: all take
- *                            what would have been best for the last result, nothing is said; fit: least squares over the pool, the
- *                            coefficients travel. zero joins the pool. (default none)
+ *       search=S             none; worker: each rank takes what leaves the least of its gradient, and says which;
+ *                            hindsight: all take what would have been best for the last result, nothing is said; fit:
+ *                            least squares over the pool, the coefficients travel. zero joins the pool. (default none)
  *       ema=B | ema2=B       weights of the newest result (default 0.25 and 1/24)
  *
  *   dense                    the plain sum, no state
  *
  *   for all but dense:
- *       value=f64|f32|bf16|f16   how a value of threshold, topk, chunk-topk, gspar, randk, uniform, identity or gdsec travels; f16 with one
- *                            power of two a record. Default: f64 where gradients are; else bf16, but full precision for identity,
- *                            gdsec and lag-*. With feedback or memory the rounding is not lost; otherwise it is stochastic
- *       value=shared         gspar only: values with p < 1 share one magnitude and travel as a sign bit each, by index or in a
- *                            ternary map of all coordinates, whichever is shorter
- *       bucket=4096|all      ternary, levels, sign: one scale for every 4096 elements (default), or for all
- *       capacity=C           threshold, gspar, randk, uniform, gdsec: 0 < C <= 1, the share of coordinates that a record has room for.
- *                            Default: 1.25 D plus six standard deviations, sqrt(D/count) each; gdsec 1. What does not fit stays in
- *                            the residual or in g - h; unbiased recipes thin the kept to the capacity and scale them up
- *       exchange=capacity|exact   records in slots of equal size (default), or with their true length: threads and MPI only, the
- *                            default of lag-*, which saves nothing otherwise
- *       twoway=1             the result is compressed again, as gspar's Algorithm 1 may; feedback or memory as the first half has. On
- *                            all ranks alike. (cdadam is ef21 with it.) Not with lag-* and tng
+ *       value=f64|f32|bf16|f16 how a value of threshold, topk, chunk-topk, gspar, randk, uniform, identity or gdsec
+ *                            travels; f16 with one power of two a record. Default: f64 where gradients are; else bf16,
+ *                            but full precision for identity, gdsec and lag-*. With feedback or memory the rounding is
+ *                            not lost; otherwise it is stochastic
+ *       value=2bit           threshold, topk, chunk-topk: one of four values a coordinate, the means of a block's bins,
+ *                            as SparseLoCo does
+ *       value=shared         gspar only: values with p < 1 share one magnitude and travel as a sign bit each, by index
+ *                            or in a ternary map of all coordinates, whichever is shorter
+ *       bucket=4096|all      ternary, levels, grid, sign: one scale for every 4096 elements (default), or for all
+ *       capacity=C           threshold, gspar, randk, uniform, gdsec: 0 < C <= 1, the share of coordinates that a
+ *                            record has room for. Default: 1.25 D plus six standard deviations, sqrt(D/count) each;
+ *                            gdsec 1. What does not fit stays in the residual or in g - h; unbiased recipes thin the
+ *                            kept to the capacity and scale them up
+ *       exchange=capacity|exact records in slots of equal size (default), or with their true length: threads and MPI
+ *                            only, the default of recipes that may be silent, which save nothing otherwise
+ *       twoway=1             the result is compressed again, as gspar's Algorithm 1 may; feedback or memory as the
+ *                            first half has. On all ranks alike. (cdadam is ef21 with it.) Not with tng and those that
+ *                            may be silent
  *
- * Steps that travel dense (first=dense, gdsec's first, refresh, resync) are decided on the host by the number of steps: on CUDA such a call
- * synchronises and cannot be captured; graphs replay the others.
+ * Steps that travel dense (first=dense, gdsec's first, refresh, resync) are decided on the host by the number of steps:
+ * on CUDA such a call synchronises and cannot be captured; graphs replay the others.
  */
 
 typedef struct {
@@ -429,7 +455,8 @@ typedef struct {
     uint64_t indexBytes; /* tables and indices, padding left out */
     uint64_t valueBytes; /* padding left out */
     const char *layout;  /* "global", "chunked", "mask", "all" */
-    const char *value;   /* "f32", "bf16", "shared", "f64", "f16", "sign", "ternary", "levels", "natural" */
+    const char *value;   /* "f32", "bf16", "shared", "f64", "f16", "sign", "ternary", "levels", "natural",
+                            "grid", "2bit" */
 } gsRecordInfo_t;
 #define GS_RECORD_SKIP 1u        /* this rank sends nothing; there is no more than the header */
 #define GS_RECORD_NONFINITE 2u   /* NaN or Inf in this rank's input */
