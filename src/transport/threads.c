@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -199,9 +200,23 @@ static struct timespec deadlineAfter(int64_t milliseconds)
     return t;
 }
 
+/* Turns of the scheduler before a rank sleeps: where ranks share processors the others arrive within a few, and waking costs more.
+ * An all-reduce of 448 bytes over 20 ranks on two cores took 770 us without them and 115 with eight. */
+enum { TURNS = 8 };
+
+static void giveTurns(group_t *group, const slot_t *slot, const bool *done)
+{
+    for (int i = 0; i < TURNS && !slot->decided && !*done; i++) {
+        pthread_mutex_unlock(&group->lock);
+        sched_yield();
+        pthread_mutex_lock(&group->lock);
+    }
+}
+
 static void awaitPeers(group_t *group, gsComm_t comm)
 {
     slot_t *slot = &group->slots[comm->rank];
+    giveTurns(group, slot, &group->copying);
     struct timespec deadline = deadlineAfter(comm->timeoutMs);
     while (!group->copying && !slot->decided) {
         if (pthread_cond_timedwait(&group->changed, &group->lock, &deadline) != ETIMEDOUT)
@@ -219,6 +234,7 @@ static void finishCopy(group_t *group, const slot_t *slot)
         notice_t end = atomic_load(&group->failed) == GS_SUCCESS ? fine : group->failure;
         decide(group, &end);
     }
+    giveTurns(group, slot, &slot->decided);
     while (!slot->decided)
         pthread_cond_wait(&group->changed, &group->lock);
 }
