@@ -1,165 +1,497 @@
-/* Records in rank order -> sum -> recvbuff; then the commit. */
-#include "block.cuh"
-#include "kernels.cuh"
+/* Records in rank order, or a dense sum of what is compared -> result and memories; then the commit. */
+#include "codec.cuh"
 #include "launch.cuh"
+#include "reference.cuh"
+
+/* What a record's part of a block is like; a dense sum has no records. */
+enum Kind { KEPT, MASKED, WHOLE, DENSE };
 
 /* One group of one rank's record, as far as it concerns a block: `count` slots from `first` on. */
 struct Run {
     const uint8_t *values, *indices;
     uint64_t first;
     uint32_t count;
-    uint32_t signs;  /* values are one bit each, */
-    uint32_t map;    /* values are two bits for every element */
-    float magnitude; /* set for minus this */
+    uint32_t signs; /* values are one bit each, set for minus the scale */
+    uint32_t map;   /* values are two bits for every element */
+    float scale;
 };
 
-struct Coordinate {
+template <typename Real> struct Coordinate {
     uint32_t place;
-    float value;
+    Real value;
+};
+
+/* What the sum comes from and goes into. */
+template <typename T> struct Result {
+    const uint8_t *records;
+    const uint32_t *keptBits, *blockOffset;
+    gsRealOf<T> factor; /* 1/ranks for the average; times 1 changes no bits */
+    T *out;
+};
+
+template <typename Real> struct Memories {
+    Real *memory, *shared, *anchor;
+    Real *pool[GS_MAX_POOL], *history;
+    const Real *work, *dense;
+    double *blockSum;
 };
 
 /* The part of run q = rank groups + group that lies in block b. The records are valid. */
-template <int LAYOUT>
-static __device__ Run findRun(const gsSpec &spec, const gsState *state, const uint32_t *blockOffset,
-                              const uint8_t *records, uint64_t q, uint32_t b)
+template <typename T>
+static __device__ Run findRun(const gsSpec &spec, const gsState *state, const Result<T> &from, uint64_t q, uint32_t b)
 {
     const int groups = gsRecordGroups(spec.value), group = (int)(q % groups);
-    const uint8_t *record = records + q / groups * spec.slotBytes;
+    const uint8_t *record = from.records + q / groups * spec.slotBytes;
     const gsRecordHeader *h = (const gsRecordHeader *)record;
     const gsRecordSegment *segment = (const gsRecordSegment *)(record + sizeof *h);
-    uint64_t last;
     const gsRecordShape shape = gsRecordShapeOf(h, segment);
     const gsRecordSections sections = gsRecordLayout(&shape);
     const gsRecordGroup part = group ? sections.group[1] : sections.group[0];
+    const bool silent = (h->flags & GS_FLAG_SKIP) != 0;
+    uint64_t last;
     Run run;
     run.values = record + part.values;
     run.indices = record + part.indices;
     run.signs = (uint32_t)group;
-    run.magnitude = segment->scale;
     run.map = group && (h->flags & GS_FLAG_MAP);
-    if (run.map) { /* a digit for every element */
+    run.scale = segment->scale;
+    if (!silent && gsRecordScaleBytes(&shape))
+        run.scale = ((const float *)(record + part.scales))[b];
+    if (silent) {
+        run.first = last = 0;
+    } else if (run.map || spec.layout == GS_LAYOUT_ALL) { /* a code for every element */
         run.first = (uint64_t)b * GS_BLOCK;
         last = run.first + gsBlockLength(spec, b);
-    } else if (LAYOUT == GS_LAYOUT_GLOBAL) {
+    } else if (spec.layout == GS_LAYOUT_GLOBAL) {
         const uint32_t *table = (const uint32_t *)(record + part.table);
         run.first = table[b];
         last = table[b + 1];
-    } else if (LAYOUT == GS_LAYOUT_CHUNKED) {
+    } else if (spec.layout == GS_LAYOUT_CHUNKED) {
         run.first = (uint64_t)b * spec.k;
         last = run.first + gsTopkKept(spec.k, gsBlockLength(spec, b));
     } else { /* the own mask is everybody's */
-        run.first = gsCallSlot(&spec, &state->call, 0, blockOffset[b]);
-        last = gsCallSlot(&spec, &state->call, 0, blockOffset[b + 1]);
+        run.first = gsCallSlot(&spec, &state->call, 0, from.blockOffset[b]);
+        last = gsCallSlot(&spec, &state->call, 0, from.blockOffset[b + 1]);
     }
     run.count = (uint32_t)(last - run.first);
     return run;
 }
 
+/* ---- kept coordinates ---- */
+
 /* Coordinate n of a run, if it has that many. With a mask the list has the places. */
-template <int LAYOUT>
-static __device__ __forceinline__ Coordinate coordinate(const gsSpec &spec, const Run &run, uint32_t n,
-                                                        const uint32_t *list)
+template <typename Real, bool MASK>
+static __device__ __forceinline__ Coordinate<Real> coordinate(const gsCoding &coding, const Run &run, uint32_t n,
+                                                              const uint16_t *list)
 {
-    Coordinate c = {0, 0.0f};
-    if (n >= run.count)
-        return c;
     const uint64_t slot = run.first + n;
-    if (run.map) {
-        const uint32_t digit = run.values[slot / 4] >> (slot % 4 * 2) & 3u;
-        return {n, gsTernaryDecode(digit, run.magnitude)};
-    }
-    c.place = LAYOUT == GS_LAYOUT_MASK ? list[n] : gsReadIndex12(run.indices, slot);
+    if (n >= run.count)
+        return {0, (Real)0};
+    if (run.map)
+        return {n, (Real)gsTernaryDecode(run.values[slot / 4] >> (slot % 4 * 2) & 3u, run.scale)};
+    const uint32_t place = MASK ? list[n] : gsReadIndex12(run.indices, slot);
     if (run.signs)
-        c.value = run.values[slot / 8] >> (slot % 8) & 1 ? -run.magnitude : run.magnitude;
-    else if (spec.value == GS_VALUE_BF16)
-        c.value = gsFromBf16(((const uint16_t *)run.values)[slot]);
-    else
-        c.value = ((const float *)run.values)[slot];
-    return c;
+        return {place, (Real)(run.values[slot / 8] >> (slot % 8) & 1 ? -run.scale : run.scale)};
+    gsCoding how = coding;
+    how.scale = run.scale;
+    return {place, gsGetSlot<Real>(how, run.values, slot)};
 }
 
-/* The places of the mask's sent coordinates in block b, by slot. Ends behind a barrier. */
-static __device__ void listMask(const gsSpec &spec, const gsCall *call, const uint32_t *keptBits, uint32_t before,
-                                uint64_t b, uint32_t *list, uint32_t *warpKept, uint32_t *sent)
+/* The places of the mask's sent coordinates in block b, by slot; `kept` has room for a block's. Ends behind a barrier. */
+template <typename T>
+static __device__ void listMask(const gsSpec &spec, const gsCall *call, const Result<T> &from, uint64_t b,
+                                uint32_t *kept, uint32_t *warpKept, uint16_t *sent)
 {
-    const uint32_t word = threadIdx.x < GS_BLOCK_WORDS ? keptBits[b * GS_BLOCK_WORDS + threadIdx.x] : 0;
-    const uint32_t kept = gsListKept(list, warpKept, word, 0);
+    const uint32_t word = threadIdx.x < GS_BLOCK_WORDS ? from.keptBits[b * GS_BLOCK_WORDS + threadIdx.x] : 0;
+    const uint32_t n = gsListKept(kept, warpKept, word, 0), before = from.blockOffset[b];
     const uint64_t first = gsCallSlot(&spec, call, 0, before);
-    for (uint32_t n = threadIdx.x; n < kept; n += GS_CTA) {
-        const uint64_t j = (uint64_t)before + n, slot = gsCallSlot(&spec, call, 0, j);
+    for (uint32_t i = threadIdx.x; i < n; i += GS_CTA) {
+        const uint64_t j = (uint64_t)before + i, slot = gsCallSlot(&spec, call, 0, j);
         if (gsCallSlot(&spec, call, 0, j + 1) > slot)
-            sent[slot - first] = list[n];
+            sent[slot - first] = (uint16_t)kept[i];
     }
     __syncthreads();
 }
 
+/* Adds runs to the sums in shared memory: in order, with a barrier behind each. The next run's first coordinates are loaded
+ * meanwhile. weight(run, place, value) is what is added. */
+template <typename Real, bool MASK, typename Weight>
+static __device__ __forceinline__ void addKept(const gsCoding &how, const Run *run, unsigned runs, const uint16_t *sent,
+                                               Real *sum, Weight weight)
+{
+    Coordinate<Real> next = coordinate<Real, MASK>(how, run[0], threadIdx.x, sent);
+    for (unsigned q = 0; q < runs; q++) {
+        Coordinate<Real> now = next;
+        const uint32_t count = run[q].count;
+        if (q + 1 < runs)
+            next = coordinate<Real, MASK>(how, run[q + 1], threadIdx.x, sent);
+        for (uint32_t n = threadIdx.x; n < count; n += GS_CTA) {
+            if (n != threadIdx.x)
+                now = coordinate<Real, MASK>(how, run[q], n, sent);
+            sum[now.place] += weight(q, now.place, now.value);
+        }
+        __syncthreads();
+    }
+}
+
+/* ---- all coordinates ---- */
+
+/* Adds a run of all elements to this thread's quads of the sums. */
+template <typename Real, typename Weight>
+static __device__ __forceinline__ void addWhole(const gsCoding &coding, const Run &run, unsigned q, Real *sum,
+                                                Weight weight)
+{
+    const bool slots = gsHasSlots(coding.value);
+    gsCoding how = coding;
+    how.scale = run.scale;
+    const uint32_t *codes = (const uint32_t *)(run.values + run.first / 8 * how.bits);
+#pragma unroll 1
+    for (unsigned v = 0; v < GS_QUADS; v++) {
+        const unsigned at = gsQuadAt(v);
+        Real x[4] = {}, four[4];
+        if (at >= run.count)
+            break;
+        if (slots && at + 4 <= run.count) {
+            gsGetFourSlots(how, run.values, run.first + at, x);
+        } else if (slots) {
+            for (unsigned c = 0; c < 4; c++)
+                if (at + c < run.count)
+                    x[c] = gsGetSlot<Real>(how, run.values, run.first + at + c);
+        } else {
+            const uint64_t codeOf = gsFourCodes(codes, at, how.bits);
+            for (unsigned c = 0; c < 4; c++)
+                if (at + c < run.count)
+                    x[c] = (Real)gsDecodeOf(how, (uint32_t)(codeOf >> (c * how.bits)) & ((1u << how.bits) - 1u));
+        }
+        gsLoadState((const Real *)sum + at, four);
+#pragma unroll
+        for (unsigned c = 0; c < 4; c++)
+            four[c] += weight(q, at + c, x[c]);
+        gsStoreState(sum + at, four);
+    }
+}
+
+/* ---- a block's part of some records ---- */
+
+/* sum = runs q to end - 1, in shared memory. Begins with every thread's own quads, ends behind a barrier. */
+template <typename T, typename Weight>
+static __device__ __forceinline__ void sumRuns(const gsSpec &spec, const gsState *state, const Result<T> &from,
+                                               Kind kind, uint64_t q, uint64_t end, uint32_t b, gsRealOf<T> *sum,
+                                               Run *run, const uint16_t *sent, Weight weight)
+{
+    using Real = gsRealOf<T>;
+    const Real none[4] = {};
+    const gsCoding how = gsCodingOf(spec, 0.0f);
+#pragma unroll
+    for (unsigned v = 0; v < GS_QUADS; v++)
+        gsStoreState(sum + gsQuadAt(v), none);
+    for (; q < end; q += GS_RUNS) {
+        const unsigned found = end - q < GS_RUNS ? (unsigned)(end - q) : GS_RUNS;
+        auto ranked = [&](unsigned k, uint32_t place, Real x) { return weight(q + k, place, x); };
+        if (threadIdx.x < found)
+            run[threadIdx.x] = findRun(spec, state, from, q + threadIdx.x, b);
+        __syncthreads();
+        if (kind == MASKED) {
+            addKept<Real, true>(how, run, found, sent, sum, ranked);
+        } else if (kind == KEPT) {
+            addKept<Real, false>(how, run, found, sent, sum, ranked);
+        } else {
+            for (unsigned k = 0; k < found; k++)
+                addWhole(how, run[k], k, sum, ranked);
+            __syncthreads();
+        }
+    }
+}
+
+/* The call cannot be summed, or is not a number: nothing is left to do. */
+template <typename T> static __device__ __forceinline__ bool isLost(const gsSpec &spec, const gsState *state, T *out)
+{
+    if (state->fault != GS_FAULT_NONE || state->verdict != GS_FAULT_NONE)
+        return true;
+    if (!state->anyNonFinite)
+        return false;
+    for (uint64_t i = (uint64_t)blockIdx.x * GS_CTA + threadIdx.x; i < spec.count; i += (uint64_t)gridDim.x * GS_CTA)
+        out[i] = gsVector<T>::nan();
+    return true;
+}
+
 /*
- * A CTA takes a block:
+ * Where nothing is remembered. A CTA takes a block:
  * 1. Its sums start at 0 in shared memory.
  * 2. For GS_RUNS runs at a time, a run being one group of one rank's record, a thread each finds the slots that
  *    belong to the block.
- * 3. Run after run, in rank order with a barrier between, each coordinate is added to its place; the next run's first
- *    coordinates are loaded meanwhile.
+ * 3. Run after run, in rank order, kept coordinates are added to their places, with a barrier between and the next run's
+ *    first loaded meanwhile; of records with all coordinates every thread adds those of its own places.
  * 4. Sums are scaled and stored, wide.
  * After a bad verdict nothing is written; after a non-finite record every element is NaN.
- * Traffic: writes 4 bytes an element (bf16: 2) and reads each record once.
+ * Traffic: writes 4 bytes an element (float64: 8, others: 2) and reads each record once.
  * Bad case: many ranks with few slots a block, a barrier and a load's latency each.
  */
-template <typename T, int LAYOUT>
-__global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsAccumulate(const __grid_constant__ gsSpec spec, const gsState *state, const uint32_t *keptBits,
-                 const uint32_t *blockOffset, const uint8_t *records, float scale, T *out)
+template <typename T, Kind KIND>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+    gsAccumulate(const __grid_constant__ gsSpec spec, const gsState *state, const __grid_constant__ Result<T> result)
 {
-    constexpr bool MASK = LAYOUT == GS_LAYOUT_MASK;
-    __shared__ float4 sums[GS_BLOCK / 4];
+    using Real = gsRealOf<T>;
+    constexpr bool MASK = KIND == MASKED;
+    __shared__ __align__(16) Real sums[GS_BLOCK];
     __shared__ Run run[GS_RUNS];
-    __shared__ uint32_t sent[MASK ? GS_BLOCK : 1];
+    __shared__ uint16_t sent[MASK ? GS_BLOCK : 1];
     __shared__ uint32_t warpKept[GS_WARPS];
-    float *sum = (float *)sums;
-    const uint64_t runs = (uint64_t)spec.nranks * gsRecordGroups(spec.value);
-    if (state->fault != GS_FAULT_NONE || state->verdict != GS_FAULT_NONE)
+    const uint64_t runs = (uint64_t)spec.nranks * (uint64_t)gsRecordGroups(spec.value);
+    if (isLost(spec, state, result.out))
         return;
-    if (state->anyNonFinite) {
-        for (uint64_t i = (uint64_t)blockIdx.x * GS_CTA + threadIdx.x; i < spec.count;
-             i += (uint64_t)gridDim.x * GS_CTA)
-            out[i] = gsVector<T>::nan();
-        return;
-    }
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+        T *out = result.out + b * GS_BLOCK;
+        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const bool wide = gsIsWide(out, length);
         if constexpr (MASK) /* the sums' memory first serves as the list of the kept */
-            listMask(spec, &state->call, keptBits, blockOffset[b], b, (uint32_t *)sums, warpKept, sent);
-#pragma unroll
-        for (unsigned v = 0; v < GS_QUADS; v++)
-            sums[v * GS_CTA + threadIdx.x] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        for (uint64_t q0 = 0; q0 < runs; q0 += GS_RUNS) {
-            const unsigned found = runs - q0 < GS_RUNS ? (unsigned)(runs - q0) : GS_RUNS;
-            if (threadIdx.x < found)
-                run[threadIdx.x] = findRun<LAYOUT>(spec, state, blockOffset, records, q0 + threadIdx.x, (uint32_t)b);
-            __syncthreads();
-            Coordinate next = coordinate<LAYOUT>(spec, run[0], threadIdx.x, sent);
-            for (unsigned q = 0; q < found; q++) {
-                const Coordinate now = next;
-                const uint32_t count = run[q].count;
-                if (q + 1 < found)
-                    next = coordinate<LAYOUT>(spec, run[q + 1], threadIdx.x, sent);
-                if (threadIdx.x < count)
-                    sum[now.place] += now.value;
-                for (uint32_t n = threadIdx.x + GS_CTA; n < count; n += GS_CTA) {
-                    const Coordinate c = coordinate<LAYOUT>(spec, run[q], n, sent);
-                    sum[c.place] += c.value;
-                }
-                __syncthreads();
-            }
-        }
-        float x[16];
+            listMask(spec, &state->call, result, b, (uint32_t *)sums, warpKept, sent);
+        sumRuns(spec, state, result, KIND, 0, runs, (uint32_t)b, sums, run, sent,
+                [](uint64_t, uint32_t, Real x) { return x; });
 #pragma unroll
         for (unsigned v = 0; v < GS_QUADS; v++) {
-            gsVector<float>::unpack(sums[gsQuadAt(v) / 4], x + 4 * v);
+            Real x[4];
+            gsLoadState((const Real *)sums + gsQuadAt(v), x);
 #pragma unroll
             for (unsigned c = 0; c < 4; c++)
-                x[4 * v + c] *= scale;
+                x[c] *= result.factor;
+            gsStoreQuad(out, gsQuadAt(v), length, wide, x);
         }
-        gsStoreTile(out + b * GS_BLOCK, gsBlockLength(spec, (uint32_t)b), x);
+        __syncthreads(); /* the sums are the next block's */
+    }
+}
+
+/* ---- what the sum becomes, where something is remembered ---- */
+
+/* The coefficients of a rank's references, as it sent them or as all know them. */
+static __device__ double coefficientOf(const gsSpec &spec, const gsState *state, const uint8_t *record, uint32_t p)
+{
+    const gsRecordHeader *h = (const gsRecordHeader *)record;
+    uint32_t only = 0;
+    if (h->flags & GS_FLAG_SKIP)
+        return 0.0;
+    if (h->flags & GS_FLAG_REFERENCES)
+        return ((const double *)(record + GS_RECORD_SECTIONS))[p];
+    if (spec.search == GS_SEARCH_HINDSIGHT)
+        only = state->call.choice;
+    else
+        while (!(spec.pool >> only & 1u))
+            only++;
+    return p == only ? 1.0 : 0.0;
+}
+
+/* Four elements of a rank's reference, guarded: what its quotients are multiplied by. */
+template <typename Real>
+static __device__ void loadGuarded(const gsSpec &spec, const gsState *state, const gsReferences<Real> &refs,
+                                   const uint8_t *record, uint64_t i, Real *r)
+{
+    double coefficient[GS_MAX_POOL];
+    uint32_t choice = 0;
+    for (uint32_t p = 0; p < GS_MAX_POOL; p++)
+        coefficient[p] = coefficientOf(spec, state, record, p);
+    while (choice < GS_MAX_POOL && coefficient[choice] == 0.0)
+        choice++;
+    const Real floor =
+        choice < GS_MAX_POOL ? (Real)gsQuotientFloor(&spec, &state->call, choice, coefficient[choice]) : (Real)0;
+    gsLoadReference(spec, state, refs, coefficient, i, r);
+    for (unsigned c = 0; c < 4; c++)
+        r[c] = gsGuarded(r[c], floor);
+}
+
+/* h takes lambda of the own record; x stands in shared memory, or in `work`. */
+template <typename Real>
+static __device__ __forceinline__ void rememberOwn(const gsSpec &spec, const Memories<Real> &m, uint64_t first,
+                                                   const Real *own)
+{
+    const Real lambda = (Real)spec.lambda;
+#pragma unroll 1
+    for (unsigned v = 0; v < GS_QUADS; v++) {
+        Real h[4], x[4];
+        gsLoadState((const Real *)m.memory + first + gsQuadAt(v), h);
+        gsLoadState(own + gsQuadAt(v), x);
+#pragma unroll
+        for (unsigned c = 0; c < 4; c++)
+            h[c] += lambda * x[c];
+        gsStoreState(m.memory + first + gsQuadAt(v), h);
+    }
+}
+
+/* x becomes H + nu x, and H takes lambda of x. */
+template <typename Real>
+static __device__ __forceinline__ void rememberSum(const gsSpec &spec, const Memories<Real> &m, uint64_t i, Real *x)
+{
+    const Real lambda = (Real)spec.lambda, nu = (Real)spec.nu;
+    Real all[4];
+    gsLoadState((const Real *)m.shared + i, all);
+#pragma unroll
+    for (unsigned c = 0; c < 4; c++) {
+        const Real sum = x[c];
+        x[c] = all[c] + nu * sum;
+        all[c] += lambda * sum;
+    }
+    gsStoreState(m.shared + i, all);
+}
+
+/* The references follow the result, in the units of one gradient. */
+template <typename Real>
+static __device__ __forceinline__ void moveReferences(const gsSpec &spec, const gsState *state, const Memories<Real> &m,
+                                                      uint64_t i, const Real *x)
+{
+    const Real share = (Real)1 / (Real)spec.nranks;
+    const Real mean[4] = {x[0] * share, x[1] * share, x[2] * share, x[3] * share};
+    if (m.pool[GS_REFERENCE_LAST])
+        gsStoreState(m.pool[GS_REFERENCE_LAST] + i, mean);
+#pragma unroll 1
+    for (int k = 0; k < 2; k++) {
+        Real *ema = m.pool[GS_REFERENCE_EMA + k], old[4];
+        const Real weight = (Real)spec.ema[k];
+        if (!ema)
+            continue;
+        gsLoadState((const Real *)ema + i, old);
+#pragma unroll
+        for (unsigned c = 0; c < 4; c++)
+            old[c] += weight * (mean[c] - old[c]);
+        gsStoreState(ema + i, old);
+    }
+    if (m.history)
+        gsStoreState(m.history + state->step % spec.window * spec.blocks * GS_BLOCK + i, mean);
+    if (m.pool[GS_REFERENCE_SNAPSHOT] && spec.denseNow)
+        gsStoreState(m.pool[GS_REFERENCE_SNAPSHOT] + i, mean);
+}
+
+/* How far the mean is from each reference, before the references move: warp p takes reference p. */
+template <typename Real>
+static __device__ __forceinline__ void missReferences(const gsSpec &spec, const gsState *state, const Memories<Real> &m,
+                                                      const gsReferences<Real> &refs, uint64_t b, const Real *sum,
+                                                      Real *staged)
+{
+    static_assert(GS_WARPS == GS_MAX_POOL, "a warp a reference");
+    const uint32_t p = gsWarp();
+    const Real share = (Real)1 / (Real)spec.nranks;
+    double squares = 0.0;
+    if (!(spec.pool >> p & 1u))
+        return;
+    gsOverLanes<Real, GS_SMALL_PART>(
+        staged + p * GS_SMALL_PART,
+        [&](unsigned at, Real *gap) {
+            Real x[4];
+            gsLoadOneReference(spec, state, refs, p, b * GS_BLOCK + at, gap);
+            gsLoadState(sum + at, x);
+#pragma unroll
+            for (unsigned c = 0; c < 4; c++)
+                gap[c] = x[c] * share - gap[c];
+        },
+        [&](Real gap, unsigned) { squares += (double)gap * (double)gap; });
+    squares = gsWarpSum(squares);
+    if (gsLane() == 0)
+        m.blockSum[(uint64_t)(1 + p) * spec.blocks + b] = squares;
+}
+
+/*
+ * Where something is remembered. A CTA takes a block, and its sums stay in shared memory:
+ * 1. The own record is decoded alone, and h takes its share.
+ * 2. All records are summed, as above; quotients times their rank's reference; or the dense sum is loaded.
+ * 3. Four elements a thread at a time: H + nu sum, H takes its share, and the references' part is added.
+ * 4. Norms of the result and of its distances to the references are summed by the tree.
+ * 5. References and the anchor move, and the result is scaled and stored, wide.
+ * Traffic: as above, 16 bytes an element more for memories, 8 for a reference, 4 for each that is looked at in hindsight.
+ * Bad case: quotients of sparse records, which load four elements of a reference for one.
+ */
+template <typename T>
+__global__ void __launch_bounds__(GS_CTA, 2)
+    gsRemember(const __grid_constant__ gsSpec spec, const gsState *state, Kind kind,
+               const __grid_constant__ Result<T> result, const __grid_constant__ Memories<gsRealOf<T>> m,
+               const __grid_constant__ gsReferences<gsRealOf<T>> refs)
+{
+    using Real = gsRealOf<T>;
+    constexpr unsigned SCRATCH = GS_WARPS * GS_SMALL_PART * sizeof(double); /* staged gaps, or the mask's list */
+    __shared__ __align__(16) Real sums[GS_BLOCK];
+    __shared__ __align__(16) uint8_t scratch[SCRATCH];
+    __shared__ Run run[GS_RUNS];
+    __shared__ uint32_t warpKept[GS_WARPS];
+    __shared__ double coefficient[GS_MAX_POOL];
+    static_assert(SCRATCH >= GS_BLOCK * sizeof(uint16_t), "a block's places");
+    uint16_t *sent = (uint16_t *)scratch;
+    const uint64_t groups = (uint64_t)gsRecordGroups(spec.value);
+    const bool adds = spec.pool && !spec.quotient && kind != DENSE;
+    if (isLost(spec, state, result.out))
+        return;
+    if (threadIdx.x < GS_MAX_POOL) { /* what the ranks took away, all in all */
+        double sum = 0.0;
+        for (uint64_t rank = 0; adds && rank < spec.nranks; rank++)
+            sum += coefficientOf(spec, state, result.records + rank * spec.slotBytes, threadIdx.x);
+        coefficient[threadIdx.x] = sum;
+    }
+    __syncthreads();
+    for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+        const uint64_t first = b * GS_BLOCK;
+        T *out = result.out + first;
+        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const bool wide = gsIsWide(out, length);
+        if (kind == MASKED)
+            listMask(spec, &state->call, result, b, (uint32_t *)sums, warpKept, sent);
+        for (unsigned turn = spec.memory ? 0 : 1; turn < 2 && kind != DENSE; turn++) { /* the own record, then all */
+            const uint64_t q = turn ? 0 : spec.rank * groups, end = turn ? spec.nranks * groups : q + groups;
+            sumRuns(spec, state, result, kind, q, end, (uint32_t)b, sums, run, sent,
+                    [&](uint64_t of, uint32_t place, Real x) {
+                        Real r[4];
+                        if (!spec.quotient)
+                            return x;
+                        loadGuarded(spec, state, refs, result.records + of / groups * spec.slotBytes,
+                                    first + place / 4 * 4, r);
+                        return x * (place % 4 == 0 ? r[0] : place % 4 == 1 ? r[1] : place % 4 == 2 ? r[2] : r[3]);
+                    });
+            if (turn == 0)
+                rememberOwn(spec, m, first, sums);
+            /* kept coordinates lie in other threads' quads: the next turn clears them */
+            __syncthreads();
+        }
+        if (kind == DENSE && spec.memory)
+            rememberOwn(spec, m, first, m.work + first);
+#pragma unroll 1
+        for (unsigned v = 0; v < GS_QUADS; v++) {
+            const unsigned at = gsQuadAt(v);
+            Real x[4], r[4];
+            if (kind == DENSE)
+                gsLoadQuad(m.dense + first, at, length, length == GS_BLOCK, x);
+            else
+                gsLoadState((const Real *)sums + at, x);
+            if (spec.memory)
+                rememberSum(spec, m, first + at, x);
+            if (adds) {
+                gsLoadReference(spec, state, refs, coefficient, first + at, r);
+#pragma unroll
+                for (unsigned c = 0; c < 4; c++)
+                    x[c] += r[c];
+            }
+            gsStoreState(sums + at, x);
+        }
+        __syncthreads();
+        if (spec.trigger && gsWarp() == 0) {
+            const double squares = gsTreeOf(sums, [](Real x) { return (double)x * (double)x; });
+            if (gsLane() == 0)
+                m.blockSum[b] = squares;
+        }
+        if (spec.search == GS_SEARCH_HINDSIGHT) {
+            missReferences(spec, state, m, refs, b, (const Real *)sums, (Real *)scratch);
+            __syncthreads();
+        }
+#pragma unroll 1
+        for (unsigned v = 0; v < GS_QUADS; v++) {
+            const unsigned at = gsQuadAt(v);
+            Real x[4], now[4];
+            gsLoadState((const Real *)sums + at, x);
+            if (spec.pool)
+                moveReferences(spec, state, m, first + at, x);
+            if (m.anchor && spec.iterate && !state->call.skip) { /* of this iterate the ranks have a gradient now */
+                gsLoadState((const Real *)refs.previous.next(state) + first + at, now);
+                gsStoreState(m.anchor + first + at, now);
+            }
+#pragma unroll
+            for (unsigned c = 0; c < 4; c++)
+                x[c] *= result.factor;
+            gsStoreQuad(out, at, length, wide, x);
+        }
         __syncthreads(); /* the sums are the next block's */
     }
 }
@@ -174,28 +506,71 @@ __global__ void gsCommitCall(const __grid_constant__ gsSpec spec, gsState *state
     gsCallCommit(&spec, state);
 }
 
-template <typename T, int LAYOUT>
-static gsResult_t accumulate(gsReducer_t r, const void *records, void *recvbuff, float scale, gsStream_t stream)
+template <typename Real> static Memories<Real> memoriesOf(gsReducer_t r, const void *sum)
 {
-    return gsLaunch("gsAccumulate", gsAccumulate<T, LAYOUT>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
-                    r->keptBits, r->blockOffset, (const uint8_t *)records, scale, (T *)recvbuff);
+    Memories<Real> m = {};
+    m.memory = (Real *)r->memory;
+    m.shared = (Real *)r->shared;
+    m.anchor = (Real *)r->anchor;
+    for (int p = 0; p < GS_MAX_POOL; p++)
+        m.pool[p] = (Real *)r->pool[p];
+    m.history = (Real *)r->history;
+    m.work = (const Real *)r->work;
+    m.dense = (const Real *)sum;
+    m.blockSum = r->blockSum;
+    return m;
 }
 
-template <typename T>
-static gsResult_t accumulateLayout(gsReducer_t r, const void *records, void *recvbuff, float scale, gsStream_t stream)
+template <typename T, Kind KIND> static gsResult_t accumulate(gsReducer_t r, const Result<T> &result, gsStream_t stream)
 {
-    switch (r->spec.layout) {
-    case GS_LAYOUT_GLOBAL: return accumulate<T, GS_LAYOUT_GLOBAL>(r, records, recvbuff, scale, stream);
-    case GS_LAYOUT_CHUNKED: return accumulate<T, GS_LAYOUT_CHUNKED>(r, records, recvbuff, scale, stream);
-    default: return accumulate<T, GS_LAYOUT_MASK>(r, records, recvbuff, scale, stream);
+    return gsLaunch("gsAccumulate", gsAccumulate<T, KIND>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, result);
+}
+
+/* records: NULL where there is a dense sum. */
+template <typename T>
+static gsResult_t accumulateInto(gsReducer_t r, const void *records, const void *sum, T *out, gsRedOp_t op,
+                                 gsStream_t stream)
+{
+    using Real = gsRealOf<T>;
+    const gsSpec &spec = r->spec;
+    const Real factor = op == GS_AVG ? (Real)1 / (Real)spec.nranks : (Real)1;
+    const Result<T> result = {(const uint8_t *)records, r->keptBits, r->blockOffset, factor, out};
+    const Kind kind = !records                        ? DENSE
+                      : spec.layout == GS_LAYOUT_ALL  ? WHOLE
+                      : spec.layout == GS_LAYOUT_MASK ? MASKED
+                                                      : KEPT;
+    if (gsSpecRemembers(&spec))
+        return gsLaunch("gsRemember", gsRemember<T>, spec.blocks, GS_CTA, stream, spec, r->state, kind, result,
+                        memoriesOf<Real>(r, sum), gsReferencesOf<Real>(r));
+    switch (kind) {
+    case WHOLE: return accumulate<T, WHOLE>(r, result, stream);
+    case MASKED: return accumulate<T, MASKED>(r, result, stream);
+    default: return accumulate<T, KEPT>(r, result, stream);
     }
+}
+
+static gsResult_t sumUp(gsReducer_t r, const void *records, const void *sum, void *recvbuff, gsRedOp_t op,
+                        gsStream_t stream)
+{
+    const gsSpec &spec = r->spec;
+    const bool hindsight = spec.search == GS_SEARCH_HINDSIGHT;
+    GS_CHECK(gsByType(spec.type,
+                      [&](auto t) { return accumulateInto(r, records, sum, (decltype(t) *)recvbuff, op, stream); }));
+    if (!spec.trigger && !hindsight)
+        return GS_SUCCESS;
+    GS_CHECK(gsCudaFold(r, (spec.trigger ? 1u : 0u) | (hindsight ? (uint64_t)spec.pool << 1 : 0), stream));
+    return gsCudaTakeSums(r, GS_FOR_RESULT, 0, spec.trigger ? GS_SUM_MAGNITUDES : 0, stream);
 }
 
 gsResult_t gsCudaAccumulate(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    const float scale = op == GS_AVG ? 1.0f / (float)r->spec.nranks : 1.0f; /* times 1 changes no bits */
-    return r->spec.type == GS_BFLOAT16 ? accumulateLayout<gsBf16>(r, records, recvbuff, scale, stream)
-                                       : accumulateLayout<float>(r, records, recvbuff, scale, stream);
+    return sumUp(r, records, nullptr, recvbuff, op, stream);
+}
+
+gsResult_t gsCudaAccumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    GS_CHECK(gsCudaCheckDense(r, sum, r->spec.wide ? GS_FLOAT64 : GS_FLOAT32, stream));
+    return sumUp(r, nullptr, sum, recvbuff, op, stream);
 }
 
 gsResult_t gsCudaCommit(gsReducer_t r, gsStream_t stream)

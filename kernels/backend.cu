@@ -55,15 +55,11 @@ static gsResult_t fill(void *pointer, int byte, size_t bytes, gsStream_t stream)
 static gsResult_t prepare(gsReducer_t r)
 {
     const gsSpec &s = r->spec;
-    if (s.type != GS_FLOAT32 && s.type != GS_BFLOAT16)
-        return gsFail(GS_ERROR_UNSUPPORTED, "datatype is %u; on CUDA devices expected GS_FLOAT32 (7) or GS_BFLOAT16 (9)",
-                      s.type);
-    bool simple = s.select == GS_SELECT_DENSE || s.select == GS_SELECT_THRESHOLD || s.select == GS_SELECT_TOPK ||
-                  s.select == GS_SELECT_GSPAR || s.layout == GS_LAYOUT_MASK;
-    if (!simple || gsSpecPrepares(&s) || gsHasDenseSteps(&s) || s.twoway || s.rms > 0.0 || s.epsilon > 0.0 ||
-        (s.select != GS_SELECT_DENSE && s.value > GS_VALUE_SHARED))
-        return gsFail(GS_ERROR_UNSUPPORTED, "this recipe does not run on CUDA devices yet; expected dense, threshold, "
-                                            "chunk-topk, gspar or randk with value=f32, bf16 or shared");
+    if (s.trigger > GS_TRIGGER_SERVER)
+        return gsFail(GS_ERROR_UNSUPPORTED,
+                      "this recipe's trigger does not run on CUDA devices yet; lag-wk's and lag-ps's do");
+    if (s.select != GS_SELECT_DENSE && s.value > GS_VALUE_NATURAL)
+        return gsFail(GS_ERROR_UNSUPPORTED, "value=grid and value=2bit do not run on CUDA devices yet; all others do");
     return GS_SUCCESS;
 }
 
@@ -84,14 +80,14 @@ const gsBackend gsCudaBackend = {
     gsCudaValidate,
     gsCudaAccumulate,
     gsCudaCommit,
-    nullptr, /* compare */
-    nullptr, /* accumulateDense */
-    nullptr, /* wantsGradient */
+    gsCudaCompare,
+    gsCudaAccumulateDense,
+    gsCudaWantsGradient,
     nullptr, /* sumSlices: NCCL sums */
     gsCudaFinishDense,
     gsCudaScaleState,
     gsCudaScale,
-    nullptr, /* optimize */
+    gsCudaOptimize,
 };
 
 gsResult_t gsCommInitStagesCuda(gsComm_t *comm, int rank, int nranks, const gsCommConfig_t *config)

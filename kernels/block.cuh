@@ -3,7 +3,8 @@
  *
  * Thread t = 32 warp + lane of GS_CTA holds four quads; quad v is the elements 512 warp + 128 v + 4 lane .. + 3. So
  * each load of a warp is one run of 128 elements, and the elements of a warp are consecutive. float32 moves 16 bytes
- * a thread at a time; a bfloat16 gradient moves 8, because its residuals, 16, must stay consecutive too.
+ * a thread at a time, float64 twice 16; a gradient of two bytes an element moves 8, because its residuals, 16, must stay
+ * consecutive too.
  */
 #ifndef GS_BLOCK_CUH
 #define GS_BLOCK_CUH
@@ -13,25 +14,25 @@
 
 #define GS_ALL_LANES 0xffffffffu
 
-/* A bfloat16 element; float stands for itself. */
+/* Elements of two bytes; float and double stand for themselves. */
 struct gsBf16 {
     uint16_t bits;
 };
 
-__device__ __forceinline__ float gsToFloat(float x)
-{
-    return x;
-}
+struct gsF16 {
+    uint16_t bits;
+};
 
-__device__ __forceinline__ float gsToFloat(gsBf16 x)
-{
-    return gsFromBf16(x.bits);
-}
+/* Four doubles move as two accesses of 16 bytes. */
+struct gsDouble4 {
+    double2 low, high;
+};
 
-/* Four neighbours as the hardware moves them. */
+/* An element type: the Real that state and sums are made of, and four neighbours as the hardware moves them. */
 template <typename T> struct gsVector;
 
 template <> struct gsVector<float> {
+    using Real = float;
     using Type = float4;
     static __device__ __forceinline__ void unpack(float4 v, float *x)
     {
@@ -40,6 +41,10 @@ template <> struct gsVector<float> {
     static __device__ __forceinline__ float4 pack(const float *x)
     {
         return make_float4(x[0], x[1], x[2], x[3]);
+    }
+    static __device__ __forceinline__ float to(float x)
+    {
+        return x;
     }
     static __device__ __forceinline__ float from(float x)
     {
@@ -51,7 +56,33 @@ template <> struct gsVector<float> {
     }
 };
 
+template <> struct gsVector<double> {
+    using Real = double;
+    using Type = gsDouble4;
+    static __device__ __forceinline__ void unpack(const gsDouble4 &v, double *x)
+    {
+        x[0] = v.low.x, x[1] = v.low.y, x[2] = v.high.x, x[3] = v.high.y;
+    }
+    static __device__ __forceinline__ gsDouble4 pack(const double *x)
+    {
+        return {make_double2(x[0], x[1]), make_double2(x[2], x[3])};
+    }
+    static __device__ __forceinline__ double to(double x)
+    {
+        return x;
+    }
+    static __device__ __forceinline__ double from(double x)
+    {
+        return x;
+    }
+    static __device__ __forceinline__ double nan()
+    {
+        return __longlong_as_double((long long)GS_F64_NAN);
+    }
+};
+
 template <> struct gsVector<gsBf16> {
+    using Real = float;
     using Type = ushort4;
     static __device__ __forceinline__ void unpack(ushort4 v, float *x)
     {
@@ -60,6 +91,10 @@ template <> struct gsVector<gsBf16> {
     static __device__ __forceinline__ ushort4 pack(const float *x)
     {
         return make_ushort4(gsToBf16(x[0]), gsToBf16(x[1]), gsToBf16(x[2]), gsToBf16(x[3]));
+    }
+    static __device__ __forceinline__ float to(gsBf16 x)
+    {
+        return gsFromBf16(x.bits);
     }
     static __device__ __forceinline__ gsBf16 from(float x)
     {
@@ -70,6 +105,44 @@ template <> struct gsVector<gsBf16> {
         return {GS_BF16_NAN};
     }
 };
+
+template <> struct gsVector<gsF16> {
+    using Real = float;
+    using Type = ushort4;
+    static __device__ __forceinline__ void unpack(ushort4 v, float *x)
+    {
+        x[0] = gsFromF16(v.x), x[1] = gsFromF16(v.y), x[2] = gsFromF16(v.z), x[3] = gsFromF16(v.w);
+    }
+    static __device__ __forceinline__ ushort4 pack(const float *x)
+    {
+        return make_ushort4(gsToF16(x[0]), gsToF16(x[1]), gsToF16(x[2]), gsToF16(x[3]));
+    }
+    static __device__ __forceinline__ float to(gsF16 x)
+    {
+        return gsFromF16(x.bits);
+    }
+    static __device__ __forceinline__ gsF16 from(float x)
+    {
+        return {gsToF16(x)};
+    }
+    static __device__ __forceinline__ gsF16 nan()
+    {
+        return {GS_F16_NAN};
+    }
+};
+
+template <typename T> using gsRealOf = typename gsVector<T>::Real;
+
+/* The bits of a magnitude: their order is that of the magnitudes. */
+__device__ __forceinline__ uint32_t gsKeyOf(float x)
+{
+    return gsMagnitudeBits(x);
+}
+
+__device__ __forceinline__ uint64_t gsKeyOf(double x)
+{
+    return (uint64_t)__double_as_longlong(x) & 0x7fffffffffffffffu;
+}
 
 __device__ __forceinline__ unsigned gsLane()
 {
@@ -97,11 +170,51 @@ __device__ __forceinline__ unsigned gsBlockLength(const gsSpec &spec, uint32_t b
 /* Whether a whole block may move four elements at a time. Alike for all blocks of a vector but the last. */
 template <typename T> __device__ __forceinline__ bool gsIsWide(const T *block, unsigned length)
 {
-    return length == GS_BLOCK && (uintptr_t)block % sizeof(typename gsVector<T>::Type) == 0;
+    constexpr uintptr_t each = sizeof(typename gsVector<T>::Type) < 16 ? sizeof(typename gsVector<T>::Type) : 16;
+    return length == GS_BLOCK && (uintptr_t)block % each == 0;
+}
+
+/* Four neighbours of a block from place `at` on, zeros beyond its end. */
+template <typename T>
+__device__ __forceinline__ void gsLoadQuad(const T *block, unsigned at, unsigned length, bool wide, gsRealOf<T> *x)
+{
+    using Vector = gsVector<T>;
+    if (wide) {
+        Vector::unpack(*(const typename Vector::Type *)(block + at), x);
+        return;
+    }
+#pragma unroll
+    for (unsigned c = 0; c < 4; c++)
+        x[c] = at + c < length ? Vector::to(block[at + c]) : (gsRealOf<T>)0;
+}
+
+template <typename T>
+__device__ __forceinline__ void gsStoreQuad(T *block, unsigned at, unsigned length, bool wide, const gsRealOf<T> *x)
+{
+    using Vector = gsVector<T>;
+    if (wide) {
+        *(typename Vector::Type *)(block + at) = Vector::pack(x);
+        return;
+    }
+#pragma unroll
+    for (unsigned c = 0; c < 4; c++)
+        if (at + c < length)
+            block[at + c] = Vector::from(x[c]);
+}
+
+/* Four neighbours of a vector of the state: those are whole blocks, aligned. */
+template <typename Real> __device__ __forceinline__ void gsLoadState(const Real *quad, Real *x)
+{
+    gsVector<Real>::unpack(*(const typename gsVector<Real>::Type *)quad, x);
+}
+
+template <typename Real> __device__ __forceinline__ void gsStoreState(Real *quad, const Real *x)
+{
+    *(typename gsVector<Real>::Type *)quad = gsVector<Real>::pack(x);
 }
 
 /* This thread's 16 elements of a block, zeros beyond its end. All loads are issued before the first is used. */
-template <typename T> __device__ __forceinline__ void gsLoadTile(const T *block, unsigned length, float *x)
+template <typename T> __device__ __forceinline__ void gsLoadTile(const T *block, unsigned length, gsRealOf<T> *x)
 {
     using Vector = gsVector<T>;
     if (gsIsWide(block, length)) {
@@ -115,28 +228,16 @@ template <typename T> __device__ __forceinline__ void gsLoadTile(const T *block,
         return;
     }
 #pragma unroll
-    for (unsigned i = 0; i < 4 * GS_QUADS; i++) {
-        unsigned at = gsQuadAt(i / 4) + i % 4;
-        x[i] = at < length ? gsToFloat(block[at]) : 0.0f;
-    }
+    for (unsigned v = 0; v < GS_QUADS; v++)
+        gsLoadQuad(block, gsQuadAt(v), length, false, x + 4 * v);
 }
 
-template <typename T> __device__ __forceinline__ void gsStoreTile(T *block, unsigned length, const float *x)
+template <typename T> __device__ __forceinline__ void gsStoreTile(T *block, unsigned length, const gsRealOf<T> *x)
 {
-    using Vector = gsVector<T>;
-    bool wide = gsIsWide(block, length);
+    const bool wide = gsIsWide(block, length);
 #pragma unroll
-    for (unsigned v = 0; v < GS_QUADS; v++) {
-        unsigned at = gsQuadAt(v);
-        if (wide) {
-            *(typename Vector::Type *)(block + at) = Vector::pack(x + 4 * v);
-        } else {
-#pragma unroll
-            for (unsigned c = 0; c < 4; c++)
-                if (at + c < length)
-                    block[at + c] = Vector::from(x[4 * v + c]);
-        }
-    }
+    for (unsigned v = 0; v < GS_QUADS; v++)
+        gsStoreQuad(block, gsQuadAt(v), length, wide, x + 4 * v);
 }
 
 /* Which of this thread's 16 elements a block of `length` has, as bits. */
@@ -185,6 +286,62 @@ template <typename T> __device__ __forceinline__ T gsWarpSum(T x)
     for (int offset = 16; offset > 0; offset /= 2)
         x += __shfl_xor_sync(GS_ALL_LANES, x, offset);
     return x;
+}
+
+/* x of all threads of the CTA before this one, summed; warpSum has room for a number a warp. Ends behind a barrier. */
+__device__ __forceinline__ uint64_t gsSumBefore(uint64_t x, uint64_t *warpSum)
+{
+    uint64_t upTo = x, before = 0;
+    for (unsigned offset = 1; offset < 32; offset *= 2) {
+        const uint64_t lower = __shfl_up_sync(GS_ALL_LANES, upTo, offset);
+        upTo += gsLane() >= offset ? lower : 0;
+    }
+    if (gsLane() == 31)
+        warpSum[gsWarp()] = upTo;
+    __syncthreads();
+    for (unsigned w = 0; w < gsWarp(); w++)
+        before += warpSum[w];
+    return before + upTo - x;
+}
+
+/* Elements that a warp stages in shared memory at a time, to sum them in the contract's order; and where there is less room. */
+constexpr unsigned GS_PART = GS_BLOCK / GS_WARPS;
+constexpr unsigned GS_SMALL_PART = 128;
+
+/*
+ * A warp over a block, PART elements at a time: load(at, quad) fills four neighbours from place `at` on, zeros beyond the
+ * block's end; lane l then gets those at l mod 32 in index order as add(x, at). Loads stay wide, sums keep the fixed tree's
+ * order.
+ */
+template <typename Real, unsigned PART = GS_PART, typename Load, typename Add>
+__device__ __forceinline__ void gsOverLanes(Real *staged, Load load, Add add)
+{
+    constexpr unsigned QUADS = PART / 128;
+#pragma unroll 1
+    for (unsigned part = 0; part < GS_BLOCK; part += PART) {
+        Real x[4 * QUADS];
+#pragma unroll
+        for (unsigned v = 0; v < QUADS; v++)
+            load(part + v * 128 + gsLane() * 4, x + 4 * v);
+#pragma unroll
+        for (unsigned v = 0; v < QUADS; v++)
+            gsStoreState(staged + v * 128 + gsLane() * 4, x + 4 * v);
+        __syncwarp();
+#pragma unroll 4
+        for (unsigned j = 0; j < PART / 32; j++)
+            add(staged[j * 32 + gsLane()], part + j * 32 + gsLane());
+        __syncwarp();
+    }
+}
+
+/* The fixed tree over a block that stands in shared memory, by one warp; what(x) of each element is added. */
+template <typename Real, typename What> __device__ __forceinline__ double gsTreeOf(const Real *tile, What what)
+{
+    double sum = 0.0;
+#pragma unroll 8
+    for (unsigned j = 0; j < GS_BLOCK / 32; j++)
+        sum += what(tile[j * 32 + gsLane()]);
+    return gsWarpSum(sum);
 }
 
 /* Writes a block's kept bits, of which this thread holds 16. Eight lanes share a word of 32 elements; the word of

@@ -1,5 +1,4 @@
-/* The dense sum's part of the work, and the residual's change of scale. */
-#include "block.cuh"
+/* The dense sum's part of the work, and the state's change of scale. */
 #include "kernels.cuh"
 #include "launch.cuh"
 
@@ -17,20 +16,20 @@ __global__ void gsBeginDense(gsState *state)
 
 /*
  * A CTA takes a block: 1. It looks for an element that is not finite.
- * Traffic: reads the sum, 4 bytes an element (bf16: 2).
+ * Traffic: reads the sum, 4 bytes an element (float64: 8, others: 2).
  * Bad case: all are not finite, one atomic a warp and block.
  */
 template <typename T>
-__global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
     gsCheckDense(const __grid_constant__ gsSpec spec, gsState *state, const T *sum)
 {
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        float x[16];
+        gsRealOf<T> x[16];
         bool finite = true;
         gsLoadTile(sum + b * GS_BLOCK, gsBlockLength(spec, (uint32_t)b), x);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
-            finite = finite && gsIsFinite(x[i]);
+            finite = finite && gsFinite(x[i]);
         if (__any_sync(GS_ALL_LANES, !finite) && gsLane() == 0)
             atomicOr(&state->anyNonFinite, 1u);
     }
@@ -38,21 +37,21 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
 
 /*
  * A CTA takes a block: 1. It copies the sum, or NaN if anything was not finite.
- * Traffic: reads the sum and writes recvbuff, 8 bytes an element (bf16: 4).
+ * Traffic: reads the sum and writes recvbuff, 8 bytes an element (float64: 16, others: 4).
  * Bad case: none.
  */
 template <typename T>
-__global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
     gsFinishDense(const __grid_constant__ gsSpec spec, const gsState *state, const T *sum, T *out)
 {
     const bool bad = state->anyNonFinite != 0;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        float x[16];
+        gsRealOf<T> x[16];
         const unsigned length = gsBlockLength(spec, (uint32_t)b);
         gsLoadTile(sum + b * GS_BLOCK, length, x);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
-            x[i] = bad ? gsToFloat(gsVector<T>::nan()) : x[i];
+            x[i] = bad ? gsVector<T>::to(gsVector<T>::nan()) : x[i];
         gsStoreTile(out + b * GS_BLOCK, length, x);
     }
 }
@@ -72,12 +71,13 @@ __global__ void gsScaleState(gsState *state, float factor)
  * Traffic: reads and writes it, 8 bytes an element.
  * Bad case: none.
  */
-__global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsScaleVector(const __grid_constant__ gsSpec spec, float *e, float factor)
+template <typename Real>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
+    gsScaleVector(const __grid_constant__ gsSpec spec, Real *e, Real factor)
 {
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        float x[16];
-        const unsigned length = GS_BLOCK; /* vectors are whole blocks */
+        Real x[16];
+        const unsigned length = GS_BLOCK; /* the state's vectors are whole blocks */
         gsLoadTile(e + b * GS_BLOCK, length, x);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
@@ -86,18 +86,24 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
     }
 }
 
-template <typename T> static gsResult_t finishDense(gsReducer_t r, const T *sum, T *recvbuff, gsStream_t stream)
+gsResult_t gsCudaCheckDense(gsReducer_t r, const void *sum, uint32_t type, gsStream_t stream)
 {
     GS_CHECK(gsLaunch("gsBeginDense", gsBeginDense, 1, 1, stream, r->state));
-    GS_CHECK(gsLaunch("gsCheckDense", gsCheckDense<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, sum));
-    return gsLaunch("gsFinishDense", gsFinishDense<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, sum,
-                    recvbuff);
+    return gsByType(type, [&](auto t) {
+        using T = decltype(t);
+        return gsLaunch("gsCheckDense", gsCheckDense<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
+                        (const T *)sum);
+    });
 }
 
 gsResult_t gsCudaFinishDense(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream)
 {
-    return r->spec.type == GS_BFLOAT16 ? finishDense(r, (const gsBf16 *)sum, (gsBf16 *)recvbuff, stream)
-                                       : finishDense(r, (const float *)sum, (float *)recvbuff, stream);
+    GS_CHECK(gsCudaCheckDense(r, sum, r->spec.type, stream));
+    return gsByType(r->spec.type, [&](auto t) {
+        using T = decltype(t);
+        return gsLaunch("gsFinishDense", gsFinishDense<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
+                        (const T *)sum, (T *)recvbuff);
+    });
 }
 
 gsResult_t gsCudaScaleState(gsReducer_t r, float factor, gsStream_t stream)
@@ -107,5 +113,9 @@ gsResult_t gsCudaScaleState(gsReducer_t r, float factor, gsStream_t stream)
 
 gsResult_t gsCudaScale(gsReducer_t r, void *vector, float factor, gsStream_t stream)
 {
-    return gsLaunch("gsScaleVector", gsScaleVector, r->spec.blocks, GS_CTA, stream, r->spec, (float *)vector, factor);
+    return gsByReal(r->spec, [&](auto real) {
+        using Real = decltype(real);
+        return gsLaunch("gsScaleVector", gsScaleVector<Real>, r->spec.blocks, GS_CTA, stream, r->spec, (Real *)vector,
+                        (Real)factor);
+    });
 }

@@ -1,26 +1,55 @@
 /* Kept bits -> record: header and cleared sections, then values and indices, then the checksum. */
-#include "block.cuh"
+#include "codec.cuh"
 #include "kernels.cuh"
 #include "launch.cuh"
 
+#include <type_traits>
+
+/* The sections' last 16 bytes, which may be padding. */
+static __device__ void clearEnds(uint8_t *record, const gsRecordSections &sections)
+{
+    const gsRecordGroup &at = sections.group[0];
+    const uint64_t end[] = {at.scales, at.values, at.indices}, begin[] = {at.table, at.scales, at.values};
+    for (int i = 0; i < 3; i++)
+        if (end[i] > begin[i])
+            *(uint4 *)(record + end[i] - GS_RECORD_ALIGN) = make_uint4(0, 0, 0, 0);
+}
+
 /*
- * 1. Every thread clears its 16 bytes of the planned record: indices and signs are put together by atomics, and
- *    padding is zero.
- * 2. One thread writes header and segment into the first 80 bytes, which nobody clears.
- * Traffic: writes the payload's bytes once.
+ * 1. Every thread clears its 16 bytes of the planned sections: indices and signs are put together by atomics, and
+ *    padding is zero. Where all coordinates travel only the sections' ends need it.
+ * 2. One thread writes header and segment; eight write the references' coefficients.
+ * Traffic: writes the payload's bytes once, or next to nothing.
  * Bad case: none.
  */
 __global__ void __launch_bounds__(GS_CTA)
     gsOpenRecord(const __grid_constant__ gsSpec spec, const gsState *state, uint8_t *record)
 {
-    const uint64_t bytes = state->call.sections.bytes, thread = (uint64_t)blockIdx.x * GS_CTA + threadIdx.x;
-    for (uint64_t at = GS_RECORD_SECTIONS + 16 * thread; at < bytes; at += (uint64_t)gridDim.x * GS_CTA * 16)
+    const gsCall &call = state->call;
+    const uint64_t thread = (uint64_t)blockIdx.x * GS_CTA + threadIdx.x;
+    const bool whole = spec.layout != GS_LAYOUT_ALL || call.nonFinite, skip = (call.flags & GS_FLAG_SKIP) != 0;
+    for (uint64_t at = call.sections.group[0].table + 16 * thread; whole && at < call.sections.bytes;
+         at += (uint64_t)gridDim.x * GS_CTA * 16)
         *(uint4 *)(record + at) = make_uint4(0, 0, 0, 0);
-    if (thread == 0) {
-        *(gsRecordHeader *)record = gsCallHeader(&spec, state);
-        *(gsRecordSegment *)(record + sizeof(gsRecordHeader)) = gsCallSegment(&spec, &state->call);
-    }
+    if (!skip && (call.flags & GS_FLAG_REFERENCES) && thread < GS_MAX_POOL)
+        ((double *)(record + GS_RECORD_SECTIONS))[thread] = call.coefficient[thread];
+    if (thread != 0)
+        return;
+    *(gsRecordHeader *)record = gsCallHeader(&spec, state);
+    *(gsRecordSegment *)(record + sizeof(gsRecordHeader)) = gsCallSegment(&spec, &call);
+    if (!whole && !skip)
+        clearEnds(record, call.sections);
 }
+
+/* What the kernels below need of the reducer. */
+template <typename Real> struct Packing {
+    gsInput input;
+    gsPair<Real> residual, momentum;
+    const uint32_t *keptBits, *blockOffset;
+    uint8_t *record;
+};
+
+/* ---- kept coordinates ---- */
 
 /* Puts `bits` at bit `at` of a section that starts at a word and is cleared; neighbours share words. */
 static __device__ __forceinline__ void putBits(uint8_t *section, uint64_t at, uint32_t bits)
@@ -31,17 +60,6 @@ static __device__ __forceinline__ void putBits(uint8_t *section, uint64_t at, ui
         atomicOr(word + 1, bits >> (32 - shift));
 }
 
-/* Where the values come from: the residual to be, whatever the gradient's type, or the gradient itself. */
-enum Source { FROM_RESIDUAL, FROM_GSPAR, FROM_RANDK };
-
-/* What the kernel below needs of the reducer. */
-struct Packing {
-    const gsState *state;
-    void *residual[2];
-    const uint32_t *keptBits, *blockOffset;
-    uint8_t *record;
-};
-
 /* The map's place for element i: 2 is minus, 1 plus. */
 static __device__ __forceinline__ void putMap(uint8_t *map, uint64_t i, bool negative)
 {
@@ -49,42 +67,50 @@ static __device__ __forceinline__ void putMap(uint8_t *map, uint64_t i, bool neg
 }
 
 /* What a kept x sends, before its coding. */
-template <Source SOURCE> static __device__ __forceinline__ float valueOf(const gsCall &call, int group, float x)
+template <typename Real> static __device__ __forceinline__ Real valueOf(const gsSpec &spec, const gsCall &call, Real x)
 {
-    if (SOURCE == FROM_GSPAR)
-        return gsSaturate(gsGsparValue(x, (float)call.s, (float)call.inverse) * call.group[group].gain);
-    if (SOURCE == FROM_RANDK)
-        return gsSaturate(x * (float)call.inverse * call.group[group].gain);
+    const Real gain = (Real)call.group[0].gain;
+    if (spec.select == GS_SELECT_RANDK)
+        return x * (Real)call.inverse * gain;
+    if (spec.select == GS_SELECT_GSPAR)
+        return gsGsparValue(x, (Real)call.s, (Real)call.inverse) * gain;
     return x;
 }
 
-/* Codes x into its slot. With feedback what rounding takes away stays in the residual. */
-template <Source SOURCE>
-static __device__ __forceinline__ void putValue(const gsSpec &spec, uint64_t step, int group, uint8_t *values,
-                                                uint64_t slot, uint64_t i, float x, float *residual)
+/* gsDraw, in registers. */
+static __device__ __forceinline__ uint32_t drawOf(const gsSpec &spec, uint64_t step, uint64_t i)
 {
-    if (spec.value == GS_VALUE_SHARED && group == 1) {
-        if (gsBits(x) >> 31)
-            putBits(values, slot, 1u);
-    } else if (spec.value != GS_VALUE_BF16) {
-        ((float *)values)[slot] = x;
-        if (SOURCE == FROM_RESIDUAL)
-            residual[i] = 0.0f;
-    } else if (SOURCE == FROM_RESIDUAL) {
-        uint16_t coded = gsToBf16Value(x);
-        ((uint16_t *)values)[slot] = coded;
-        residual[i] = x - gsFromBf16(coded);
-    } else {
-        const gsPhilox4 draws = gsPhilox(spec.seed, i >> 2, step, spec.rank, GS_DRAW_ROUND); /* gsDraw, in registers */
-        const uint32_t low = i & 1 ? draws.word[1] : draws.word[0], high = i & 1 ? draws.word[3] : draws.word[2];
-        ((uint16_t *)values)[slot] = gsToBf16Stochastic(x, i & 2 ? high : low);
-    }
+    const gsPhilox4 draws = gsPhilox(spec.seed, i >> 2, step, spec.rank, GS_DRAW_ROUND);
+    const uint32_t low = i & 1 ? draws.word[1] : draws.word[0], high = i & 1 ? draws.word[3] : draws.word[2];
+    return i & 2 ? high : low;
+}
+
+/* Codes x into its slot. What travels leaves the residual, and the momentum with it; what the coding takes away stays. */
+template <typename Real>
+static __device__ __forceinline__ void putValue(const gsSpec &spec, const gsCoding &how, uint64_t step, uint8_t *values,
+                                                uint64_t slot, uint64_t i, Real x, Real *residual, Real *momentum)
+{
+    const uint32_t word = spec.random || how.value == GS_VALUE_LEVELS ? drawOf(spec, step, i) : 0;
+    gsPutSlot(how, values, slot, x, word);
+    if (spec.feedback)
+        residual[i] = x - gsGetSlot<Real>(how, values, slot);
+    if (spec.momentum > 0.0)
+        momentum[i] = (Real)0;
+}
+
+/* QSGD's norm, of the first `sent` coordinates of the list, by one warp: they are a vector of their own. */
+template <typename Real> static __device__ float scaleOfList(const Real *x, const uint32_t *list, uint32_t sent)
+{
+    double sum = 0.0;
+    for (uint32_t n = gsLane(); n < sent; n += 32)
+        sum += (double)x[list[n]] * (double)x[list[n]];
+    return gsScaleUp(sqrt(gsWarpSum(sum)));
 }
 
 /*
  * A CTA takes a block, a thread one word of its kept bits:
  * 1. The bits become a list of places, group 0 before group 1.
- * 2. The block table's entry is written.
+ * 2. The block table's entry is written; with levels the block's norm.
  * 3. Neighbouring threads take neighbouring coordinates of the list: the j-th kept has a slot in the record or is
  *    left out (overflow, thinning); its value is gathered and coded, its index put into place by 12 bits.
  * Traffic: reads an eighth of a byte an element, and for each kept coordinate a sector of 32 bytes (with feedback,
@@ -92,34 +118,38 @@ static __device__ __forceinline__ void putValue(const gsSpec &spec, uint64_t ste
  * Bad case: everything kept; lists, gathers and stores are then still consecutive, but the index words' atomics take
  *   turns, 3 words to 8 neighbours.
  */
-template <Source SOURCE, typename T>
+template <typename T>
 __global__ void __launch_bounds__(GS_BLOCK_WORDS)
-    gsPackBlocks(const __grid_constant__ gsSpec spec, const Packing packing, const T *gradient)
+    gsPackBlocks(const __grid_constant__ gsSpec spec, const gsState *state, const Packing<gsRealOf<T>> packing)
 {
+    using Real = gsRealOf<T>;
     __shared__ gsCall call;
     __shared__ uint32_t list[GS_BLOCK];
     __shared__ uint32_t warpKept[GS_BLOCK_WORDS / 32];
-    float *residual = (float *)packing.residual[packing.state->phase ^ 1u];
+    __shared__ float norm;
+    const T *x = packing.input.template in<T>(state);
+    Real *residual = packing.residual.next(state), *momentum = packing.momentum.next(state);
     const int groups = gsRecordGroups(spec.value);
     for (unsigned i = threadIdx.x; i < sizeof call / sizeof(uint32_t); i += GS_BLOCK_WORDS)
-        ((uint32_t *)&call)[i] = ((const uint32_t *)&packing.state->call)[i];
+        ((uint32_t *)&call)[i] = ((const uint32_t *)&state->call)[i];
     __syncthreads();
+    if (call.flags & GS_FLAG_SKIP)
+        return;
 
+    const bool map = (call.flags & GS_FLAG_MAP) != 0;
+    gsCoding how = gsCodingOf(spec, call.scale);
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         const uint64_t first = b * GS_BLOCK;
         uint32_t word = packing.keptBits[b * GS_BLOCK_WORDS + threadIdx.x], drawn = 0;
-        if constexpr (SOURCE == FROM_GSPAR) {
-            for (uint32_t left = groups == 2 ? word : 0; left; left &= left - 1) {
-                uint64_t i = first + threadIdx.x * 32 + __ffs((int)left) - 1;
-                if (!((float)call.s * fabsf(gsToFloat(gradient[i])) >= 1.0f))
-                    drawn |= left & -left;
-            }
+        for (uint32_t left = groups == 2 ? word : 0; left; left &= left - 1) {
+            const uint64_t i = first + threadIdx.x * 32 + __ffs((int)left) - 1;
+            if (!((Real)call.s * gsAbs(gsVector<T>::to(x[i])) >= (Real)1))
+                drawn |= left & -left;
         }
         const uint32_t kept = gsListKept(list, warpKept, word & ~drawn, drawn), kept0 = kept & 0xffffu,
                        all = kept0 + (kept >> 16);
         const uint32_t *offset1 = packing.blockOffset + (uint64_t)spec.blocks + 1;
         const uint64_t before0 = packing.blockOffset[b], before1 = groups == 2 ? offset1[b] : 0;
-        const bool map = (call.flags & GS_FLAG_MAP) != 0;
         if (spec.layout == GS_LAYOUT_GLOBAL && threadIdx.x < (unsigned)(map ? 1 : groups)) {
             const int group = (int)threadIdx.x;
             uint32_t *table = (uint32_t *)(packing.record + call.sections.group[group].table);
@@ -127,24 +157,208 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
             if (b + 1 == spec.blocks)
                 table[b + 1] = (uint32_t)call.group[group].sent;
         }
+        if constexpr (std::is_same_v<
+                          T, Real>) { /* levels: nothing is thinned, so that what is sent is the list's beginning */
+            if (spec.value == GS_VALUE_LEVELS) {
+                const uint64_t end = gsCallSlot(&spec, &call, 0, before0 + kept0);
+                const uint32_t sent = (uint32_t)(end - gsCallSlot(&spec, &call, 0, before0));
+                const float scale = gsWarp() == 0 ? scaleOfList(x + first, list, sent) : 0.0f;
+                if (threadIdx.x == 0)
+                    ((float *)(packing.record + call.sections.group[0].scales))[b] = norm = scale;
+                __syncthreads();
+                how.scale = norm;
+            }
+        }
         for (uint32_t n = threadIdx.x; n < all; n += GS_BLOCK_WORDS) {
             const int group = n >= kept0;
             const uint64_t j = group ? before1 + (n - kept0) : before0 + n, slot = gsCallSlot(&spec, &call, group, j);
             if (gsCallSlot(&spec, &call, group, j + 1) == slot)
                 continue;
             const uint64_t i = first + list[n];
-            const float x =
-                valueOf<SOURCE>(call, group, SOURCE == FROM_RESIDUAL ? residual[i] : gsToFloat(gradient[i]));
+            const Real a = gsVector<T>::to(x[i]);
+            uint8_t *values = packing.record + call.sections.group[group].values;
             if (group == 1 && map) {
-                putMap(packing.record + call.sections.group[1].values, i, x < 0.0f);
+                putMap(values, i, a < (Real)0);
                 continue;
             }
-            putValue<SOURCE>(spec, call.step, group, packing.record + call.sections.group[group].values, slot, i, x,
-                             residual);
+            if (group == 0)
+                putValue(spec, how, call.step, values, slot, i, valueOf(spec, call, a), residual, momentum);
+            else if (a < (Real)0)
+                putBits(values, slot, 1u);
             if (spec.layout != GS_LAYOUT_MASK)
                 putBits(packing.record + call.sections.group[group].indices, 12 * slot, list[n]);
         }
         __syncthreads(); /* the list is the next block's */
+    }
+}
+
+/* ---- all coordinates ---- */
+
+/* The scale of a block that stands in shared memory, in every thread. Ends behind a barrier. */
+template <typename Real>
+static __device__ __forceinline__ float scaleOfBlock(uint32_t value, const Real *tile, unsigned length, float *scale)
+{
+    if (gsWarp() == 0) {
+        float mine;
+        if (value == GS_VALUE_SIGN) {
+            mine = gsSaturate((float)(gsTreeOf(tile, [](Real a) { return (double)gsAbs(a); }) / (double)length));
+        } else if (value == GS_VALUE_TERNARY) {
+            Real largest = 0;
+            for (unsigned j = gsLane(); j < GS_BLOCK; j += 32)
+                largest = gsAbs(tile[j]) > largest ? gsAbs(tile[j]) : largest;
+            for (int offset = 16; offset > 0; offset /= 2) {
+                const Real other = __shfl_xor_sync(GS_ALL_LANES, largest, offset);
+                largest = other > largest ? other : largest;
+            }
+            mine = gsScaleUp((double)largest);
+        } else {
+            mine = gsScaleUp(sqrt(gsTreeOf(tile, [](Real a) { return (double)a * (double)a; })));
+        }
+        if (gsLane() == 0)
+            *scale = mine;
+    }
+    __syncthreads();
+    return *scale;
+}
+
+/* Codes four neighbours into slots, 16 bytes or a part of them at a time, and says what they decode to. */
+template <typename Real>
+static __device__ __forceinline__ void putFourSlots(const gsCoding &how, uint8_t *values, uint64_t slot,
+                                                    unsigned present, const Real *a, const uint32_t *words,
+                                                    Real *decoded)
+{
+    if (present < 4) {
+        for (unsigned c = 0; c < present; c++) {
+            gsPutSlot(how, values, slot + c, a[c], words[c]);
+            decoded[c] = gsGetSlot<Real>(how, values, slot + c);
+        }
+        return;
+    }
+    if (how.value == GS_VALUE_F64) {
+        const double wide[4] = {(double)a[0], (double)a[1], (double)a[2], (double)a[3]};
+        gsStoreState((double *)values + slot, wide);
+#pragma unroll
+        for (unsigned c = 0; c < 4; c++)
+            decoded[c] = a[c];
+    } else if (how.value == GS_VALUE_F32) {
+        float narrow[4];
+#pragma unroll
+        for (unsigned c = 0; c < 4; c++) {
+            narrow[c] = gsNarrow(a[c], words[c], (int)how.stochastic);
+            decoded[c] = (Real)narrow[c];
+        }
+        gsStoreState((float *)values + slot, narrow);
+    } else {
+        uint16_t half[4];
+#pragma unroll
+        for (unsigned c = 0; c < 4; c++) {
+            half[c] = gsHalfCode(how.value, a[c], how.scale, words[c], (int)how.stochastic);
+            decoded[c] = (Real)gsHalfDecode(how.value, half[c], how.scale);
+        }
+        *(ushort4 *)((uint16_t *)values + slot) = make_ushort4(half[0], half[1], half[2], half[3]);
+    }
+}
+
+/* Puts four codes of `bits` each into a block's words in shared memory. */
+static __device__ __forceinline__ void putFourCodes(uint32_t *words, unsigned at, uint32_t bits, const uint32_t *code)
+{
+    const uint32_t first = at * bits, shift = first % 32;
+    const uint64_t four =
+        ((uint64_t)code[0] | (uint64_t)code[1] << bits | (uint64_t)code[2] << 2 * bits | (uint64_t)code[3] << 3 * bits)
+        << shift;
+    if ((uint32_t)four)
+        atomicOr(&words[first / 32], (uint32_t)four);
+    if (four >> 32)
+        atomicOr(&words[first / 32 + 1], (uint32_t)(four >> 32));
+}
+
+/*
+ * All coordinates. A CTA takes a block:
+ * 1. Where blocks have scales, the block goes to shared memory and a warp finds its scale, by the fixed tree.
+ * 2. Each thread draws for four neighbours and codes them: numbers into their slots, shorter codes into words in shared
+ *    memory.
+ * 3. What the coding takes away stays in the residual, and the momentum ends.
+ * 4. The words are copied to the record, 16 bytes a thread.
+ * Traffic: reads x, 4 bytes an element (with feedback writes the residual, 4 more, and reads x twice), and writes the codes.
+ * Bad case: scaled signs, whose block waits for one warp's 128 additions.
+ */
+template <typename T>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+    gsPackAll(const __grid_constant__ gsSpec spec, const gsState *state, const Packing<gsRealOf<T>> packing)
+{
+    using Real = gsRealOf<T>;
+    constexpr unsigned MOST_BITS = 9;
+    __shared__ __align__(16) Real tile[GS_BLOCK];
+    __shared__ __align__(16) uint32_t words[GS_BLOCK_WORDS * MOST_BITS];
+    __shared__ float scale;
+    const gsCall &call = state->call;
+    const gsRecordGroup &at = call.sections.group[0];
+    const bool slots = gsHasSlots(spec.value),
+               scaled = gsValueIsScaled(spec.value) && !(spec.aux & GS_RECORD_ONE_SCALE);
+    const bool draws = spec.value != GS_VALUE_SIGN && (spec.random || !slots);
+    const T *x = packing.input.template in<T>(state);
+    gsCoding how = gsCodingOf(spec, call.scale);
+    if (call.skip || call.nonFinite)
+        return;
+    for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+        const T *block = x + b * GS_BLOCK;
+        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const bool wide = gsIsWide(block, length);
+        if (scaled) {
+#pragma unroll
+            for (unsigned v = 0; v < GS_QUADS; v++) {
+                Real a[4];
+                gsLoadQuad(block, gsQuadAt(v), length, wide, a);
+                gsStoreState(tile + gsQuadAt(v), a);
+            }
+        }
+        for (unsigned w = threadIdx.x; !slots && w < GS_BLOCK_WORDS * how.bits; w += GS_CTA)
+            words[w] = 0;
+        __syncthreads();
+        if (scaled) {
+            how.scale = scaleOfBlock(spec.value, tile, length, &scale);
+            if (threadIdx.x == 0)
+                ((float *)(packing.record + at.scales))[b] = how.scale;
+        }
+#pragma unroll 1
+        for (unsigned v = 0; v < GS_QUADS; v++) {
+            const unsigned place = gsQuadAt(v), present = place >= length ? 0 : length - place < 4 ? length - place : 4;
+            const uint64_t i = b * GS_BLOCK + place;
+            Real a[4], decoded[4] = {};
+            gsPhilox4 drawn = {};
+            if (present == 0)
+                continue;
+            gsLoadQuad(block, place, length, wide, a);
+            if (draws)
+                drawn = gsPhilox(spec.seed, i / 4, call.step, spec.rank, GS_DRAW_ROUND);
+            if (slots) {
+                putFourSlots(how, packing.record + at.values, i, present, a, drawn.word, decoded);
+            } else {
+                uint32_t code[4];
+#pragma unroll
+                for (unsigned c = 0; c < 4; c++) {
+                    code[c] = c < present ? gsCodeOf(how, a[c], drawn.word[c]) : 0;
+                    decoded[c] = (Real)gsDecodeOf(how, code[c]);
+                }
+                putFourCodes(words, place, how.bits, code);
+            }
+            if (!spec.feedback)
+                continue;
+#pragma unroll
+            for (unsigned c = 0; c < 4; c++)
+                decoded[c] = c < present ? a[c] - decoded[c] : (Real)0;
+            gsStoreState(packing.residual.next(state) + i, decoded);
+            if (spec.momentum > 0.0) {
+                const Real none[4] = {};
+                gsStoreState(packing.momentum.next(state) + i, none);
+            }
+        }
+        __syncthreads();
+        const uint32_t bytes = slots ? 0 : (length * how.bits + 7) / 8;
+        uint8_t *values = packing.record + at.values + b * (GS_BLOCK / 8) * how.bits;
+        for (unsigned from = threadIdx.x * 16; from < bytes; from += GS_CTA * 16)
+            *(uint4 *)(values + from) = ((const uint4 *)words)[from / 16];
+        __syncthreads(); /* tile and words are the next block's */
     }
 }
 
@@ -171,30 +385,23 @@ __global__ void __launch_bounds__(GS_CTA)
         atomicAdd((unsigned long long *)record + GS_RECORD_CHECKSUM_WORD, sum);
 }
 
-template <Source SOURCE, typename T>
-static gsResult_t packBlocks(gsReducer_t r, const T *gradient, uint8_t *record, gsStream_t stream)
+template <typename T> static gsResult_t packInput(gsReducer_t r, const gsInput &x, uint8_t *record, gsStream_t stream)
 {
-    const Packing packing = {r->state, {r->residual[0], r->residual[1]}, r->keptBits, r->blockOffset, record};
-    return gsLaunch("gsPackBlocks", gsPackBlocks<SOURCE, T>, r->spec.blocks, GS_BLOCK_WORDS, stream, r->spec, packing,
-                    gradient);
-}
-
-template <typename T>
-static gsResult_t packGradient(gsReducer_t r, const T *gradient, uint8_t *record, gsStream_t stream)
-{
-    if (r->spec.feedback)
-        return packBlocks<FROM_RESIDUAL, float>(r, nullptr, record, stream);
-    if (r->spec.select == GS_SELECT_GSPAR)
-        return packBlocks<FROM_GSPAR>(r, gradient, record, stream);
-    return packBlocks<FROM_RANDK>(r, gradient, record, stream);
+    using Real = gsRealOf<T>;
+    const gsSpec &spec = r->spec;
+    const Packing<Real> packing = {
+        x, gsPairOf<Real>(r->residual), gsPairOf<Real>(r->momentum), r->keptBits, r->blockOffset, record};
+    if (spec.layout == GS_LAYOUT_ALL)
+        return gsLaunch("gsPackAll", gsPackAll<T>, spec.blocks, GS_CTA, stream, spec, r->state, packing);
+    return gsLaunch("gsPackBlocks", gsPackBlocks<T>, spec.blocks, GS_BLOCK_WORDS, stream, spec, r->state, packing);
 }
 
 gsResult_t gsCudaPack(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
 {
     /* How long the record will be is known on the device alone: grids are for a full one. */
     const uint64_t ctas = (r->spec.slotBytes + GS_RECORD_PART - 1) / GS_RECORD_PART;
+    const gsInput x = gsCompared(r, sendbuff);
     GS_CHECK(gsLaunch("gsOpenRecord", gsOpenRecord, ctas, GS_CTA, stream, r->spec, r->state, (uint8_t *)record));
-    GS_CHECK(r->spec.type == GS_BFLOAT16 ? packGradient(r, (const gsBf16 *)sendbuff, (uint8_t *)record, stream)
-                                         : packGradient(r, (const float *)sendbuff, (uint8_t *)record, stream));
+    GS_CHECK(gsByType(x.type, [&](auto t) { return packInput<decltype(t)>(r, x, (uint8_t *)record, stream); }));
     return gsLaunch("gsSealRecord", gsSealRecord, ctas, GS_CTA, stream, r->spec, r->state, (uint8_t *)record);
 }

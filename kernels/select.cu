@@ -1,112 +1,138 @@
 /* Which coordinates travel: kept bits, the residual to be, offsets by block, and the plan of the record. */
-#include "block.cuh"
-#include "kernels.cuh"
 #include "launch.cuh"
+#include "reference.cuh"
 
-/* The next residual, with the kept values left in place: pack takes them out as it reads them. */
-struct Residuals {
-    float *of[2];
-    __device__ const float *current(const gsState *state) const
-    {
-        return state->phase ? of[1] : of[0];
-    }
-    __device__ float *next(const gsState *state) const
-    {
-        return state->phase ? of[0] : of[1];
-    }
+/* What a rule looks at, and where it leaves what it found. */
+template <typename T> struct Selection {
+    gsInput input;
+    gsPair<gsRealOf<T>> residual; /* where g + e is made here */
+    uint32_t *keptBits, *blockKept;
 };
 
-/* Tells the call that a non-finite value was seen: one atomic a warp, and only then. */
-static __device__ __forceinline__ void reportNonFinite(gsState *state, bool bad)
+/* a of a block: what was prepared, or g + e, which becomes the next residual with the kept values left in place: pack takes them
+ * out as it reads them. */
+template <typename T, bool ADD>
+static __device__ __forceinline__ void loadCompared(gsState *state, const Selection<T> &s, uint64_t b, unsigned length,
+                                                    gsRealOf<T> *a)
 {
-    if (__any_sync(GS_ALL_LANES, bad) && gsLane() == 0)
-        atomicOr(&state->call.nonFinite, 1u);
+    using Real = gsRealOf<T>;
+    gsLoadTile(s.input.template in<T>(state) + b * GS_BLOCK, length, a);
+    if constexpr (ADD) {
+        Real residual[16];
+        bool finite = true;
+        gsLoadTile((const Real *)s.residual.current(state) + b * GS_BLOCK, length, residual);
+#pragma unroll
+        for (unsigned i = 0; i < 16; i++) {
+            a[i] += residual[i];
+            finite = finite && gsFinite(a[i]);
+        }
+        gsStoreTile(s.residual.next(state) + b * GS_BLOCK, length, a);
+        gsReportNonFinite(state, !finite);
+    }
 }
 
-/* a = g + e, stored as the next residual. Returns whether all are finite. */
-template <typename T>
-static __device__ __forceinline__ bool addResidual(const T *g, const float *e, float *next, unsigned length, float *a)
+/* Stores a block's kept bits and, in group 0, their count. Ends behind a barrier. */
+static __device__ __forceinline__ void storeBlock(uint32_t *keptBits, uint32_t *blockKept, uint64_t b, uint32_t kept,
+                                                  gsCtaSum &ctaSum)
 {
-    float residual[16];
-    bool finite = true;
-    gsLoadTile(g, length, a);
-    gsLoadTile(e, length, residual);
-#pragma unroll
-    for (unsigned i = 0; i < 16; i++) {
-        a[i] += residual[i];
-        finite = finite && gsIsFinite(a[i]);
-    }
-    gsStoreTile(next, length, a);
-    return finite;
+    gsStoreKept(keptBits + b * GS_BLOCK_WORDS, kept);
+    const uint32_t count = ctaSum(__popc(kept));
+    if (threadIdx.x == 0)
+        blockKept[b] = count;
 }
 
 /*
  * threshold. A CTA takes a block:
- * 1. a = g + e becomes the next residual.
+ * 1. a = g + e becomes the next residual, unless it was prepared.
  * 2. |a| > tau is kept.
  * 3. Kept bits and their count are stored.
- * Traffic: reads g and e, writes e, 12 bytes an element (bf16: 10), and an eighth of a byte for the bits.
+ * Traffic: reads g and e, writes e, 12 bytes an element (two-byte gradients: 10; prepared: reads 4), and an eighth of a
+ *   byte for the bits.
  * Bad case: none; the work does not depend on what is kept.
  */
-template <typename T>
-__global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsSelectThreshold(const __grid_constant__ gsSpec spec, gsState *state, const T *g, const Residuals residuals,
-                      uint32_t *keptBits, uint32_t *blockKept)
+template <typename T, bool ADD>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+    gsSelectThreshold(const __grid_constant__ gsSpec spec, gsState *state, const Selection<T> selection)
 {
+    using Real = gsRealOf<T>;
     __shared__ uint32_t partial[2][GS_WARPS];
     gsCtaSum ctaSum(partial);
-    const float tau = (float)state->call.tau, *e = residuals.current(state);
-    float *next = residuals.next(state);
+    const Real tau = (Real)state->call.tau;
+    if (state->call.skip)
+        return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        float a[16];
+        Real a[16];
         uint32_t kept = 0;
-        unsigned length = gsBlockLength(spec, b);
-        bool finite = addResidual(g + b * GS_BLOCK, e + b * GS_BLOCK, next + b * GS_BLOCK, length, a);
+        loadCompared<T, ADD>(state, selection, b, gsBlockLength(spec, b), a);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
             kept |= (uint32_t)gsThresholdKeeps(a[i], tau) << i;
-        reportNonFinite(state, !finite);
-        gsStoreKept(keptBits + b * GS_BLOCK_WORDS, kept);
-        uint32_t count = ctaSum(__popc(kept));
-        if (threadIdx.x == 0)
-            blockKept[b] = count;
+        storeBlock(selection.keptBits, selection.blockKept, b, kept, ctaSum);
     }
+}
+
+/* Of this thread's elements with key[i] == bound, those to keep so that `missing` of the block are: the lowest indices. `there`
+ * of the block equal the bound. By bisection over the index. */
+template <typename Key>
+static __device__ __forceinline__ uint32_t firstTies(const Key *key, Key bound, uint32_t there, uint32_t missing,
+                                                     gsCtaSum &ctaSum)
+{
+    unsigned start = 0, end = GS_BLOCK;
+    uint32_t kept = 0;
+    while (there > missing) {
+        const unsigned middle = start + (end - start) / 2;
+        uint32_t n = 0;
+#pragma unroll
+        for (unsigned i = 0; i < 16; i++)
+            n += key[i] == bound && gsQuadAt(i / 4) + i % 4 < middle;
+        n = ctaSum(n);
+        if (n >= missing)
+            end = middle, there = n;
+        else
+            start = middle;
+    }
+#pragma unroll
+    for (unsigned i = 0; i < 16; i++)
+        kept |= (uint32_t)(key[i] == bound && gsQuadAt(i / 4) + i % 4 < end) << i;
+    return kept;
 }
 
 /*
  * chunk-topk. A CTA takes a block:
- * 1. a = g + e becomes the next residual.
+ * 1. a = g + e becomes the next residual, unless it was prepared.
  * 2. Bisection over the bit patterns of |a| finds the largest bound that k elements reach, and ends early where
  *    exactly k do.
  * 3. If more than k reach it, bisection over the index finds up to where elements equal to the bound are kept.
  * 4. Kept bits are stored.
  * What a last block lacks counts as zeros of the highest indices, which are kept last, that is never.
  * Traffic: as threshold.
- * Bad case: ties on the k-th place, 31 + 12 rounds of one barrier each instead of some 15.
+ * Bad case: ties on the k-th place, 31 + 12 rounds of one barrier each instead of some 15 (float64: 63 + 12).
  */
-template <typename T>
-__global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsSelectTopk(const __grid_constant__ gsSpec spec, gsState *state, const T *g, const Residuals residuals,
-                 uint32_t *keptBits, uint32_t *blockKept)
+template <typename T, bool ADD>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+    gsSelectTopk(const __grid_constant__ gsSpec spec, gsState *state, const Selection<T> selection)
 {
+    using Real = gsRealOf<T>;
+    using Key = decltype(gsKeyOf(Real()));
     __shared__ uint32_t partial[2][GS_WARPS];
     gsCtaSum ctaSum(partial);
-    const float *e = residuals.current(state);
-    float *next = residuals.next(state);
+    if (state->call.skip)
+        return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        float a[16];
-        uint32_t key[16];
-        unsigned length = gsBlockLength(spec, b), k = gsTopkKept(spec.k, length);
-        bool finite = addResidual(g + b * GS_BLOCK, e + b * GS_BLOCK, next + b * GS_BLOCK, length, a);
-        reportNonFinite(state, !finite);
+        Real a[16];
+        Key key[16];
+        const unsigned length = gsBlockLength(spec, b), k = gsTopkKept(spec.k, length);
+        loadCompared<T, ADD>(state, selection, b, length, a);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
-            key[i] = gsMagnitudeBits(a[i]);
+            key[i] = gsKeyOf(a[i]);
 
         /* At least k keys reach `bound`, `above` < k reach `limit`. */
-        uint32_t bound = 0, limit = 0x80000000u, reached = GS_BLOCK, above = 0;
+        Key bound = 0, limit = (Key)1 << (8 * sizeof(Key) - 1);
+        uint32_t reached = GS_BLOCK, above = 0;
         while (reached > k && limit - bound > 1) {
-            uint32_t middle = bound + (limit - bound) / 2, n = 0;
+            const Key middle = bound + (limit - bound) / 2;
+            uint32_t n = 0;
 #pragma unroll
             for (unsigned i = 0; i < 16; i++)
                 n += key[i] >= middle;
@@ -117,109 +143,245 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
                 limit = middle, above = n;
         }
 
-        /* Of the elements equal to the bound, those before index `end` are kept: k - above of them. */
-        unsigned start = 0, end = GS_BLOCK;
-        while (reached > k) {
-            unsigned middle = start + (end - start) / 2, n = 0;
+        uint32_t kept = 0;
+        if (reached > k) { /* of the elements equal to the bound k - above */
+            kept = firstTies(key, bound, reached - above, k - above, ctaSum);
+        } else {
 #pragma unroll
             for (unsigned i = 0; i < 16; i++)
-                n += key[i] == bound && gsQuadAt(i / 4) + i % 4 < middle;
-            n = above + ctaSum(n);
-            if (n >= k)
-                end = middle, reached = n;
-            else
-                start = middle;
+                kept |= (uint32_t)(key[i] == bound) << i;
         }
-
-        uint32_t kept = 0;
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
-            kept |= (uint32_t)(key[i] > bound || (key[i] == bound && gsQuadAt(i / 4) + i % 4 < end)) << i;
-        gsStoreKept(keptBits + b * GS_BLOCK_WORDS, kept);
+            kept |= (uint32_t)(key[i] > bound) << i;
+        gsStoreKept(selection.keptBits + b * GS_BLOCK_WORDS, kept);
         if (threadIdx.x == 0)
-            blockKept[b] = k;
+            selection.blockKept[b] = k;
     }
 }
 
 /*
- * gspar. A CTA takes a block:
- * 1. A draw of four words for each quad decides with p = min(s |g|, 1).
+ * topk. A CTA takes a block:
+ * 1. |a| above the limit is kept.
+ * 2. Kept bits, their count and the number of those equal to the limit are stored.
+ * Traffic: reads a, 4 bytes an element, and an eighth of a byte for the bits.
+ * Bad case: none.
+ */
+template <typename Real>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
+    gsSelectLargest(const __grid_constant__ gsSpec spec, gsState *state, const Selection<Real> selection,
+                    uint32_t *blockTies)
+{
+    __shared__ uint32_t partial[2][GS_WARPS];
+    gsCtaSum ctaSum(partial);
+    const uint64_t limit = state->call.limit;
+    if (state->call.skip)
+        return;
+    for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+        Real a[16];
+        uint32_t kept = 0, ties = 0;
+        const unsigned length = gsBlockLength(spec, b);
+        const uint32_t present = gsPresent(length);
+        loadCompared<Real, false>(state, selection, b, length, a);
+#pragma unroll
+        for (unsigned i = 0; i < 16; i++) {
+            const uint64_t key = (uint64_t)gsKeyOf(a[i]);
+            kept |= (uint32_t)(key > limit) << i;
+            ties += key == limit && (present >> i & 1u);
+        }
+        storeBlock(selection.keptBits, selection.blockKept, b, kept, ctaSum);
+        ties = ctaSum(ties);
+        if (threadIdx.x == 0)
+            blockTies[b] = ties;
+    }
+}
+
+/*
+ * topk. One CTA shares out the missing among the blocks' ties, the first first:
+ * 1. Each thread takes a run of blocks and adds up their ties.
+ * 2. From the sums of the threads before it, it tells each of its blocks how many to keep.
+ * Traffic: 12 bytes a block of 4096.
+ * Bad case: billions of elements, since one CTA reads all counts.
+ */
+__global__ void __launch_bounds__(GS_LONE_CTA)
+    gsShareTies(const __grid_constant__ gsSpec spec, const gsState *state, uint32_t *blockTies)
+{
+    __shared__ uint64_t warpSum[GS_LONE_CTA / 32];
+    const uint64_t each = ((uint64_t)spec.blocks + GS_LONE_CTA - 1) / GS_LONE_CTA, first = threadIdx.x * each;
+    uint64_t own = 0;
+    if (state->call.skip)
+        return;
+    for (uint64_t b = first; b < first + each && b < spec.blocks; b++)
+        own += blockTies[b];
+    uint64_t before = gsSumBefore(own, warpSum);
+    const uint64_t all = state->call.ties;
+    for (uint64_t b = first; b < first + each && b < spec.blocks; b++) {
+        const uint64_t ties = blockTies[b], left = all > before ? all - before : 0;
+        blockTies[b] = (uint32_t)(ties < left ? ties : left);
+        before += ties;
+    }
+}
+
+/*
+ * topk. A CTA takes a block that has ties to keep:
+ * 1. It looks for the first of those equal to the limit.
+ * 2. It adds them to the kept bits and their count.
+ * Traffic: reads a of such blocks, one as a rule, all of it again where most magnitudes are equal.
+ * Bad case: that.
+ */
+template <typename Real>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
+    gsKeepTies(const __grid_constant__ gsSpec spec, gsState *state, const Selection<Real> selection,
+               const uint32_t *blockTies)
+{
+    using Key = decltype(gsKeyOf(Real()));
+    __shared__ uint32_t partial[2][GS_WARPS];
+    gsCtaSum ctaSum(partial);
+    const Key limit = (Key)state->call.limit;
+    if (state->call.skip)
+        return;
+    for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+        const uint32_t missing = blockTies[b], present = gsPresent(gsBlockLength(spec, b));
+        Real a[16];
+        Key key[16];
+        uint32_t kept = 0, ties = 0;
+        if (missing == 0)
+            continue;
+        loadCompared<Real, false>(state, selection, b, gsBlockLength(spec, b), a);
+#pragma unroll
+        for (unsigned i = 0; i < 16; i++) {
+            key[i] = present >> i & 1u ? gsKeyOf(a[i]) : ~(Key)0; /* no element's */
+            ties += key[i] == limit;
+            kept |= (uint32_t)(key[i] > limit && (present >> i & 1u)) << i;
+        }
+        ties = ctaSum(ties);
+        kept |= firstTies(key, limit, ties, missing, ctaSum);
+        storeBlock(selection.keptBits, selection.blockKept, b, kept, ctaSum);
+    }
+}
+
+/* gdsec: how far the iterate has moved, and the caller's factors, by coordinate. */
+template <typename Real> struct Steps {
+    gsPair<Real> previous; /* the next one is this call's */
+    const void *xi;
+};
+
+/*
+ * gdsec. A CTA takes a block:
+ * 1. |a_i| > (xi_i / ranks) |theta_i - theta_i before| is kept.
+ * 2. Kept bits and their count are stored.
+ * Traffic: reads a and both iterates, 12 bytes an element, 4 more for factors by coordinate, and an eighth for the bits.
+ * Bad case: none.
+ */
+template <typename Real>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
+    gsSelectStep(const __grid_constant__ gsSpec spec, gsState *state, const Selection<Real> selection,
+                 const Steps<Real> steps)
+{
+    __shared__ uint32_t partial[2][GS_WARPS];
+    gsCtaSum ctaSum(partial);
+    const Real limit = (Real)(spec.xi / (double)spec.nranks);
+    const Real *input = selection.input.template in<Real>(state);
+    if (state->call.skip)
+        return;
+    for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+        uint32_t kept = 0;
+#pragma unroll 2
+        for (unsigned v = 0; v < GS_QUADS; v++) {
+            const uint64_t i = b * GS_BLOCK + gsQuadAt(v);
+            Real a[4], now[4], before[4], factor[4] = {(Real)1, (Real)1, (Real)1, (Real)1};
+            gsLoadState(input + i, a);
+            gsLoadState((const Real *)steps.previous.next(state) + i, now);
+            gsLoadState((const Real *)steps.previous.current(state) + i, before);
+            if (steps.xi)
+                gsLoadForeign(spec.paramsType, steps.xi, i, spec.count, factor);
+#pragma unroll
+            for (unsigned c = 0; c < 4; c++) {
+                const bool keeps = gsStepKeeps(a[c], steps.xi ? limit * factor[c] : limit, now[c], before[c]);
+                kept |= (uint32_t)(keeps && i + c < spec.count) << (4 * v + c);
+            }
+        }
+        storeBlock(selection.keptBits, selection.blockKept, b, kept, ctaSum);
+    }
+}
+
+/*
+ * gspar, randk, uniform. A CTA takes a block:
+ * 1. A draw of four words for each quad decides, with p = min(s |x|, 1) or one probability for all; the draws of a mask are
+ *    everybody's.
  * 2. Kept bits and the count of each group are stored; group 1, of "shared" alone, are the kept with p < 1.
- * Traffic: reads g, 4 bytes an element (bf16: 2), and an eighth of a byte for the bits.
+ * Traffic: reads x, 4 bytes an element (float64: 8, others: 2), and an eighth of a byte for the bits.
  * Bad case: none; about 25 integer instructions an element go into the draws.
  */
 template <typename T>
-__global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsSelectGspar(const __grid_constant__ gsSpec spec, const gsState *state, const T *g, uint32_t *keptBits,
-                  uint32_t *blockKept)
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+    gsSelectDrawn(const __grid_constant__ gsSpec spec, gsState *state, const Selection<T> selection)
 {
+    using Real = gsRealOf<T>;
     __shared__ uint32_t partial[2][GS_WARPS];
     gsCtaSum ctaSum(partial);
-    const float s = (float)state->call.s;
+    const Real s = (Real)state->call.s;
     const uint64_t step = state->step;
+    const bool gspar = spec.select == GS_SELECT_GSPAR, mask = spec.layout == GS_LAYOUT_MASK;
+    const uint32_t rank = mask ? 0 : spec.rank, purpose = mask ? GS_DRAW_MASK : GS_DRAW_KEEP; /* as gsRandkDraws */
+    if (state->call.skip)
+        return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        float x[16];
+        Real x[16];
         uint32_t kept = 0, drawn = 0;
-        unsigned length = gsBlockLength(spec, b);
-        gsLoadTile(g + b * GS_BLOCK, length, x);
+        bool finite = true;
+        const unsigned length = gsBlockLength(spec, b);
+        loadCompared<T, false>(state, selection, b, length, x);
 #pragma unroll
         for (unsigned v = 0; v < GS_QUADS; v++) {
-            gsPhilox4 draws = gsPhilox(spec.seed, (b * GS_BLOCK + gsQuadAt(v)) / 4, step, spec.rank, GS_DRAW_KEEP);
+            const gsPhilox4 draws = gsPhilox(spec.seed, (b * GS_BLOCK + gsQuadAt(v)) / 4, step, rank, purpose);
 #pragma unroll
             for (unsigned c = 0; c < 4; c++) {
-                kept |= (uint32_t)gsDrawKeeps(draws.word[c], gsGsparProbability(x[4 * v + c], s)) << (4 * v + c);
-                drawn |= (uint32_t)(s * fabsf(x[4 * v + c]) < 1.0f) << (4 * v + c);
+                const Real p = gspar ? gsGsparProbability(x[4 * v + c], s) : s;
+                kept |= (uint32_t)gsDrawKeeps(draws.word[c], p) << (4 * v + c);
+                drawn |= (uint32_t) !(p >= (Real)1) << (4 * v + c);
+                finite = finite && gsFinite(x[4 * v + c]);
             }
         }
+        gsReportNonFinite(state, !finite);
         kept &= gsPresent(length);
-        gsStoreKept(keptBits + b * GS_BLOCK_WORDS, kept);
+        gsStoreKept(selection.keptBits + b * GS_BLOCK_WORDS, kept);
         if (spec.value != GS_VALUE_SHARED)
             drawn = 0;
-        uint32_t counts = ctaSum((uint32_t)__popc(kept & ~drawn) | (uint32_t)__popc(kept & drawn) << 16);
+        const uint32_t counts = ctaSum((uint32_t)__popc(kept & ~drawn) | (uint32_t)__popc(kept & drawn) << 16);
         if (threadIdx.x == 0) {
-            blockKept[b] = counts & 0xffffu;
+            selection.blockKept[b] = counts & 0xffffu;
             if (spec.value == GS_VALUE_SHARED)
-                blockKept[spec.blocks + b] = counts >> 16;
+                selection.blockKept[spec.blocks + b] = counts >> 16;
         }
     }
 }
 
 /*
- * randk. A CTA takes a block:
- * 1. A draw of four words for each quad decides, alike on all ranks.
- * 2. Kept bits and their count are stored. g is read only to find what is not finite.
- * Traffic and bad case: as gspar.
+ * All coordinates. A CTA takes a block: 1. it looks for what is not finite, unless the comparison has; 2. it says that all are kept.
+ * Traffic: reads x, 4 bytes an element (float64: 8, others: 2), or nothing.
+ * Bad case: none.
  */
 template <typename T>
-__global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
-    gsSelectRandk(const __grid_constant__ gsSpec spec, gsState *state, const T *g, uint32_t *keptBits,
-                  uint32_t *blockKept)
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+    gsSelectAll(const __grid_constant__ gsSpec spec, gsState *state, const Selection<T> selection)
 {
-    __shared__ uint32_t partial[2][GS_WARPS];
-    gsCtaSum ctaSum(partial);
-    const float probability = (float)state->call.s;
-    const uint64_t step = state->step;
+    const bool prepared = gsSpecPrepares(&spec);
+    if (state->call.skip)
+        return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        float x[16];
-        uint32_t kept = 0;
-        bool finite = true;
-        unsigned length = gsBlockLength(spec, b);
-        gsLoadTile(g + b * GS_BLOCK, length, x);
+        const unsigned length = gsBlockLength(spec, b);
+        if (!prepared) {
+            gsRealOf<T> x[16];
+            bool finite = true;
+            loadCompared<T, false>(state, selection, b, length, x);
 #pragma unroll
-        for (unsigned v = 0; v < GS_QUADS; v++) {
-            gsPhilox4 draws = gsRandkDraws(spec.seed, (b * GS_BLOCK + gsQuadAt(v)) / 4, step);
-#pragma unroll
-            for (unsigned c = 0; c < 4; c++) {
-                kept |= (uint32_t)gsDrawKeeps(draws.word[c], probability) << (4 * v + c);
-                finite = finite && gsIsFinite(x[4 * v + c]);
-            }
+            for (unsigned i = 0; i < 16; i++)
+                finite = finite && gsFinite(x[i]);
+            gsReportNonFinite(state, !finite);
         }
-        reportNonFinite(state, !finite);
-        kept &= gsPresent(length);
-        gsStoreKept(keptBits + b * GS_BLOCK_WORDS, kept);
-        uint32_t count = ctaSum(__popc(kept));
         if (threadIdx.x == 0)
-            blockKept[b] = count;
+            selection.blockKept[b] = length;
     }
 }
 
@@ -227,7 +389,7 @@ __global__ void __launch_bounds__(GS_CTA, GS_CTAS_PER_SM)
  * One CTA. For each group:
  * 1. Tiles of 8192 block counts, 8 to a thread, become offsets by an exclusive scan: in the thread, in the warp, over
  *    the warps, over the tiles.
- * 2. Behind all groups, thread 0 plans the record from the totals.
+ * 2. Behind all groups, thread 0 plans the record from the totals. A silent call has none.
  * Traffic: 8 bytes a block of 4096.
  * Bad case: billions of elements, 128 tiles for 2^32 of them, some 2 us each.
  */
@@ -237,9 +399,11 @@ __global__ void __launch_bounds__(GS_LONE_CTA)
     constexpr unsigned EACH = 8, TILE = GS_LONE_CTA * EACH;
     __shared__ uint32_t warpTotal[GS_LONE_CTA / 32];
     __shared__ uint64_t kept[2]; /* thread 0's */
+    const int groups = state->call.skip ? 0 : gsRecordGroups(spec.value);
     if (threadIdx.x == 0)
-        kept[1] = 0;
-    for (int group = 0; group < gsRecordGroups(spec.value); group++) {
+        kept[0] = kept[1] = 0;
+    __syncthreads(); /* all have read the call */
+    for (int group = 0; group < groups; group++) {
         const uint32_t *count = blockKept + (uint64_t)group * spec.blocks;
         uint32_t *offset = blockOffset + (uint64_t)group * ((uint64_t)spec.blocks + 1);
         uint64_t before = 0; /* the tile; sums inside a tile fit 32 bits */
@@ -281,31 +445,75 @@ __global__ void __launch_bounds__(GS_LONE_CTA)
         gsCallPlan(&spec, state, kept);
 }
 
-template <typename T> static gsResult_t selectBlocks(gsReducer_t r, const T *g, gsStream_t stream)
+template <typename T> static Selection<T> selectionOf(gsReducer_t r, const gsInput &x)
+{
+    return {x, gsPairOf<gsRealOf<T>>(r->residual), r->keptBits, r->blockKept};
+}
+
+/* A rule over a's magnitudes: of what was prepared, a Real, or of g + e, of the gradient's type. */
+template <typename T, bool ADD> static gsResult_t selectMagnitudes(gsReducer_t r, const gsInput &x, gsStream_t stream)
 {
     const gsSpec &spec = r->spec;
-    const Residuals residuals = {{(float *)r->residual[0], (float *)r->residual[1]}};
-    switch (spec.select) {
+    const Selection<T> selection = selectionOf<T>(r, x);
+    if (spec.select == GS_SELECT_THRESHOLD)
+        return gsLaunch("gsSelectThreshold", gsSelectThreshold<T, ADD>, spec.blocks, GS_CTA, stream, spec, r->state,
+                        selection);
+    return gsLaunch("gsSelectTopk", gsSelectTopk<T, ADD>, spec.blocks, GS_CTA, stream, spec, r->state, selection);
+}
+
+/* Until the offsets are made their memory holds the blocks' ties. */
+template <typename Real> static gsResult_t selectLargest(gsReducer_t r, const gsInput &x, gsStream_t stream)
+{
+    const gsSpec &spec = r->spec;
+    const Selection<Real> selection = selectionOf<Real>(r, x);
+    GS_CHECK(gsLaunch("gsSelectLargest", gsSelectLargest<Real>, spec.blocks, GS_CTA, stream, spec, r->state, selection,
+                      r->blockOffset));
+    GS_CHECK(gsLaunch("gsShareTies", gsShareTies, 1, GS_LONE_CTA, stream, spec, r->state, r->blockOffset));
+    return gsLaunch("gsKeepTies", gsKeepTies<Real>, spec.blocks, GS_CTA, stream, spec, r->state, selection,
+                    r->blockOffset);
+}
+
+template <typename Real> static gsResult_t selectSteps(gsReducer_t r, const gsInput &x, gsStream_t stream)
+{
+    const Steps<Real> steps = {gsPairOf<Real>(r->previous), r->xi};
+    return gsLaunch("gsSelectStep", gsSelectStep<Real>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
+                    selectionOf<Real>(r, x), steps);
+}
+
+template <typename T> static gsResult_t selectAny(gsReducer_t r, const gsInput &x, gsStream_t stream)
+{
+    const gsSpec &spec = r->spec;
+    if (spec.select == GS_SELECT_ALL)
+        return gsLaunch("gsSelectAll", gsSelectAll<T>, spec.blocks, GS_CTA, stream, spec, r->state,
+                        selectionOf<T>(r, x));
+    return gsLaunch("gsSelectDrawn", gsSelectDrawn<T>, spec.blocks, GS_CTA, stream, spec, r->state,
+                    selectionOf<T>(r, x));
+}
+
+static gsResult_t selectBlocks(gsReducer_t r, const gsInput &x, gsStream_t stream)
+{
+    switch (r->spec.select) {
     case GS_SELECT_THRESHOLD:
-        return gsLaunch("gsSelectThreshold", gsSelectThreshold<T>, spec.blocks, GS_CTA, stream, spec, r->state, g,
-                        residuals, r->keptBits, r->blockKept);
     case GS_SELECT_TOPK:
-        return gsLaunch("gsSelectTopk", gsSelectTopk<T>, spec.blocks, GS_CTA, stream, spec, r->state, g, residuals,
-                        r->keptBits, r->blockKept);
-    case GS_SELECT_GSPAR:
-        return gsLaunch("gsSelectGspar", gsSelectGspar<T>, spec.blocks, GS_CTA, stream, spec, r->state, g, r->keptBits,
-                        r->blockKept);
-    default:
-        return gsLaunch("gsSelectRandk", gsSelectRandk<T>, spec.blocks, GS_CTA, stream, spec, r->state, g, r->keptBits,
-                        r->blockKept);
+        if (gsSpecPrepares(&r->spec))
+            return gsByReal(r->spec, [&](auto real) { return selectMagnitudes<decltype(real), false>(r, x, stream); });
+        return gsByType(x.type, [&](auto t) { return selectMagnitudes<decltype(t), true>(r, x, stream); });
+    case GS_SELECT_LARGEST:
+        return gsByReal(r->spec, [&](auto real) { return selectLargest<decltype(real)>(r, x, stream); });
+    case GS_SELECT_STEP: return gsByReal(r->spec, [&](auto real) { return selectSteps<decltype(real)>(r, x, stream); });
+    default: return gsByType(x.type, [&](auto t) { return selectAny<decltype(t)>(r, x, stream); });
     }
 }
 
 gsResult_t gsCudaSelect(gsReducer_t r, const void *sendbuff, gsStream_t stream)
 {
-    GS_CHECK(gsCudaStatistics(r, sendbuff, stream));
-    GS_CHECK(r->spec.type == GS_BFLOAT16 ? selectBlocks(r, (const gsBf16 *)sendbuff, stream)
-                                         : selectBlocks(r, (const float *)sendbuff, stream));
+    const bool prepares = gsSpecPrepares(&r->spec);
+    const gsInput x = prepares ? gsCompared(r, sendbuff) : gsGradient(r, sendbuff);
+    GS_CHECK(gsCudaBegin(r, stream));
+    if (prepares)
+        GS_CHECK(gsCudaPrepare(r, sendbuff, stream));
+    GS_CHECK(gsCudaMeasure(r, x, stream));
+    GS_CHECK(selectBlocks(r, x, stream));
     return gsLaunch("gsPlanRecord", gsPlanRecord, 1, GS_LONE_CTA, stream, r->spec, r->state, r->blockKept,
                     r->blockOffset);
 }

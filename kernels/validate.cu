@@ -1,17 +1,26 @@
 /* All records -> verdict: nothing is written anywhere else before every byte that will be used has been checked. */
-#include "block.cuh"
 #include "kernels.cuh"
 #include "launch.cuh"
 
 /*
- * While the checks run, the state's verdict is rank << 8 | fault of the lowest rank's first fault: smaller is first,
- * since the faults are numbered in the order of the checks (header, checksum, table, index) and a header has one.
+ * While the checks run, the state's verdict is rank << 8 | turn of the lowest rank's first fault. Turns are the faults in the
+ * order of the checks: header, checksum, values, table, index. A header has one fault.
  */
 #define NO_VERDICT 0xffffffffu
 
+static __device__ __forceinline__ uint32_t turnOf(uint32_t fault)
+{
+    return fault == GS_FAULT_VALUE ? (uint32_t)GS_FAULT_TABLE : fault < GS_FAULT_TABLE ? fault : fault + 1;
+}
+
+static __device__ __forceinline__ uint32_t faultOf(uint32_t turn)
+{
+    return turn == GS_FAULT_TABLE ? (uint32_t)GS_FAULT_VALUE : turn < GS_FAULT_TABLE ? turn : turn - 1;
+}
+
 static __device__ __forceinline__ void report(gsState *state, uint32_t rank, uint32_t fault)
 {
-    atomicMin(&state->verdict, rank << 8 | fault);
+    atomicMin(&state->verdict, rank << 8 | turnOf(fault));
 }
 
 static __device__ __forceinline__ uint32_t headerFault(const gsSpec &spec, const gsState *state, const uint8_t *record,
@@ -125,9 +134,24 @@ static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const 
     return fault;
 }
 
+/* What every rank multiplies by must be a number: the references' coefficients, the blocks' scales. Lanes share the former. */
+static __device__ __forceinline__ uint32_t numberFault(const gsRecordShape &shape, const uint8_t *record,
+                                                       const gsRecordGroup &group, uint64_t b)
+{
+    bool good = true;
+    if (b == 0 && (shape.flags & GS_FLAG_REFERENCES) && gsLane() < GS_MAX_POOL)
+        good = gsFinite(((const double *)(record + GS_RECORD_SECTIONS))[gsLane()]);
+    if (gsLane() == 0 && b < gsRecordScaleBytes(&shape) / sizeof(float)) {
+        const float scale = ((const float *)(record + group.scales))[b];
+        good = good && gsIsFinite(scale) && !(scale < 0.0f);
+    }
+    return good ? GS_FAULT_NONE : GS_FAULT_VALUE;
+}
+
 /*
- * A CTA takes eight blocks of a record, a warp each: 1. the block table's two entries, 2. the indices between them.
- * Traffic: reads tables and indices, 1.5 bytes a slot, twice from the cache.
+ * A CTA takes eight blocks of a record, a warp each: 1. coefficients and the block's scale, 2. the block table's two entries,
+ * 3. the indices between them. A silent rank's record has nothing.
+ * Traffic: reads scales, tables and indices, 1.5 bytes a slot, twice from the cache.
  * Bad case: many ranks with few slots a block, where most lanes idle.
  */
 __global__ void __launch_bounds__(GS_CTA)
@@ -143,6 +167,13 @@ __global__ void __launch_bounds__(GS_CTA)
             continue;
         const gsRecordShape shape = gsRecordShapeOf(h, (const gsRecordSegment *)(record + sizeof *h));
         const gsRecordSections sections = gsRecordLayout(&shape);
+        if (h->flags & GS_FLAG_SKIP)
+            continue;
+        const uint32_t number = numberFault(shape, record, sections.group[0], b);
+        if (number != GS_FAULT_NONE)
+            report(state, rank, number);
+        if (spec.layout == GS_LAYOUT_MASK || spec.layout == GS_LAYOUT_ALL)
+            continue; /* no indices */
 #pragma unroll
         for (int group = 0; group < 2; group++) {
             if (group >= (h->flags & GS_FLAG_MAP ? 1 : gsRecordGroups(spec.value)))
@@ -173,7 +204,7 @@ __global__ void __launch_bounds__(GS_LONE_CTA)
     __syncthreads();
     if (threadIdx.x == 0) {
         uint32_t verdict = state->verdict;
-        state->verdict = verdict == NO_VERDICT ? (uint32_t)GS_FAULT_NONE : verdict & 0xffu;
+        state->verdict = verdict == NO_VERDICT ? (uint32_t)GS_FAULT_NONE : faultOf(verdict & 0xffu);
         state->verdictRank = verdict == NO_VERDICT ? 0 : verdict >> 8;
         if (verdict != NO_VERDICT)
             state->anyNonFinite = 0;
@@ -191,7 +222,8 @@ gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream)
     GS_CHECK(gsLaunch("gsCheckHeaders", gsCheckHeaders, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums));
     GS_CHECK(gsLaunch("gsSumRecords", gsSumRecords, (uint64_t)sumParts * spec.nranks, GS_CTA, stream, spec, r->state,
                       bytes, sumParts, sums));
-    if (spec.layout != GS_LAYOUT_MASK)
+    const bool indices = spec.layout == GS_LAYOUT_GLOBAL || spec.layout == GS_LAYOUT_CHUNKED;
+    if (indices || gsValueIsScaled(spec.value) || spec.pool)
         GS_CHECK(gsLaunch("gsCheckSections", gsCheckSections, (uint64_t)blockParts * spec.nranks, GS_CTA, stream, spec,
                           r->state, bytes, blockParts));
     return gsLaunch("gsJudge", gsJudge, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums);

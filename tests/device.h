@@ -213,9 +213,40 @@ struct Pair {
         }
     }
 
+    /* The iterate of a step on both, alike on all ranks, and for gdsec factors by coordinate; the server's triggers must agree. */
+    void tellIterate(int step, bool factors)
+    {
+        Gradients theta = makeGradients(Shape::Gaussian, plan, 77);
+        for (float &x : theta[0])
+            x = x * 4 + static_cast<float>(step) * x / 8;
+        if (!iterate)
+            iterate = std::make_unique<DeviceMemory>(plan.count * bytesOf(plan.type));
+        host = std::make_unique<Buffer>(plan.type, theta[0]);
+        iterate->put(host->data(), device.stream());
+        device.stream().synchronize();
+        for (int r = 0; r < plan.nranks; r++) {
+            gsParams_t params = GS_PARAMS_INIT;
+            params.datatype = plan.type;
+            params.stepSize = 0.125;
+            params.smoothness = 2;
+            params.params = host->data();
+            params.xi = factors ? host->data() : nullptr;
+            ASSERT_EQ(gsReducerSetParams(cpu.reducer(r), &params), GS_SUCCESS) << gsGetLastError();
+            params.params = iterate->data();
+            params.xi = factors ? iterate->data() : nullptr;
+            ASSERT_EQ(gsReducerSetParams(device.reducer(r), &params), GS_SUCCESS) << gsGetLastError();
+            int wants[2] = {-1, -1};
+            ASSERT_EQ(gsReducerWantsGradient(cpu.reducer(r), &wants[0]), GS_SUCCESS) << gsGetLastError();
+            ASSERT_EQ(gsReducerWantsGradient(device.reducer(r), &wants[1]), GS_SUCCESS) << gsGetLastError();
+            ASSERT_EQ(wants[0], wants[1]) << "rank " << r;
+        }
+    }
+
     StageRanks cpu;
     DeviceRanks device;
     Plan plan;
+    std::unique_ptr<DeviceMemory> iterate;
+    std::unique_ptr<Buffer> host;
 };
 
 } // namespace gst
