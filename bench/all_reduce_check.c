@@ -180,7 +180,9 @@ static double shareOf(const checkJob_t *job)
 
 static uint64_t wrongAgainst(const checkJob_t *job, const expected_t *expected)
 {
-    double slack = job->type == GS_BFLOAT16 ? 0x1.02p-7 : (job->rank->ranks->count + 1) * 0x1p-24;
+    double slack = job->type == GS_BFLOAT16  ? 0x1.02p-7
+                   : job->type == GS_FLOAT16 ? 0x1.02p-10
+                                             : (job->rank->ranks->count + 1) * 0x1p-24;
     double share = shareOf(job);
     uint64_t wrong = 0;
     for (size_t i = 0; i < job->count; i++) {
@@ -252,20 +254,21 @@ static expected_t denseSum(const checkJob_t *job)
 }
 
 /* leads: this rank compares for its process. */
-static checkResult_t checkWith(const checkJob_t *job, bool sparse, bool feedback, bool leads)
+static checkResult_t checkWith(const checkJob_t *job, perfKind_t kind, bool leads)
 {
     checkResult_t result = {0};
     expected_t dense = {0}, expected[STEPS] = {{0}};
+    bool sparse = kind.sparse, compares = leads && kind.plain;
     if (leads)
         dense = denseSum(job);
-    for (int step = 0; step < STEPS && leads; step++)
+    for (int step = 0; step < STEPS && compares; step++)
         expected[step] = sparse ? expectedMake(job->count) : dense;
-    for (int r = 0; r < job->rank->ranks->count && sparse; r++)
-        result.alone += runAlone(job, r, feedback, leads ? expected : NULL);
+    for (int r = 0; r < job->rank->ranks->count && sparse && kind.plain; r++)
+        result.alone += runAlone(job, r, kind.feedback, leads ? expected : NULL);
     for (int inPlace = 0; inPlace < 2; inPlace++)
-        result.together[inPlace] = runTogether(job, inPlace, leads ? expected : NULL, leads && !inPlace ? &dense : NULL,
-                                               &result.relativeError);
-    for (int step = 0; step < STEPS && leads && sparse; step++)
+        result.together[inPlace] = runTogether(job, inPlace, compares ? expected : NULL,
+                                               leads && !inPlace ? &dense : NULL, &result.relativeError);
+    for (int step = 0; step < STEPS && compares && sparse; step++)
         expectedFree(&expected[step]);
     expectedFree(&dense);
     return result;
@@ -274,5 +277,5 @@ static checkResult_t checkWith(const checkJob_t *job, bool sparse, bool feedback
 checkResult_t checkRow(const checkJob_t *job)
 {
     perfKind_t kind = perfKindOf(job->recipe, job->count, job->type, job->rank->ranks->count);
-    return checkWith(job, kind.sparse, kind.feedback, rankLeads(job->rank));
+    return checkWith(job, kind, rankLeads(job->rank));
 }

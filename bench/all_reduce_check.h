@@ -14,6 +14,8 @@
  *   together  all ranks with their gradients, out of place and in place. The result must be what came out alone, summed
  *             in double precision, within the rounding of the sum; for `dense`, the gradients themselves, summed
  *             so. Elements that are not the same bits on all ranks are wrong too.
+ * Recipes that compare a gradient with more than a residual, or code all coordinates together, are held to the last sentence alone:
+ * what comes out of one rank's record is then not that rank's gradient, coordinate by coordinate.
  * So "alone" ties the result to the gradient, "together" ties the collective to it.
  */
 #ifndef ALL_REDUCE_CHECK_H

@@ -21,7 +21,7 @@ static const char help[] =
     "  -n, --iters N           timed calls (default 20)\n"
     "  -w, --warmup_iters N    calls before them (default 5)\n"
     "  -c, --check 0|1         check results (default 1)\n"
-    "  -d, --datatype T        float or bfloat16 (default float)\n"
+    "  -d, --datatype T        float, double, half or bfloat16 (default float)\n"
     "  -o, --op O              sum or avg (default sum)\n"
     "  --transport T           threads or mpi (default threads)\n"
     "  --ranks N               threads: number of ranks (default 4)\n"

@@ -15,7 +15,7 @@ static const char help[] =
     "usage: gs_stage_perf [flags]\n\n"
     "  --recipe R      measure this recipe; may be given several times (default threshold:density=0.01)\n"
     "  --count N       elements, with K, M or G (default 25557032, a ResNet-50)\n"
-    "  --dtype T       float or bfloat16 (default float)\n"
+    "  --dtype T       float, double, half or bfloat16 (default float)\n"
     "  --threads N     threads of a stage and of a copy (default 1)\n"
     "  --isa I         instruction set, as in GS_CPU (default: the best there is)\n"
     "  --ranks P       records that decode sums (default 1)\n"

@@ -56,13 +56,18 @@ double perfNumber(const char *flag, const char *text, double low, double high)
     return value;
 }
 
+/* nccl-tests' names. */
+static const struct {
+    const char *name;
+    gsDataType_t type;
+} types[] = {{"float", GS_FLOAT32}, {"double", GS_FLOAT64}, {"half", GS_FLOAT16}, {"bfloat16", GS_BFLOAT16}};
+
 gsDataType_t perfType(const char *flag, const char *text)
 {
-    if (strcmp(text, "float") == 0)
-        return GS_FLOAT32;
-    if (strcmp(text, "bfloat16") == 0)
-        return GS_BFLOAT16;
-    perfStop(PERF_EXIT_USAGE, "%s: got '%s', expected float or bfloat16", flag, text);
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(text, types[i].name) == 0)
+            return types[i].type;
+    perfStop(PERF_EXIT_USAGE, "%s: got '%s', expected float, double, half or bfloat16", flag, text);
 }
 
 void perfAddRecipe(perfRecipes_t *recipes, const char *recipe)
@@ -89,13 +94,28 @@ void perfCheckRecipes(const perfRecipes_t *recipes, size_t count, gsDataType_t t
             perfStop(PERF_EXIT_USAGE, "--recipe %s: %s", recipes->recipes[i], gsGetLastError());
 }
 
+/* Whether each coordinate of a record stands for itself: sparse, in plain numbers, against nothing but a residual. */
+static bool isPlain(const char *recipe)
+{
+    static const char *const names[] = {"threshold", "topk", "chunk-topk", "gspar", "randk", "uniform"};
+    size_t length = strcspn(recipe, ":");
+    if (strstr(recipe, "2bit") || strstr(recipe, "twoway=1"))
+        return false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strlen(names[i]) == length && strncmp(names[i], recipe, length) == 0)
+            return true;
+    return false;
+}
+
 /* Only recipes that send records need scratch, and only those with feedback keep more state than the dense one. */
 perfKind_t perfKindOf(const char *recipe, size_t count, gsDataType_t type, int nranks)
 {
     gsMemory_t dense, own;
     PERF_REQUIRE(memoryOf("dense", count, type, nranks, &dense));
     PERF_REQUIRE(memoryOf(recipe, count, type, nranks, &own));
-    return (perfKind_t){.sparse = own.scratchBytes > 0, .feedback = own.stateBytes > dense.stateBytes};
+    return (perfKind_t){.sparse = own.scratchBytes > 0,
+                        .feedback = own.stateBytes > dense.stateBytes,
+                        .plain = own.scratchBytes == 0 || isPlain(recipe)};
 }
 
 FILE *perfJsonOpen(const char *path)
@@ -116,7 +136,10 @@ void perfJsonClose(FILE *json, const char *path)
 
 const char *perfTypeName(gsDataType_t type)
 {
-    return type == GS_BFLOAT16 ? "bfloat16" : "float";
+    size_t i = 0;
+    while (types[i].type != type)
+        i++;
+    return types[i].name;
 }
 
 /* Student's t with two degrees of freedom by its quantile function, cut at 141. */

@@ -38,9 +38,10 @@ void perfCheckRecipes(const perfRecipes_t *recipes, size_t count, gsDataType_t t
 FILE *perfJsonOpen(const char *path);
 void perfJsonClose(FILE *json, const char *path);
 
-/* Whether a recipe has error feedback, and whether it sends records at all: both show in the memory it asks for. */
+/* Whether a recipe has error feedback, and whether it sends records at all: both show in the memory it asks for. plain: what comes
+ * out of one rank's record can be held against its gradient, coordinate by coordinate. */
 typedef struct {
-    bool sparse, feedback;
+    bool sparse, feedback, plain;
 } perfKind_t;
 perfKind_t perfKindOf(const char *recipe, size_t count, gsDataType_t type, int nranks);
 
@@ -48,20 +49,27 @@ const char *perfTypeName(gsDataType_t type);
 
 static inline size_t perfTypeBytes(gsDataType_t type)
 {
-    return type == GS_BFLOAT16 ? 2 : 4;
+    return type == GS_FLOAT64 ? 8 : type == GS_FLOAT32 ? 4 : 2;
 }
 
 static inline float perfElement(const void *data, size_t i, gsDataType_t type)
 {
-    return type == GS_BFLOAT16 ? gsFromBf16(((const uint16_t *)data)[i]) : ((const float *)data)[i];
+    switch (type) {
+    case GS_BFLOAT16: return gsFromBf16(((const uint16_t *)data)[i]);
+    case GS_FLOAT16: return gsFromF16(((const uint16_t *)data)[i]);
+    case GS_FLOAT64: return (float)((const double *)data)[i];
+    default: return ((const float *)data)[i];
+    }
 }
 
 static inline void perfStore(void *data, size_t i, gsDataType_t type, float x)
 {
-    if (type == GS_BFLOAT16)
-        ((uint16_t *)data)[i] = gsToBf16(x);
-    else
-        ((float *)data)[i] = x;
+    switch (type) {
+    case GS_BFLOAT16: ((uint16_t *)data)[i] = gsToBf16(x); break;
+    case GS_FLOAT16: ((uint16_t *)data)[i] = gsToF16(x); break;
+    case GS_FLOAT64: ((double *)data)[i] = x; break;
+    default: ((float *)data)[i] = x; break;
+    }
 }
 
 /* A heavy-tailed gradient, half of it common to all ranks: sums of two draws from Student's t with two degrees of
