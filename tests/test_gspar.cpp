@@ -250,9 +250,11 @@ TEST(GsparHybrid, TheShorterFormTravels)
 /* What decodes is Q(g) as drawn: g where p = 1, else the shared magnitude with g's sign; the same coordinates as without sharing. */
 TEST(GsparHybrid, DecodesToTheSameDrawAsPlainValues)
 {
-    Vector g = skewed(9000, 5, 11, GS_FLOAT32);
+    Vector g = skewed(9000, 1.5, 11, GS_FLOAT32);
     for (const char *density : {"0.02", "0.4"}) {
         std::string recipe = std::string("gspar:capacity=1,density=") + density;
+        uint32_t map = recordOf(recipe + ",value=shared", g, GS_FLOAT32).flags & flagMap;
+        EXPECT_EQ(map != 0, density == std::string("0.4")) << "the case is meant to see both forms";
         std::vector<Coordinate> shared = recordOf(recipe + ",value=shared", g, GS_FLOAT32).coordinates,
                                 plain = recordOf(recipe + ",value=f32", g, GS_FLOAT32).coordinates;
         ASSERT_EQ(shared.size(), plain.size());

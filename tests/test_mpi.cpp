@@ -3,6 +3,7 @@
 
 #include <mpi.h>
 
+#include "methods.h"
 #include "reference.h"
 
 namespace {
@@ -117,6 +118,77 @@ TEST_F(Mpi, EveryRecipeEqualsThreads)
                 plan.op = op;
                 expectSameAsThreads(plan, rank, op == GS_AVG);
             }
+}
+
+/* The same iterate for every rank at this step, in the gradient's type. */
+gst::Vector iterateOf(const Plan &plan, uint64_t step)
+{
+    gst::Vector theta = gst::times(gst::randomVector(plan.count, step), 0.01);
+    for (double &x : theta)
+        x = gst::roundTo(plan.type, x);
+    return theta;
+}
+
+/* Skips, dense steps, second halves, references, records of true length: bytes that left, results and states. */
+void expectMethodSameAsThreads(const Plan &plan, int rank)
+{
+    size_t mine = static_cast<size_t>(rank);
+    gst::Fleet threads(plan);
+    MpiRank ranks(plan);
+    Buffer theta(plan.type, iterateOf(plan, 0));
+    gsParams_t params = GS_PARAMS_INIT;
+    params.datatype = plan.type;
+    params.params = theta.data();
+    params.stepSize = 0.25;
+    params.smoothness = 1.0;
+    threads.setParams(iterateOf(plan, 0), 0.25);
+    ASSERT_EQ(GS_SUCCESS, gsReducerSetParams(ranks.reducers[0], &params)) << gsGetLastError();
+    for (uint64_t step = 0; step < 6; step++) {
+        gst::Vector moved = iterateOf(plan, step / 2); /* every other step it stands still */
+        threads.moveTo(moved);
+        for (uint64_t i = 0; i < plan.count; i++)
+            theta.set(i, moved[i]);
+        gst::Vectors gradients = gst::related(plan.count, plan.nranks, step / 3, 0.3, plan.type);
+        Buffer send(plan.type, gradients[mine]), recv(plan.type, plan.count);
+        gst::Results expected = threads.allReduce(gradients);
+        ASSERT_EQ(GS_SUCCESS, ranks.call(plan, send.data(), recv.data())) << gsGetLastError();
+        ASSERT_EQ(expected[mine], recv.raw()) << "step " << step;
+    }
+    EXPECT_EQ(threads.state(rank), gst::exportState(ranks.reducers[0]));
+    gsStats_t stats = gst::statsOf(ranks.reducers[0]);
+    gst::expectSameStats(threads.stats(rank), stats);
+    EXPECT_EQ(threads.stats(rank).skipped, stats.skipped);
+    EXPECT_EQ(threads.stats(rank).denseRounds, stats.denseRounds);
+    EXPECT_EQ(threads.stats(rank).serverSent, stats.serverSent);
+}
+
+TEST_F(Mpi, EveryMethodEqualsThreads)
+{
+    for (const std::string &recipe : gst::methodRecipes())
+        for (gsDataType_t type : {GS_FLOAT32, GS_FLOAT64}) {
+            SCOPED_TRACE(recipe + " " + gst::nameOf(type));
+            expectMethodSameAsThreads(planOf(recipe, type, 5001), rank);
+        }
+}
+
+TEST_F(Mpi, ExactModeEqualsCapacityModeAndSendsWhatIsThere)
+{
+    for (const char *recipe : {"topk:density=0.05", "gspar:density=0.1", "ef-sign", "tng:reference=last+ema,search=worker"}) {
+        SCOPED_TRACE(recipe);
+        Plan exact = planOf(std::string(recipe) + ",exchange=exact"), slots = planOf(recipe);
+        if (std::string(recipe).find(':') == std::string::npos)
+            exact.recipe = std::string(recipe) + ":exchange=exact";
+        MpiRank one(exact), other(slots);
+        for (int step = 0; step < 4; step++) {
+            Buffer send = gradientOf(exact, step), a(exact.type, exact.count), b(exact.type, exact.count);
+            ASSERT_EQ(GS_SUCCESS, one.call(exact, send.data(), a.data())) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, other.call(slots, send.data(), b.data())) << gsGetLastError();
+            ASSERT_EQ(a.raw(), b.raw()) << "step " << step;
+        }
+        gsStats_t stats = gst::statsOf(one.reducers[0]);
+        EXPECT_EQ(stats.wireBytes, (stats.payloadBytes + 4 * 8) * static_cast<uint64_t>(nranks - 1));
+        EXPECT_LE(stats.wireBytes, gst::statsOf(other.reducers[0]).wireBytes + 4 * 8 * static_cast<uint64_t>(nranks - 1));
+    }
 }
 
 /* No element, less elements than ranks, and around a block's end. */
