@@ -31,8 +31,10 @@ typedef struct {
     void *gradient;
     void *velocity;
     uint16_t *narrow; /* the gradient in 16 bits, where asked for */
-    uint32_t *order;  /* of the training items in this epoch */
-    void *workspace;  /* the model's */
+    void *anchor; /* lasg-wk: the parameters of the last gradient sent, and the step's gradient there; otherwise NULL */
+    void *stale;
+    uint32_t *order; /* of the training items in this epoch */
+    void *workspace; /* the model's */
     gsReducer_t reducer;
     gsStats_t settled; /* after RUN_SETTLED_STEPS steps */
     uint64_t steps;
@@ -125,10 +127,27 @@ static bool findSmoothness(trainer_t *trainer, const char *recipe, double *smoot
     return found == GS_SUCCESS || libraryFailed(trainer, found, "gsEstimateSmoothness");
 }
 
+/* lasg-wk compares the gradient with that of the same batch where this rank last spoke. */
+static bool makeAnchor(trainer_t *trainer, const char *recipe)
+{
+    size_t bytes = trainer->job->model->parameters * trainer->dtype->stateBytes;
+    if (strncmp(recipe, "lasg-wk", 7) != 0)
+        return true;
+    trainer->anchor = malloc(bytes);
+    trainer->stale = malloc(bytes);
+    if (!trainer->anchor || !trainer->stale)
+        return fail("rank %d: no memory for a second gradient", trainer->rank->number);
+    memcpy(trainer->anchor, trainer->parameters, bytes);
+    return true;
+}
+
 /* Recipes that look at the iterate find it in the parameters, from call to call. */
 static bool setParams(trainer_t *trainer, const char *recipe)
 {
     gsParams_t params = GS_PARAMS_INIT;
+    if (!makeAnchor(trainer, recipe))
+        return false;
+    params.stale = trainer->stale;
     params.datatype = trainer->dtype->state;
     params.params = trainer->parameters;
     params.stepSize = trainer->job->options->rate;
@@ -173,6 +192,8 @@ static void trainerFree(trainer_t *trainer)
     free(trainer->gradient);
     free(trainer->velocity);
     free(trainer->narrow);
+    free(trainer->anchor);
+    free(trainer->stale);
     free(trainer->order);
 }
 
@@ -184,6 +205,22 @@ static void computeGradient(trainer_t *trainer, uint64_t step)
     const uint32_t *mine = trainer->order + part * (uint64_t)job->batch;
     trainer->loss += job->model->type->gradient(job->model, trainer->workspace, trainer->parameters, mine, job->batch,
                                                 trainer->gradient);
+    if (!trainer->anchor)
+        return;
+    job->model->type->gradient(job->model, trainer->workspace, trainer->anchor, mine, job->batch, trainer->stale);
+    if (!trainer->dtype->narrow)
+        return;
+    trainer->dtype->narrow(trainer->stale, trainer->narrow, job->model->parameters);
+    memcpy(trainer->stale, trainer->narrow, job->model->parameters * sizeof *trainer->narrow);
+}
+
+/* How often this rank has said nothing; 0 where nobody asks. */
+static uint64_t silentCalls(trainer_t *trainer)
+{
+    gsStats_t stats = {0};
+    if (trainer->anchor)
+        gsReducerGetStats(trainer->reducer, &stats);
+    return stats.skipped;
 }
 
 /* The one line that differs from a dense training loop: gsAllReduce where MPI_Allreduce or ncclAllReduce was. */
@@ -194,7 +231,10 @@ static bool averageGradient(trainer_t *trainer)
     void *values = dtype->narrow ? trainer->narrow : trainer->gradient;
     if (dtype->narrow)
         dtype->narrow(trainer->gradient, trainer->narrow, count);
+    uint64_t silent = silentCalls(trainer);
     gsResult_t result = gsAllReduce(values, values, count, dtype->type, GS_AVG, trainer->reducer, NULL);
+    if (trainer->anchor && silentCalls(trainer) == silent)
+        memcpy(trainer->anchor, trainer->parameters, count * dtype->stateBytes);
     if (dtype->widen)
         dtype->widen(trainer->narrow, trainer->gradient, count);
     return result == GS_SUCCESS || libraryFailed(trainer, result, "gsAllReduce");
