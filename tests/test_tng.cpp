@@ -347,7 +347,7 @@ TEST(Tng, ParameterDifferenceIsTheLastResultOfPlainDescent)
     const int nranks = 2;
     Fleet byParams("tng:reference=params", count, nranks), byLast("tng:reference=last", count, nranks);
     Vector theta(count, 0.0);
-    byParams.setParams(theta, 0.125);
+    byParams.setParams(theta, 0.125 / nranks); /* the caller descends by the sum */
     for (uint64_t step = 0; step < 10; step++) {
         Vectors g = related(count, nranks, step, 0.2);
         Vector result = byParams.sum(g);
