@@ -148,7 +148,7 @@ list_kernels() {
 
 # shellcheck disable=SC2054
 recipes=(--recipe threshold --recipe threshold:value=f32,capacity=0.005 --recipe chunk-topk --recipe gspar
-    --recipe gspar:value=shared --recipe randk:capacity=0.008)
+    --recipe gspar:value=shared --recipe randk:capacity=0.008 --recipe ef-sign --recipe ef21 --recipe cdadam --recipe topk)
 
 run_benches() {
     local bench=$build/test/bench/gs_all_reduce_perf
@@ -160,6 +160,11 @@ run_benches() {
         run_program train "$root/tests/test_train.sh" "$build/test/bench"
     else
         verdict train train 77 "no gs_train: it needs OpenBLAS and zlib"
+    fi
+    if [ -x "$build/test/bench/gs_papers" ]; then
+        run_program papers "$root/tests/test_papers.sh" "$build/test/bench"
+    else
+        verdict papers papers 77 "no gs_papers: it needs zlib"
     fi
     if command -v mpirun >/dev/null; then
         run_program all_reduce_perf-mpi mpirun -n 3 "$bench" --transport mpi -b 4 -e 1M -f 64 -n 2 -w 1 "${recipes[@]}"
@@ -188,7 +193,7 @@ fi
 # Sanitizers find what they find at -O1 too, and compile in half the time. The simulator's tests have them built in.
 sanitized=(-DGS_CUDA=OFF -DGS_MPI=OFF -DGS_BENCH=OFF "-DCMAKE_C_FLAGS_RELWITHDEBINFO=-O1 -g1"
     "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1")
-programs="test_api test_failures test_payloads test_threads test_wire"
+programs="test_api test_failures test_gdsec test_payloads test_relatives test_threads test_tng test_wire"
 if build asan "$programs" "${sanitized[@]}" -DGS_SANITIZE=address,undefined; then
     run_tests asan asan 100 -R "^(${programs// /|})\$"
 fi
