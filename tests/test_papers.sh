@@ -29,7 +29,7 @@ uploads() {
 
 refused 2 "expected one of" nonsense
 refused 1 "$work/absent" lag --data-dir "$work/absent"
-refused 2 "workers" lag --workers 10
+refused 1 "workers" lag --workers 10
 if [ -n "${GS_TEST_DATA:-}" ] && [ -f "$GS_TEST_DATA/lag_housing.libsvm.gz" ]; then
     "$papers" lag --data-dir "$GS_TEST_DATA" --json "$work/lag.json" >"$work/log" 2>&1 ||
         fail "gs_papers lag: $(tail -n 1 "$work/log")"
