@@ -11,8 +11,9 @@ struct Run {
     const uint8_t *values, *indices;
     uint64_t first;
     uint32_t count;
-    uint32_t signs; /* values are one bit each, set for minus the scale */
-    uint32_t map;   /* values are two bits for every element */
+    uint32_t signs;    /* values are one bit each, set for minus the scale */
+    uint32_t map;      /* values are two bits for every element */
+    const float *book; /* 2bit: what each code means in the block */
     float scale;
 };
 
@@ -55,7 +56,8 @@ static __device__ Run findRun(const gsSpec &spec, const gsState *state, const Re
     run.signs = (uint32_t)group;
     run.map = group && (h->flags & GS_FLAG_MAP);
     run.scale = segment->scale;
-    if (!silent && gsRecordScaleBytes(&shape))
+    run.book = (const float *)(record + part.scales) + (uint64_t)GS_BOOK * b;
+    if (!silent && spec.value != GS_VALUE_BOOK && gsRecordScaleBytes(&shape))
         run.scale = ((const float *)(record + part.scales))[b];
     if (silent) {
         run.first = last = 0;
@@ -87,11 +89,15 @@ static __device__ __forceinline__ Coordinate<Real> coordinate(const gsCoding &co
     const uint64_t slot = run.first + n;
     if (n >= run.count)
         return {0, (Real)0};
-    if (run.map)
-        return {n, (Real)gsTernaryDecode(run.values[slot / 4] >> (slot % 4 * 2) & 3u, run.scale)};
+    if (run.map) {
+        const uint32_t digit = run.values[slot / 4] >> (slot % 4 * 2) & 3u;
+        return {n, digit == 0 ? (Real)0 : (Real)(digit == 2u ? -run.scale : run.scale)};
+    }
     const uint32_t place = MASK ? list[n] : gsReadIndex12(run.indices, slot);
     if (run.signs)
         return {place, (Real)(run.values[slot / 8] >> (slot % 8) & 1 ? -run.scale : run.scale)};
+    if (coding.value == GS_VALUE_BOOK)
+        return {place, (Real)run.book[run.values[slot / 4] >> (slot % 4 * 2) & 3u]};
     gsCoding how = coding;
     how.scale = run.scale;
     return {place, gsGetSlot<Real>(how, run.values, slot)};
@@ -228,7 +234,7 @@ template <typename T> static __device__ __forceinline__ bool isLost(const gsSpec
  * Bad case: many ranks with few slots a block, a barrier and a load's latency each.
  */
 template <typename T, Kind KIND>
-__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+__global__ void __launch_bounds__(GS_CTA, KIND == WHOLE ? gsFewCtasPerSm<gsRealOf<T>> : gsCtasPerSm<gsRealOf<T>>)
     gsAccumulate(const __grid_constant__ gsSpec spec, const gsState *state, const __grid_constant__ Result<T> result)
 {
     using Real = gsRealOf<T>;
@@ -453,7 +459,7 @@ __global__ void __launch_bounds__(GS_CTA, 2)
             const unsigned at = gsQuadAt(v);
             Real x[4], r[4];
             if (kind == DENSE)
-                gsLoadQuad(m.dense + first, at, length, length == GS_BLOCK, x);
+                gsLoadQuad(m.dense + first, at, length, gsIsWide(m.dense + first, length), x);
             else
                 gsLoadState((const Real *)sums + at, x);
             if (spec.memory)

@@ -51,24 +51,12 @@ static gsResult_t fill(void *pointer, int byte, size_t bytes, gsStream_t stream)
     return gsCudaCheck(cudaMemsetAsync(pointer, byte, bytes, (cudaStream_t)stream), "cudaMemsetAsync");
 }
 
-/* What the kernels cannot do. */
-static gsResult_t prepare(gsReducer_t r)
-{
-    const gsSpec &s = r->spec;
-    if (s.trigger > GS_TRIGGER_SERVER)
-        return gsFail(GS_ERROR_UNSUPPORTED,
-                      "this recipe's trigger does not run on CUDA devices yet; lag-wk's and lag-ps's do");
-    if (s.select != GS_SELECT_DENSE && s.value > GS_VALUE_NATURAL)
-        return gsFail(GS_ERROR_UNSUPPORTED, "value=grid and value=2bit do not run on CUDA devices yet; all others do");
-    return GS_SUCCESS;
-}
-
 extern "C" {
 
 const gsBackend gsCudaBackend = {
     "cuda",
-    1, /* onDevice */
-    prepare,
+    1,       /* onDevice */
+    nullptr, /* prepare: the kernels do whatever the CPU does */
     allocate,
     release,
     put,

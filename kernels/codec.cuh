@@ -82,6 +82,7 @@ template <typename Real> __device__ __forceinline__ uint32_t gsCodeOf(const gsCo
     case GS_VALUE_SIGN: return gsSignCode(a);
     case GS_VALUE_TERNARY: return gsTernaryCode(a, c.scale, word);
     case GS_VALUE_LEVELS: return gsLevelCode(a, c.scale, c.levels, c.bits, word);
+    case GS_VALUE_GRID: return gsGridCode(a, c.scale, c.levels);
     default: return gsNaturalCode(a, word);
     }
 }
@@ -92,6 +93,7 @@ __device__ __forceinline__ float gsDecodeOf(const gsCoding &c, uint32_t code)
     case GS_VALUE_SIGN: return gsSignDecode(code, c.scale);
     case GS_VALUE_TERNARY: return gsTernaryDecode(code, c.scale);
     case GS_VALUE_LEVELS: return gsLevelDecode(code, c.scale, c.levels, c.bits);
+    case GS_VALUE_GRID: return gsGridDecode(code, c.scale, c.levels);
     default: return gsNaturalDecode(code);
     }
 }

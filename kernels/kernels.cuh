@@ -75,7 +75,16 @@ __device__ __forceinline__ void gsReportNonFinite(gsState *state, bool bad)
 /* statistics.cu: begins the call; sums of a vector, and what becomes of them. Sums of the elements with s |x| < 1 where there
  * is an s, by what is in GS_SUM_; rows of blockSum are folded by the fixed tree, a bit a row. */
 enum { GS_SUM_MAGNITUDES = 1, GS_SUM_SQUARES = 2, GS_SUM_PLAIN = 4, GS_SUM_LARGEST = 8, GS_SUM_BELOW = 16 };
-enum gsPurpose { GS_FOR_CLIP, GS_FOR_TRIGGER, GS_FOR_MOVED, GS_FOR_GAP, GS_FOR_GSPAR, GS_FOR_SCALES, GS_FOR_RESULT };
+enum gsPurpose {
+    GS_FOR_CLIP,
+    GS_FOR_TRIGGER,
+    GS_FOR_CODED,
+    GS_FOR_MOVED,
+    GS_FOR_GAP,
+    GS_FOR_GSPAR,
+    GS_FOR_SCALES,
+    GS_FOR_RESULT
+};
 gsResult_t gsCudaBegin(gsReducer_t r, gsStream_t stream);
 gsResult_t gsCudaSumVector(gsReducer_t r, const gsInput &x, uint32_t what, gsStream_t stream);
 gsResult_t gsCudaFold(gsReducer_t r, uint64_t rows, gsStream_t stream);
@@ -91,7 +100,8 @@ gsResult_t gsCudaWantsGradient(gsReducer_t r, int *wants);
 
 /* select.cu */
 gsResult_t gsCudaSelect(gsReducer_t r, const void *sendbuff, gsStream_t stream);
-/* pack.cu */
+/* pack.cu: laq's trigger, which looks at what the coding does; the record */
+gsResult_t gsCudaWatchCoding(gsReducer_t r, const gsInput &x, gsStream_t stream);
 gsResult_t gsCudaPack(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream);
 /* validate.cu */
 gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream);

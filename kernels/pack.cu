@@ -85,17 +85,24 @@ static __device__ __forceinline__ uint32_t drawOf(const gsSpec &spec, uint64_t s
     return i & 2 ? high : low;
 }
 
-/* Codes x into its slot. What travels leaves the residual, and the momentum with it; what the coding takes away stays. */
+/* What travels leaves the residual, and the momentum with it; what the coding takes away stays. */
+template <typename Real>
+static __device__ __forceinline__ void settle(const gsSpec &spec, uint64_t i, Real lost, Real *residual, Real *momentum)
+{
+    if (spec.feedback)
+        residual[i] = lost;
+    if (spec.momentum > 0.0)
+        momentum[i] = (Real)0;
+}
+
+/* Codes x into its slot. */
 template <typename Real>
 static __device__ __forceinline__ void putValue(const gsSpec &spec, const gsCoding &how, uint64_t step, uint8_t *values,
                                                 uint64_t slot, uint64_t i, Real x, Real *residual, Real *momentum)
 {
     const uint32_t word = spec.random || how.value == GS_VALUE_LEVELS ? drawOf(spec, step, i) : 0;
     gsPutSlot(how, values, slot, x, word);
-    if (spec.feedback)
-        residual[i] = x - gsGetSlot<Real>(how, values, slot);
-    if (spec.momentum > 0.0)
-        momentum[i] = (Real)0;
+    settle(spec, i, x - gsGetSlot<Real>(how, values, slot), residual, momentum);
 }
 
 /* QSGD's norm, of the first `sent` coordinates of the list, by one warp: they are a vector of their own. */
@@ -107,10 +114,52 @@ template <typename Real> static __device__ float scaleOfList(const Real *x, cons
     return gsScaleUp(sqrt(gsWarpSum(sum)));
 }
 
+/* The 2-bit codebook of the first `sent` coordinates of the list, by one warp: the bins' mean and width, and each bin's mean. */
+struct Book {
+    double mean, width;
+    float of[GS_BOOK];
+};
+
+template <typename Real> static __device__ void makeBook(const Real *x, const uint32_t *list, uint32_t sent, Book *book)
+{
+    double sum = 0.0, squares = 0.0, bin[GS_BOOK] = {};
+    uint32_t members[GS_BOOK] = {};
+    for (uint32_t n = gsLane(); n < sent; n += 32) {
+        const double v = (double)x[list[n]];
+        sum += v;
+        squares += v * v;
+    }
+    const double mean = sent ? gsWarpSum(sum) / (double)sent : 0.0;
+    const double variance = sent ? gsWarpSum(squares) / (double)sent - mean * mean : 0.0;
+    const double width = 1.5 * sqrt(variance > 0.0 ? variance : 0.0);
+    for (uint32_t n = gsLane(); n < sent; n += 32) {
+        const Real v = x[list[n]];
+        const uint32_t code = gsBookCode(v, mean, width);
+#pragma unroll
+        for (uint32_t k = 0; k < GS_BOOK; k++) {
+            if (code != k)
+                continue;
+            bin[k] += (double)v;
+            members[k]++;
+        }
+    }
+#pragma unroll
+    for (uint32_t k = 0; k < GS_BOOK; k++) {
+        const double total = gsWarpSum(bin[k]);
+        const uint32_t count = __reduce_add_sync(GS_ALL_LANES, members[k]);
+        if (gsLane() == k)
+            book->of[k] = count ? gsSaturate((float)(total / (double)count)) : 0.0f;
+    }
+    if (gsLane() == 0) {
+        book->mean = mean;
+        book->width = width;
+    }
+}
+
 /*
  * A CTA takes a block, a thread one word of its kept bits:
  * 1. The bits become a list of places, group 0 before group 1.
- * 2. The block table's entry is written; with levels the block's norm.
+ * 2. The block table's entry is written; with levels the block's norm, with two bits its codebook.
  * 3. Neighbouring threads take neighbouring coordinates of the list: the j-th kept has a slot in the record or is
  *    left out (overflow, thinning); its value is gathered and coded, its index put into place by 12 bits.
  * Traffic: reads an eighth of a byte an element, and for each kept coordinate a sector of 32 bytes (with feedback,
@@ -127,6 +176,7 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
     __shared__ uint32_t list[GS_BLOCK];
     __shared__ uint32_t warpKept[GS_BLOCK_WORDS / 32];
     __shared__ float norm;
+    __shared__ Book book;
     const T *x = packing.input.template in<T>(state);
     Real *residual = packing.residual.next(state), *momentum = packing.momentum.next(state);
     const int groups = gsRecordGroups(spec.value);
@@ -168,6 +218,15 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
                 __syncthreads();
                 how.scale = norm;
             }
+            if (spec.value == GS_VALUE_BOOK) {
+                const uint64_t end = gsCallSlot(&spec, &call, 0, before0 + kept0);
+                if (gsWarp() == 0)
+                    makeBook(x + first, list, (uint32_t)(end - gsCallSlot(&spec, &call, 0, before0)), &book);
+                __syncthreads();
+                if (threadIdx.x < GS_BOOK)
+                    ((float *)(packing.record + call.sections.group[0].scales))[GS_BOOK * b + threadIdx.x] =
+                        book.of[threadIdx.x];
+            }
         }
         for (uint32_t n = threadIdx.x; n < all; n += GS_BLOCK_WORDS) {
             const int group = n >= kept0;
@@ -181,7 +240,11 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
                 putMap(values, i, a < (Real)0);
                 continue;
             }
-            if (group == 0)
+            if (spec.value == GS_VALUE_BOOK) {
+                const uint32_t code = gsBookCode(a, book.mean, book.width);
+                putBits(values, 2 * slot, code);
+                settle(spec, i, a - (Real)book.of[code], residual, momentum);
+            } else if (group == 0)
                 putValue(spec, how, call.step, values, slot, i, valueOf(spec, call, a), residual, momentum);
             else if (a < (Real)0)
                 putBits(values, slot, 1u);
@@ -202,7 +265,7 @@ static __device__ __forceinline__ float scaleOfBlock(uint32_t value, const Real 
         float mine;
         if (value == GS_VALUE_SIGN) {
             mine = gsSaturate((float)(gsTreeOf(tile, [](Real a) { return (double)gsAbs(a); }) / (double)length));
-        } else if (value == GS_VALUE_TERNARY) {
+        } else if (value == GS_VALUE_TERNARY || value == GS_VALUE_GRID) {
             Real largest = 0;
             for (unsigned j = gsLane(); j < GS_BLOCK; j += 32)
                 largest = gsAbs(tile[j]) > largest ? gsAbs(tile[j]) : largest;
@@ -283,7 +346,7 @@ static __device__ __forceinline__ void putFourCodes(uint32_t *words, unsigned at
  * Bad case: scaled signs, whose block waits for one warp's 128 additions.
  */
 template <typename T>
-__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+__global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
     gsPackAll(const __grid_constant__ gsSpec spec, const gsState *state, const Packing<gsRealOf<T>> packing)
 {
     using Real = gsRealOf<T>;
@@ -295,7 +358,7 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
     const gsRecordGroup &at = call.sections.group[0];
     const bool slots = gsHasSlots(spec.value),
                scaled = gsValueIsScaled(spec.value) && !(spec.aux & GS_RECORD_ONE_SCALE);
-    const bool draws = spec.value != GS_VALUE_SIGN && (spec.random || !slots);
+    const bool draws = spec.value != GS_VALUE_SIGN && spec.value != GS_VALUE_GRID && (spec.random || !slots);
     const T *x = packing.input.template in<T>(state);
     gsCoding how = gsCodingOf(spec, call.scale);
     if (call.skip || call.nonFinite)
@@ -383,6 +446,65 @@ __global__ void __launch_bounds__(GS_CTA)
     sum = gsWarpSum(sum);
     if (gsLane() == 0 && sum)
         atomicAdd((unsigned long long *)record + GS_RECORD_CHECKSUM_WORD, sum);
+}
+
+/*
+ * laq: what the coding would send and lose. A warp takes a block:
+ * 1. It finds the block's largest magnitude, unless one scale serves all.
+ * 2. It codes and decodes every element, and adds the squares of what comes out, then of what is lost, in the tree's order.
+ * Traffic: reads a three times, twice from the cache, 4 bytes an element.
+ * Bad case: none.
+ */
+template <typename Real>
+__global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<Real>)
+    gsMeasureCoding(const __grid_constant__ gsSpec spec, const gsState *state, const gsInput input, double *blockSum)
+{
+    __shared__ __align__(16) Real staged[GS_WARPS][GS_PART];
+    const Real *a = input.template in<Real>(state);
+    if (state->call.skip)
+        return;
+    for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks;
+         b += (uint64_t)gridDim.x * GS_WARPS) {
+        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        float scale = state->call.scale;
+        double coded = 0.0, error = 0.0;
+        auto load = [&](unsigned at, Real *quad) { gsLoadState(a + b * GS_BLOCK + at, quad); };
+        if (!(spec.aux & GS_RECORD_ONE_SCALE)) {
+            Real largest = 0;
+            gsOverLanes(staged[gsWarp()], load,
+                        [&](Real x, unsigned) { largest = gsAbs(x) > largest ? gsAbs(x) : largest; });
+            for (int offset = 16; offset > 0; offset /= 2) {
+                const Real other = __shfl_xor_sync(GS_ALL_LANES, largest, offset);
+                largest = other > largest ? other : largest;
+            }
+            scale = gsScaleUp((double)largest);
+        }
+        gsOverLanes(staged[gsWarp()], load, [&](Real x, unsigned at) {
+            const Real decoded = (Real)gsGridDecode(gsGridCode(x, scale, spec.levels), scale, spec.levels),
+                       lost = x - decoded;
+            coded += at < length ? (double)decoded * (double)decoded : 0.0;
+            error += at < length ? (double)lost * (double)lost : 0.0;
+        });
+        coded = gsWarpSum(coded);
+        error = gsWarpSum(error);
+        if (gsLane() == 0) {
+            blockSum[b] = coded;
+            blockSum[spec.blocks + b] = error;
+        }
+    }
+}
+
+gsResult_t gsCudaWatchCoding(gsReducer_t r, const gsInput &x, gsStream_t stream)
+{
+    const uint64_t ctas = ((uint64_t)r->spec.blocks + GS_WARPS - 1) / GS_WARPS;
+    if (r->spec.trigger != GS_TRIGGER_CODED)
+        return GS_SUCCESS;
+    GS_CHECK(gsByReal(r->spec, [&](auto real) {
+        return gsLaunch("gsMeasureCoding", gsMeasureCoding<decltype(real)>, ctas, GS_CTA, stream, r->spec, r->state, x,
+                        r->blockSum);
+    }));
+    GS_CHECK(gsCudaFold(r, GS_SUM_MAGNITUDES | GS_SUM_SQUARES, stream));
+    return gsCudaTakeSums(r, GS_FOR_CODED, 0, GS_SUM_MAGNITUDES | GS_SUM_SQUARES, stream);
 }
 
 template <typename T> static gsResult_t packInput(gsReducer_t r, const gsInput &x, uint8_t *record, gsStream_t stream)

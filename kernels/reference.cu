@@ -6,7 +6,7 @@
 
 /* What the comparison reads and leaves, besides references. */
 template <typename Real> struct Comparison {
-    gsPair<Real> residual, momentum;
+    gsPair<Real> residual, momentum, before;
     const Real *memory;
     Real *work;
 };
@@ -36,6 +36,8 @@ static __device__ __forceinline__ bool compareQuad(const gsSpec &spec, const gsS
     const gsCall &call = state->call;
     Real x[4];
     bool finite = allFinite(a);
+    if (with.before.of[0])
+        gsStoreState(with.before.next(state) + i, a);
     if (spec.momentum > 0.0) {
         gsLoadState(with.momentum.current(state) + i, x);
 #pragma unroll
@@ -71,19 +73,18 @@ static __device__ __forceinline__ bool compareQuad(const gsSpec &spec, const gsS
     return finite && allFinite(a);
 }
 
-/* A rank that sits out keeps its residual and momentum. */
+/* A rank that sits out keeps its residual, its momentum, its last gradient. */
 template <typename Real>
-static __device__ __forceinline__ void keepQuad(const gsSpec &spec, const gsState *state, const Comparison<Real> &with,
-                                                uint64_t i)
+static __device__ __forceinline__ void keepQuad(const gsState *state, const Comparison<Real> &with, uint64_t i)
 {
-    Real x[4];
-    if (spec.feedback) {
-        gsLoadState(with.residual.current(state) + i, x);
-        gsStoreState(with.residual.next(state) + i, x);
-    }
-    if (spec.momentum > 0.0) {
-        gsLoadState(with.momentum.current(state) + i, x);
-        gsStoreState(with.momentum.next(state) + i, x);
+    const gsPair<Real> *pairs[] = {&with.residual, &with.momentum, &with.before};
+#pragma unroll
+    for (int k = 0; k < 3; k++) {
+        Real x[4];
+        if (!pairs[k]->of[0])
+            continue;
+        gsLoadState((const Real *)pairs[k]->current(state) + i, x);
+        gsStoreState(pairs[k]->next(state) + i, x);
     }
 }
 
@@ -97,7 +98,7 @@ static __device__ __forceinline__ void keepQuad(const gsSpec &spec, const gsStat
  * Bad case: a window of 32 vectors, which are all read.
  */
 template <typename T>
-__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+__global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
     gsCompare(const __grid_constant__ gsSpec spec, gsState *state, const T *g,
               const __grid_constant__ gsReferences<gsRealOf<T>> refs,
               const __grid_constant__ Comparison<gsRealOf<T>> with)
@@ -117,7 +118,7 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
             const uint64_t i = b * GS_BLOCK + at;
             Real x[4];
             if (skip) {
-                keepQuad(spec, state, with, i);
+                keepQuad(state, with, i);
             } else {
                 loadGradient(block, at, length, wide, clip, x);
                 finite = compareQuad(spec, state, refs, with, i, x) && finite;
@@ -140,32 +141,35 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
 }
 
 /*
- * |theta - from|^2. A warp takes a block: 1. lanes load differences wide, 2. add their squares in the tree's order.
- * Traffic: reads the iterate and `from`, 8 bytes an element.
- * Bad case: parameters of two bytes, which are loaded one at a time.
+ * |x - y|^2 of two vectors of any type; of iterates always, of gradients unless the call is silent. A warp takes a block:
+ * 1. Lanes load differences wide.
+ * 2. They add their squares in the tree's order.
+ * Traffic: reads both, 8 bytes an element.
+ * Bad case: a caller's vector that is not aligned to four elements, which is loaded one at a time.
  */
 template <typename Real>
-__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
-    gsSumDistance(const __grid_constant__ gsSpec spec, const gsState *state, const gsPair<const Real> from,
-                  const void *params, double *blockSum)
+__global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<Real>)
+    gsSumDistance(const __grid_constant__ gsSpec spec, const gsState *state, const gsInput x, const gsInput y,
+                  bool always, double *blockSum)
 {
     __shared__ __align__(16) Real staged[GS_WARPS][GS_PART];
-    const Real *before = from.current(state);
+    const void *from = x.of[state->phase], *to = y.of[state->phase];
+    if (state->call.skip && !always)
+        return;
     for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks;
          b += (uint64_t)gridDim.x * GS_WARPS) {
         double sum = 0.0;
         gsOverLanes(
             staged[gsWarp()],
-            [&](unsigned at, Real *moved) {
-                const uint64_t i = b * GS_BLOCK + at;
-                Real x[4];
-                gsLoadForeign(spec.paramsType, params, i, spec.count, moved);
-                gsLoadState(before + i, x);
+            [&](unsigned at, Real *gap) {
+                Real other[4];
+                gsLoadForeign(x.type, from, b * GS_BLOCK + at, spec.count, gap);
+                gsLoadForeign(y.type, to, b * GS_BLOCK + at, spec.count, other);
 #pragma unroll
                 for (unsigned c = 0; c < 4; c++)
-                    moved[c] = i + c < spec.count ? moved[c] - x[c] : (Real)0;
+                    gap[c] = gap[c] - other[c];
             },
-            [&](Real x, unsigned) { sum += (double)x * (double)x; });
+            [&](Real gap, unsigned) { sum += (double)gap * (double)gap; });
         sum = gsWarpSum(sum);
         if (gsLane() == 0)
             blockSum[b] = sum;
@@ -385,36 +389,62 @@ template <typename T> static gsResult_t chooseReference(gsReducer_t r, const T *
     return gsLaunch("gsChoose", gsChoose, 1, 1, stream, spec, r->state, r->blockSum, weighing);
 }
 
-template <typename Real>
-static gsResult_t sumDistance(gsReducer_t r, void *const from[2], gsPurpose purpose, gsStream_t stream)
+/* |x - y|^2 at the head of the first row. */
+static gsResult_t sumDistance(gsReducer_t r, const gsInput &x, const gsInput &y, bool always, gsStream_t stream)
 {
-    const gsPair<const Real> pair = {{(const Real *)from[0], (const Real *)from[1]}};
     const uint64_t ctas = ((uint64_t)r->spec.blocks + GS_WARPS - 1) / GS_WARPS;
-    GS_CHECK(gsLaunch("gsSumDistance", gsSumDistance<Real>, ctas, GS_CTA, stream, r->spec, r->state, pair, r->params,
-                      r->blockSum));
-    GS_CHECK(gsCudaFold(r, GS_SUM_MAGNITUDES, stream));
-    return gsCudaTakeSums(r, purpose, 0, GS_SUM_MAGNITUDES, stream);
+    GS_CHECK(gsByReal(r->spec, [&](auto real) {
+        return gsLaunch("gsSumDistance", gsSumDistance<decltype(real)>, ctas, GS_CTA, stream, r->spec, r->state, x, y,
+                        always, r->blockSum);
+    }));
+    return gsCudaFold(r, GS_SUM_MAGNITUDES, stream);
+}
+
+/* The current one of a pair of the state. */
+static gsInput currentOf(gsReducer_t r, void *const pair[2])
+{
+    return {{pair[0], pair[1]}, (uint32_t)gsRealType(&r->spec)};
 }
 
 gsResult_t gsCudaWatchIterate(gsReducer_t r, gsStream_t stream)
 {
+    const gsInput iterate = {{r->params, r->params}, r->spec.paramsType};
     void *const anchor[2] = {r->anchor, r->anchor};
     if (!r->spec.iterate || !r->previous[0] || !r->spec.trigger)
         return GS_SUCCESS;
-    return gsByReal(r->spec, [&](auto real) {
-        using Real = decltype(real);
-        GS_CHECK(sumDistance<Real>(r, r->previous, GS_FOR_MOVED, stream));
-        if (r->spec.trigger != GS_TRIGGER_SERVER)
-            return GS_SUCCESS;
-        return sumDistance<Real>(r, anchor, GS_FOR_GAP, stream);
-    });
+    GS_CHECK(sumDistance(r, iterate, currentOf(r, r->previous), true, stream));
+    GS_CHECK(gsCudaTakeSums(r, GS_FOR_MOVED, 0, GS_SUM_MAGNITUDES, stream));
+    if (r->spec.trigger != GS_TRIGGER_SERVER)
+        return GS_SUCCESS;
+    GS_CHECK(sumDistance(r, iterate, currentOf(r, anchor), true, stream));
+    return gsCudaTakeSums(r, GS_FOR_GAP, 0, GS_SUM_MAGNITUDES, stream);
+}
+
+/* The triggers that look at gradients, once a is there: its squares, and its or the gradient's distance from another. */
+static gsResult_t watchGradient(gsReducer_t r, const void *sendbuff, gsStream_t stream)
+{
+    const uint32_t trigger = r->spec.trigger;
+    const gsInput stale = {{r->stale, r->stale}, r->spec.type};
+    uint32_t what = 0;
+    if (trigger == GS_TRIGGER_NONE || trigger == GS_TRIGGER_SERVER || trigger == GS_TRIGGER_CODED)
+        return GS_SUCCESS;
+    if (trigger != GS_TRIGGER_STALE) {
+        GS_CHECK(gsCudaSumVector(r, gsCompared(r, sendbuff), GS_SUM_SQUARES, stream));
+        what |= GS_SUM_SQUARES;
+    }
+    if (trigger != GS_TRIGGER_WORKER) {
+        GS_CHECK(sumDistance(r, gsGradient(r, sendbuff), trigger == GS_TRIGGER_STALE ? stale : currentOf(r, r->before),
+                             false, stream));
+        what |= GS_SUM_MAGNITUDES;
+    }
+    return gsCudaTakeSums(r, GS_FOR_TRIGGER, 0, what, stream);
 }
 
 template <typename T> static gsResult_t compareWith(gsReducer_t r, const T *g, gsStream_t stream)
 {
     using Real = gsRealOf<T>;
-    const Comparison<Real> with = {gsPairOf<Real>(r->residual), gsPairOf<Real>(r->momentum), (const Real *)r->memory,
-                                   (Real *)r->work};
+    const Comparison<Real> with = {gsPairOf<Real>(r->residual), gsPairOf<Real>(r->momentum), gsPairOf<Real>(r->before),
+                                   (const Real *)r->memory, (Real *)r->work};
     if (r->spec.pool && !r->spec.denseNow)
         GS_CHECK(chooseReference(r, g, stream));
     return gsLaunch("gsCompare", gsCompare<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, g,
@@ -429,10 +459,7 @@ gsResult_t gsCudaPrepare(gsReducer_t r, const void *sendbuff, gsStream_t stream)
         GS_CHECK(gsCudaTakeSums(r, GS_FOR_CLIP, 0, GS_SUM_SQUARES, stream));
     }
     GS_CHECK(gsByType(r->spec.type, [&](auto t) { return compareWith(r, (const decltype(t) *)sendbuff, stream); }));
-    if (r->spec.trigger != GS_TRIGGER_WORKER)
-        return GS_SUCCESS;
-    GS_CHECK(gsCudaSumVector(r, gsCompared(r, sendbuff), GS_SUM_SQUARES, stream));
-    return gsCudaTakeSums(r, GS_FOR_TRIGGER, 0, GS_SUM_SQUARES, stream);
+    return watchGradient(r, sendbuff, stream);
 }
 
 gsResult_t gsCudaCompare(gsReducer_t r, const void *sendbuff, gsStream_t stream)

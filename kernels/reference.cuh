@@ -26,9 +26,13 @@ template <typename Real> gsReferences<Real> gsReferencesOf(gsReducer_t r)
 template <typename Real, typename T>
 __device__ __forceinline__ void gsLoadForeignAs(const T *x, uint64_t i, uint64_t count, Real *out)
 {
+    constexpr uintptr_t each = sizeof(typename gsVector<T>::Type) < 16 ? sizeof(typename gsVector<T>::Type) : 16;
+    const uint64_t left = i < count ? count - i : 0;
+    gsRealOf<T> four[4];
+    gsLoadQuad(x + i, 0, left < 4 ? (unsigned)left : 4, left >= 4 && (uintptr_t)(x + i) % each == 0, four);
 #pragma unroll
     for (unsigned c = 0; c < 4; c++)
-        out[c] = i + c < count ? (Real)gsVector<T>::to(x[i + c]) : (Real)0;
+        out[c] = (Real)four[c];
 }
 
 /* Elements i .. i + 3 of a caller's vector, of whatever type and alignment, zeros beyond `count`. */

@@ -513,6 +513,7 @@ gsResult_t gsCudaSelect(gsReducer_t r, const void *sendbuff, gsStream_t stream)
     if (prepares)
         GS_CHECK(gsCudaPrepare(r, sendbuff, stream));
     GS_CHECK(gsCudaMeasure(r, x, stream));
+    GS_CHECK(gsCudaWatchCoding(r, x, stream));
     GS_CHECK(selectBlocks(r, x, stream));
     return gsLaunch("gsPlanRecord", gsPlanRecord, 1, GS_LONE_CTA, stream, r->spec, r->state, r->blockKept,
                     r->blockOffset);

@@ -34,7 +34,7 @@ __global__ void gsBeginCall(const __grid_constant__ gsSpec spec, gsState *state,
  *   gradient's scale.
  */
 template <typename T>
-__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+__global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
     gsCountMagnitudes(const __grid_constant__ gsSpec spec, const gsState *state, const gsInput input,
                       const gsPair<gsRealOf<T>> residual, uint32_t *histogram)
 {
@@ -272,7 +272,15 @@ static __device__ void takeSums(const gsSpec &spec, gsState *state, gsPurpose pu
     double none = 0.0, *all = spec.blocks ? blockSum + 2 * (uint64_t)spec.blocks : &none;
     switch (purpose) {
     case GS_FOR_CLIP: gsCallClip(&spec, c, &sums); return;
-    case GS_FOR_TRIGGER: gsCallTrigger(&spec, state, c, sums.squares, gsCallLagBound(&spec, state)); return;
+    case GS_FOR_TRIGGER: /* magnitudes: the distance of the gradient from another */
+        gsCallTrigger(&spec, state, c, spec.trigger == GS_TRIGGER_STALE ? sums.magnitudes : sums.squares,
+                      spec.trigger == GS_TRIGGER_CHANGE ? spec.xi * sums.magnitudes : gsCallLagBound(&spec, state));
+        return;
+    case GS_FOR_CODED: /* magnitudes: the coded squares; squares: the errors' */
+        c->error = sums.squares;
+        gsCallTrigger(&spec, state, c, sums.magnitudes,
+                      gsLaqBound(gsCallLagBound(&spec, state), c->error, state->sentError));
+        return;
     case GS_FOR_MOVED: c->moved = state->step ? gsLagStepNorm(&spec, sums.magnitudes) : 0.0; return;
     case GS_FOR_GAP:
         gsCallTrigger(&spec, state, c, spec.smoothness * spec.smoothness * sums.magnitudes,

@@ -30,6 +30,10 @@ constexpr unsigned GS_CTAS_PER_SM = 4;
 /* The same where elements have eight bytes: half the CTAs have as many bytes in flight, and need twice the registers. */
 template <typename Real> constexpr unsigned gsCtasPerSm = sizeof(Real) == 8 ? GS_CTAS_PER_SM / 2 : GS_CTAS_PER_SM;
 
+/* The same for kernels that read several vectors at a time: their loads are as many with fewer threads, which may then have more
+ * registers. */
+template <typename Real> constexpr unsigned gsFewCtasPerSm = sizeof(Real) == 8 ? 2 : 3;
+
 /* CTAs of a grid, per SM, at most: kernels stride over the rest. 8 of 256 threads fit an SM at once; 16 turns of
  * them keep the last, partly filled turn below a sixteenth of the time. */
 constexpr unsigned GS_GRID_PER_SM = 8 * 16;

@@ -141,9 +141,10 @@ static __device__ __forceinline__ uint32_t numberFault(const gsRecordShape &shap
     bool good = true;
     if (b == 0 && (shape.flags & GS_FLAG_REFERENCES) && gsLane() < GS_MAX_POOL)
         good = gsFinite(((const double *)(record + GS_RECORD_SECTIONS))[gsLane()]);
-    if (gsLane() == 0 && b < gsRecordScaleBytes(&shape) / sizeof(float)) {
-        const float scale = ((const float *)(record + group.scales))[b];
-        good = good && gsIsFinite(scale) && !(scale < 0.0f);
+    const uint32_t each = shape.value == GS_VALUE_BOOK ? GS_BOOK : 1;
+    if (gsLane() < each && each * b + gsLane() < gsRecordScaleBytes(&shape) / sizeof(float)) {
+        const float scale = ((const float *)(record + group.scales))[each * b + gsLane()];
+        good = good && gsIsFinite(scale) && (each > 1 || !(scale < 0.0f));
     }
     return good ? GS_FAULT_NONE : GS_FAULT_VALUE;
 }

@@ -231,9 +231,11 @@ struct Pair {
             params.smoothness = 2;
             params.params = host->data();
             params.xi = factors ? host->data() : nullptr;
+            params.stale = host->data();
             ASSERT_EQ(gsReducerSetParams(cpu.reducer(r), &params), GS_SUCCESS) << gsGetLastError();
             params.params = iterate->data();
             params.xi = factors ? iterate->data() : nullptr;
+            params.stale = iterate->data();
             ASSERT_EQ(gsReducerSetParams(device.reducer(r), &params), GS_SUCCESS) << gsGetLastError();
             int wants[2] = {-1, -1};
             ASSERT_EQ(gsReducerWantsGradient(cpu.reducer(r), &wants[0]), GS_SUCCESS) << gsGetLastError();

@@ -403,6 +403,41 @@ TEST_P(Nccl, CorruptRecordChangesNothingUntilTheErrorWasTold)
     }
 }
 
+/* A second half whose first half found a corrupt record changes nothing either. */
+TEST_P(Nccl, CorruptRecordStopsBothHalves)
+{
+    for (const char *recipe : {"cdadam", "threshold:density=0.1,twoway=1"}) {
+        Plan plan = planOf(recipe);
+        gst::Reference expected = gst::runOnThreads(plan, Shape::Skewed, 2);
+        onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+            SCOPED_TRACE(recipe);
+            size_t mine = static_cast<size_t>(rank.rank);
+            Bytes first = gradientOf(plan, rank.rank, 0), second = gradientOf(plan, rank.rank, 1);
+            DeviceBuffer one(first), two(second), recv(first);
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, one.data(), recv.data()));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            Bytes state = gst::exportState(rank.reducer), result = recv.content();
+            EXPECT_EQ(expected.steps[0][mine], result);
+            if (rank.rank == 0)
+                ncclTable = rank.comm->transport;
+            ASSERT_EQ(GS_SUCCESS, rank.comm->transport->allGatherHost(rank.comm, &state, Bytes(64).data(), 1));
+            {
+                gst::OtherAllGather corrupt(rank.comm, corruptAllGather);
+                ASSERT_EQ(GS_SUCCESS, rank.call(plan, two.data(), recv.data()));
+            }
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_EQ(result, recv.content());
+            EXPECT_EQ(state, gst::exportState(rank.reducer));
+            EXPECT_EQ(GS_ERROR_CORRUPT, rank.reducerError());
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, two.data(), recv.data()));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_EQ(expected.steps[1][mine], recv.content());
+            EXPECT_EQ(expected.states[mine], gst::exportState(rank.reducer));
+        });
+    }
+}
+
 TEST_P(Nccl, CallThatCouldNotBeEnqueuedCanBeMadeAgain)
 {
     Plan plan = planOf("threshold:density=0.02");
