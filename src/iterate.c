@@ -29,7 +29,10 @@ static gsResult_t checkParams(gsReducer_t r, const gsParams_t *p)
     if (!(p->stepSize >= 0) || !isfinite(p->stepSize) || !(p->smoothness >= 0) || !isfinite(p->smoothness))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "stepSize is %g and smoothness %g; expected finite numbers, 0 or more",
                       p->stepSize, p->smoothness);
-    if (r->spec.trigger == GS_TRIGGER_STALE && !p->stale)
+    if (r->spec.trigger == GS_TRIGGER_STALE && (uintptr_t)p->stale % gsTypeBytes(r->spec.type))
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->stale is %p; expected a multiple of %zu, the element's size",
+                      p->stale, gsTypeBytes(r->spec.type));
+    if (r->spec.trigger == GS_TRIGGER_STALE && !p->stale && r->spec.count)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->stale is NULL; lasg-wk compares with the gradient there");
     if (r->spec.trigger && !(p->stepSize > 0))
         return gsFail(GS_ERROR_INVALID_ARGUMENT,
