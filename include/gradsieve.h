@@ -385,7 +385,7 @@ GS_API gsResult_t gsReducerSetParams(gsReducer_t reducer, const gsParams_t *para
 GS_API gsResult_t gsReducerWantsGradient(gsReducer_t reducer, int *wants);
 
 /* takesPart 0: from its next call on this rank sends nothing and keeps what it remembers; its last contribution counts on, as h.
- * Recipes that remember h only. */
+ * Recipes that remember h only, and not with randk, whose mask all ranks draw together. */
 GS_API gsResult_t gsReducerSetParticipation(gsReducer_t reducer, int takesPart);
 
 /* Writes the gradient at params; 0 on success. All pointers are host memory of one type. */

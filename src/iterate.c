@@ -80,6 +80,9 @@ gsResult_t gsReducerSetParticipation(gsReducer_t r, int takesPart)
         return gsFail(
             GS_ERROR_UNSUPPORTED,
             "only a recipe that remembers h (ef21, diana, cdadam, gdsec, lag and its kin) can do without a rank");
+    if (r->spec.layout == GS_LAYOUT_MASK)
+        return gsFail(GS_ERROR_UNSUPPORTED,
+                      "randk's mask is drawn by all ranks together; a rank that is left out needs select=uniform");
     r->spec.absent = !takesPart;
     return GS_SUCCESS;
 }

@@ -151,7 +151,7 @@ typedef struct {
 } work;
 
 /* A quotient's v counts times its rank's guarded reference. */
-static void addQuotient(const work *w, gsReal *sum, const groupView *v, uint64_t b)
+static void addQuotient(const work *w, gsReal *sum, const groupView *v, uint64_t b, int g)
 {
     const gsReducer_t r = w->r;
     gsReal decoded[GS_BLOCK], reference[GS_BLOCK];
@@ -162,7 +162,7 @@ static void addQuotient(const work *w, gsReal *sum, const groupView *v, uint64_t
     if (choice < GS_MAX_POOL)
         floor = (gsReal)gsQuotientFloor(&r->spec, &r->state->call, choice, v->coefficient[choice]);
     memset(decoded, 0, sizeof decoded);
-    addBlock(r, decoded, v, b, 0);
+    addBlock(r, decoded, v, b, g);
     GS_STAGE(gsLoadReference)(r, v->coefficient, b * GS_BLOCK, n, reference);
     for (uint32_t i = 0; i < n; i++)
         sum[i] += decoded[i] * gsGuarded(reference[i], floor);
@@ -175,7 +175,7 @@ static void sumRecords(const work *w, gsReal *sum, gsReal *own, uint64_t b)
     memset(sum, 0, GS_BLOCK * sizeof *sum);
     for (uint32_t i = 0; i < r->spec.nranks * (uint32_t)w->groups; i++) {
         if (r->spec.quotient)
-            addQuotient(w, sum, &w->views[i], b);
+            addQuotient(w, sum, &w->views[i], b, (int)(i % (uint32_t)w->groups));
         else
             addBlock(r, sum, &w->views[i], b, (int)(i % (uint32_t)w->groups));
     }
