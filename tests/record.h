@@ -34,7 +34,9 @@ enum Coding {
     codingSign = 5,
     codingTernary = 6,
     codingLevels = 7,
-    codingNatural = 8
+    codingNatural = 8,
+    codingGrid = 9,
+    codingBook = 10
 };
 enum Flag {
     flagSkip = 1,
@@ -55,7 +57,7 @@ struct Coordinate {
 /* What a reader has to be told, because it does not travel. */
 struct Reading {
     std::vector<uint64_t> mask = {}; /* the kept coordinates where no index travels */
-    uint32_t levels = 127;           /* s of the level coding */
+    uint32_t levels = 127;           /* s of the level coding, and of the grid's */
 };
 
 struct Record {
@@ -63,7 +65,7 @@ struct Record {
     uint64_t step = 0, count = 0, kept = 0, configHash = 0, bytes = 0;
     float scale = 0;
     uint64_t indexBytes = 0, valueBytes = 0;
-    std::vector<float> scales;           /* of the blocks */
+    std::vector<float> scales;           /* of the blocks; of the codebook four each */
     std::vector<double> coefficients;    /* of the references */
     std::vector<Coordinate> coordinates; /* in index order */
     std::string problem;                 /* empty: a good record */
@@ -147,7 +149,7 @@ inline double halfOf(uint16_t bits)
 /* Bits of a slot's code. */
 inline uint32_t codeBits(const Record &r, int group)
 {
-    static const uint32_t bits[] = {32, 16, 32, 64, 16, 1, 2, 8, 9};
+    static const uint32_t bits[] = {32, 16, 32, 64, 16, 1, 2, 8, 9, 7, 2};
     if (r.layout == allLayout)
         return r.aux & 255;
     return group == 1 ? 1 : bits[r.coding];
@@ -162,8 +164,16 @@ inline uint64_t readCode(const uint8_t *section, uint32_t bits, uint64_t j)
     return x;
 }
 
-inline double readValue(const Record &r, int group, const uint8_t *values, uint64_t slot, float scale, uint32_t levels)
+/* What a code of block b is to be multiplied by. */
+inline float scaleOf(const Record &r, uint64_t block)
 {
+    return r.scales.empty() ? r.scale : r.scales[block];
+}
+
+inline double readValue(const Record &r, int group, const uint8_t *values, uint64_t slot, uint64_t block,
+                        uint32_t levels)
+{
+    float scale = r.coding == codingBook ? 0 : scaleOf(r, block);
     uint32_t bits = codeBits(r, group);
     uint64_t code = readCode(values, bits, slot), level = code & ((1ull << (bits - 1)) - 1);
     double wide;
@@ -180,6 +190,8 @@ inline double readValue(const Record &r, int group, const uint8_t *values, uint6
         return code >> (bits - 1) ? -wide : wide;
     case codingNatural:
         return floatOf(static_cast<uint32_t>(code & 255) << 23 | static_cast<uint32_t>(code >> 8) << 31);
+    case codingGrid: return static_cast<float>(scale * (2.0 * static_cast<double>(code) / levels - 1.0));
+    case codingBook: return r.scales[4 * block + code];
     default: return floatOf(static_cast<uint32_t>(code));
     }
 }
@@ -191,23 +203,18 @@ inline uint64_t valueSectionBytes(const Record &r, int group, uint64_t slots)
 
 inline bool hasScales(const Record &r)
 {
-    return (r.coding == codingSign || r.coding == codingTernary || r.coding == codingLevels) &&
+    return (r.coding == codingSign || r.coding == codingTernary || r.coding == codingLevels || r.coding == codingGrid ||
+            r.coding == codingBook) &&
            !(r.layout == allLayout && r.aux & 256);
 }
 
 inline void readScales(Record &r, SectionReader &sections)
 {
-    uint64_t blocks = hasScales(r) ? (r.count + 4095) / 4096 : 0;
-    const uint8_t *scales = sections.take(4 * blocks);
-    for (uint64_t b = 0; b < blocks && scales; b++)
-        r.scales.push_back(readAt<float>(scales, 4 * b));
-    r.valueBytes += 4 * blocks;
-}
-
-/* What a code of block b is to be multiplied by. */
-inline float scaleOf(const Record &r, uint64_t block)
-{
-    return r.scales.empty() ? r.scale : r.scales[block];
+    uint64_t blocks = hasScales(r) ? (r.count + 4095) / 4096 : 0, n = r.coding == codingBook ? 4 * blocks : blocks;
+    const uint8_t *scales = sections.take(4 * n);
+    for (uint64_t i = 0; i < n && scales; i++)
+        r.scales.push_back(readAt<float>(scales, 4 * i));
+    r.valueBytes += 4 * n;
 }
 
 /* Slots of block b of a group: [first, next). */
@@ -222,6 +229,14 @@ inline SlotRange slotsOfBlock(const Record &r, const uint8_t *table, uint64_t bl
     return {std::min(block * r.aux, slots), std::min((block + 1) * r.aux, slots)};
 }
 
+/* Complains about bits behind the last code. */
+inline void checkEnd(Record &r, int group, const uint8_t *values, uint64_t slots)
+{
+    uint64_t bits = slots * codeBits(r, group);
+    if (values && bits % 8 && values[bits / 8] >> bits % 8 != 0)
+        r.problem = "bits behind the last code are not zero";
+}
+
 inline void readGroup(Record &r, int group, uint64_t slots, SectionReader &sections, uint32_t levels)
 {
     uint64_t blocks = (r.count + 4095) / 4096;
@@ -232,6 +247,7 @@ inline void readGroup(Record &r, int group, uint64_t slots, SectionReader &secti
     const uint8_t *indices = sections.take((12 * slots + 7) / 8);
     r.valueBytes += valueSectionBytes(r, group, slots);
     r.indexBytes += (12 * slots + 7) / 8;
+    checkEnd(r, group, values, slots);
     if (!r.problem.empty())
         return;
     if (slots % 2 && indices[12 * slots / 8] >> 4 != 0)
@@ -251,7 +267,7 @@ inline void readGroup(Record &r, int group, uint64_t slots, SectionReader &secti
                 r.problem = "bad index in slot " + std::to_string(slot);
                 return;
             }
-            r.coordinates.push_back({index, readValue(r, group, values, slot, scaleOf(r, b), levels), group});
+            r.coordinates.push_back({index, readValue(r, group, values, slot, b, levels), group});
         }
     }
 }
@@ -284,13 +300,12 @@ inline void readPlain(Record &r, SectionReader &sections, const Reading &reading
     uint64_t bytes = valueSectionBytes(r, 0, r.kept);
     const uint8_t *values = sections.take(bytes);
     r.valueBytes += bytes;
-    if (values && r.kept * codeBits(r, 0) % 8 && values[bytes - 1] >> (r.kept * codeBits(r, 0) % 8) != 0)
-        r.problem = "bits behind the last code are not zero";
+    checkEnd(r, 0, values, r.kept);
     for (uint64_t slot = 0; slot < r.kept && r.problem.empty(); slot++) {
         if (r.layout == maskLayout && slot >= reading.mask.size())
             return;
         uint64_t index = r.layout == maskLayout ? reading.mask[slot] : slot;
-        r.coordinates.push_back({index, readValue(r, 0, values, slot, scaleOf(r, index / 4096), reading.levels), 0});
+        r.coordinates.push_back({index, readValue(r, 0, values, slot, index / 4096, reading.levels), 0});
     }
 }
 

@@ -1,4 +1,4 @@
-/* The relatives of the five papers: DIANA, EF21, EF14, DGC, scaled sign, and the unbiased codings TernGrad, QSGD, natural and uniform; the
+/* The relatives of the five papers: DIANA, EF21, EF14, DGC, scaled sign, grids, two bits, and the unbiased codings TernGrad, QSGD, natural and uniform; the
  * invariants of each, by name. */
 #include "methods.h"
 #include "record.h"
@@ -47,9 +47,10 @@ TEST_P(Memories, ResultIsSharedPlusWhatTheMemoriesMoveBy)
 
 INSTANTIATE_TEST_SUITE_P(Recipes, Memories,
                          testing::Values("ef21:density=0.1", "ef21:select=sign", "ef21:select=chunk-topk,k=100",
-                                         "ef21:select=threshold,density=0.1", "diana:bucket=4096",
-                                         "diana:select=natural", "diana:select=gspar,density=0.3",
-                                         "diana:select=randk,density=0.3", "diana:select=levels,levels=8"),
+                                         "ef21:select=threshold,density=0.1", "ef21:select=grid,levels=7",
+                                         "ef21:density=0.1,value=2bit", "diana:bucket=4096", "diana:select=natural",
+                                         "diana:select=gspar,density=0.3", "diana:select=randk,density=0.3",
+                                         "diana:select=levels,levels=8"),
                          [](const auto &p) { return nameOf(p.param); });
 
 TEST(Ef21, ErrorToAConstantGradientDecaysAtItsRate)
@@ -289,6 +290,221 @@ TEST(ScaledSign, ZeroCountsAsPlusAndABlockOfZerosIsZero)
             ASSERT_EQ(result[i], i % 4 == 2 ? -0.5 : 0.5) << i;
         for (size_t i = 4096; i < 9000; i++)
             ASSERT_EQ(result[i], 0.0) << i;
+    }
+}
+
+/* ---- the grid ---- */
+
+class Grid : public testing::TestWithParam<int>
+{
+  protected:
+    static std::string recipe(bool whole)
+    {
+        return "ef21:select=grid,levels=" + std::to_string(GetParam()) + (whole ? ",bucket=all" : "");
+    }
+    static uint32_t bits()
+    {
+        uint32_t n = 0;
+        while (GetParam() >> n)
+            n++;
+        return n;
+    }
+};
+
+/* Half the gap between two of levels + 1 points from -R to R, where R is the block's largest magnitude. */
+TEST_P(Grid, NoCoordinateIsFartherFromItsPointThanRadiusByLevels)
+{
+    const double levels = GetParam();
+    for (gsDataType_t type : {GS_FLOAT32, GS_FLOAT64})
+        for (bool whole : {false, true}) {
+            Plan plan = planOf(recipe(whole), 9001, 1, type);
+            StageRanks ranks(plan);
+            for (uint64_t step = 0; step < 6; step++) {
+                Vectors g = related(plan.count, 1, step, 1.0, type);
+                for (size_t i = 0; i < 4096; i++)
+                    g[0][i] *= 16; /* blocks of different radius */
+                Vector h = readVector(ranks.reducer(0), "memory", plan.count, type), a = minus(g[0], h);
+                for (double &x : a)
+                    x = roundTo(type, x);
+                Slots slots = ranks.encode(g);
+                Record record = readRecord(slots.slot(0), slots.slotBytes(), {{}, static_cast<uint32_t>(GetParam())});
+                ASSERT_EQ(record.problem, "");
+                EXPECT_EQ(record.coding, static_cast<uint32_t>(codingGrid));
+                EXPECT_EQ(record.aux, bits() + (whole ? 256 : 0)) << "the codes have as many bits as levels has";
+                EXPECT_EQ(record.kept, plan.count);
+                EXPECT_EQ(record.scales.size(), whole ? 0u : 3u);
+                EXPECT_EQ(record.valueBytes, (plan.count * bits() + 7) / 8 + (whole ? 0 : 12));
+                for (size_t begin = 0; begin < plan.count; begin += whole ? plan.count : 4096) {
+                    size_t end = whole ? plan.count : std::min<size_t>(begin + 4096, plan.count);
+                    double radius = 0, scale = scaleOf(record, begin / 4096);
+                    for (size_t i = begin; i < end; i++)
+                        radius = std::max(radius, std::fabs(a[i]));
+                    EXPECT_GE(scale, radius);
+                    EXPECT_LE(scale, radius * (1 + std::ldexp(1.0, -22)));
+                    for (size_t i = begin; i < end; i++) {
+                        double point = record.coordinates[i].value;
+                        ASSERT_LE(std::fabs(a[i] - point), radius / levels * (1 + 2e-5)) << i;
+                        ASSERT_LE(std::fabs(point), scale) << "no code is above levels";
+                        double place = (point / scale + 1) * levels / 2;
+                        ASSERT_NEAR(place, std::round(place), 1e-4);
+                    }
+                }
+                Vector result = doublesOf(ranks.decode(slots)[0], type),
+                       now = readVector(ranks.reducer(0), "memory", plan.count, type);
+                for (size_t i = 0; i < plan.count; i++)
+                    ASSERT_EQ(now[i], roundTo(type, h[i] + record.coordinates[i].value))
+                        << "h moves by what was decoded";
+                EXPECT_EQ(result, now) << "one rank: H is h";
+            }
+        }
+}
+
+TEST_P(Grid, OfZerosIsZeroAndTheEndsAreExact)
+{
+    for (gsDataType_t type : allTypes())
+        for (bool whole : {false, true}) {
+            Fleet fleet(recipe(whole), 9001, 2, type);
+            Vector zeros(9001, 0.0), ends = zeros;
+            EXPECT_EQ(fleet.sum({zeros, zeros}), zeros) << nameOf(type);
+            for (size_t i = 0; i < 4096; i++)
+                ends[i] = i % 2 ? -0.75 : 0.75;
+            Vector result = fleet.sum({ends, zeros});
+            for (size_t i = 0; i < 4096; i++)
+                ASSERT_EQ(result[i], ends[i]) << nameOf(type);
+            for (size_t i = 4096; i < 9001 && !whole; i++)
+                ASSERT_EQ(result[i], 0.0) << "a block of zeros";
+        }
+}
+
+/* Each step takes the rest to within 1/levels of its largest. */
+TEST_P(Grid, ErrorToAConstantGradientDecaysAtItsRate)
+{
+    if (GetParam() < 2)
+        GTEST_SKIP() << "one bit: the error need not become smaller";
+    Fleet fleet(recipe(true), 5000, 2);
+    Vectors g = related(5000, 2, 0, 1.0);
+    double before = largest(g[1]);
+    for (int step = 0; step < 12; step++) {
+        fleet.sum(g);
+        double error = largest(minus(g[1], fleet.read(1, "memory")));
+        EXPECT_LE(error, before / GetParam() * (1 + 1e-4) + 1e-15) << "step " << step;
+        before = error;
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Levels, Grid, testing::Values(1, 2, 7, 15, 127), testing::PrintToStringParamName());
+
+/* ---- two bits ---- */
+
+class TwoBits : public testing::TestWithParam<std::string>
+{
+};
+
+/* Four bins of 1.5 standard deviations about the survivors' mean, by their definition; each means the mean of its members. */
+TEST_P(TwoBits, SurvivorsDecodeToTheirBinsMeansAndTheRestIsKept)
+{
+    const uint64_t count = 9001;
+    for (gsDataType_t type : {GS_FLOAT32, GS_FLOAT64}) {
+        Plan plan = planOf(GetParam() + ",value=2bit", count, 1, type);
+        StageRanks ranks(plan);
+        uint64_t bins[4] = {};
+        for (uint64_t step = 0; step < 8; step++) {
+            Vectors g = related(count, 1, step, 1.0, type);
+            for (double &x : g[0])
+                x = roundTo(type, x * x * x); /* long tails, for the outer bins */
+            Vector a = plus(g[0], readVector(ranks.reducer(0), "residual", count, type)), expected;
+            for (double &x : a)
+                x = roundTo(type, x);
+            expected = a;
+            Slots slots = ranks.encode(g);
+            Record record = readRecord(slots.slot(0), slots.slotBytes());
+            ASSERT_EQ(record.problem, "");
+            EXPECT_EQ(record.coding, static_cast<uint32_t>(codingBook));
+            EXPECT_EQ(record.scales.size(), 12u);
+            EXPECT_EQ(record.valueBytes, (2 * record.kept + 7) / 8 + 48);
+            for (size_t b = 0; b < 3; b++) {
+                std::vector<Coordinate> members;
+                for (const Coordinate &c : record.coordinates)
+                    if (c.index / 4096 == b)
+                        members.push_back(c);
+                double n = static_cast<double>(members.size()), mean = 0, square = 0;
+                for (const Coordinate &c : members)
+                    mean += a[c.index] / n;
+                for (const Coordinate &c : members)
+                    square += (a[c.index] - mean) * (a[c.index] - mean) / n;
+                double width = 1.5 * std::sqrt(square), sum[4] = {}, size[4] = {};
+                auto binOf = [&](const Coordinate &c) {
+                    double x = (a[c.index] - mean) / width;
+                    return x < -1 ? 0 : x < 0 ? 1 : x < 1 ? 2 : 3;
+                };
+                for (const Coordinate &c : members) {
+                    sum[binOf(c)] += a[c.index];
+                    size[binOf(c)]++;
+                }
+                for (int bin = 0; bin < 4; bin++) {
+                    EXPECT_NEAR(record.scales[4 * b + static_cast<size_t>(bin)],
+                                size[bin] > 0 ? sum[bin] / size[bin] : 0, 1e-7 * largest(a));
+                    bins[bin] += size[bin] > 0;
+                }
+                for (const Coordinate &c : members)
+                    ASSERT_EQ(c.value, record.scales[4 * b + static_cast<size_t>(binOf(c))]) << c.index;
+            }
+            for (const Coordinate &c : record.coordinates)
+                expected[c.index] = roundTo(type, a[c.index] - c.value);
+            Vector result = doublesOf(ranks.decode(slots)[0], type), sent(count, 0.0);
+            for (const Coordinate &c : record.coordinates)
+                sent[c.index] = c.value;
+            EXPECT_EQ(result, sent);
+            EXPECT_EQ(readVector(ranks.reducer(0), "residual", count, type), expected) << "e' = a - decoded";
+        }
+        for (uint64_t used : bins)
+            EXPECT_GT(used, 0u) << "the case is meant to use every code";
+    }
+}
+
+/* One value among a block's survivors, or one with both signs, needs no more than two bits. */
+TEST_P(TwoBits, EqualSurvivorsDecodeExactly)
+{
+    const uint64_t count = 9001;
+    for (gsDataType_t type : {GS_FLOAT32, GS_FLOAT64})
+        for (double value : {1.0, 0.1, -3.7e-5, 1e30})
+            for (bool signs : {false, true}) {
+                Fleet fleet(GetParam() + ",value=2bit", count, 1, type);
+                Vector g(count, 0.0);
+                for (size_t i = 0; i < count;
+                     i += 150) /* fewer than travel; the rest are zeros, which are none of theirs */
+                    g[i] = static_cast<float>(i / 150 % 2 && signs ? -value : value);
+                bool fills = GetParam().find("chunk") != std::string::npos || GetParam().compare(0, 4, "topk") == 0;
+                if (fills) /* as many as travel in each block, and no zero with them */
+                    for (size_t i = 0; i < count; i++)
+                        g[i] = static_cast<float>(i % 2 && signs ? -value : value);
+                Vector result = fleet.sum({g}), left = fleet.read(0, "residual");
+                uint64_t sent = 0;
+                for (size_t i = 0; i < count; i++) {
+                    ASSERT_TRUE(result[i] == 0 || result[i] == g[i]) << i << " of " << value;
+                    ASSERT_EQ(left[i], result[i] == 0 ? g[i] : 0.0) << i << " of " << value;
+                    sent += result[i] != 0;
+                }
+                EXPECT_EQ(sent, fleet.stats(0).lastSent);
+                EXPECT_GT(sent, 0u);
+            }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sparsifiers, TwoBits,
+                         testing::Values("topk:density=0.05", "topk:k=4099", "chunk-topk:k=64", "chunk-topk:k=37",
+                                         "threshold:density=0.05", "threshold:rms=1.5,capacity=0.01"),
+                         [](const auto &p) { return nameOf(p.param); });
+
+TEST(TwoBitsAndGrids, RecipesThatCannotUseThemAreRefused)
+{
+    for (const char *recipe : {"gspar:value=2bit", "randk:value=2bit", "ef-sign:value=2bit", "identity:value=2bit",
+                               "diana:select=grid", "dgc:select=grid", "ef21:select=grid,levels=0",
+                               "ef21:select=grid,levels=128", "ef21:select=grid,value=f32", "topk:levels=3"}) {
+        gsReducerConfig_t config = GS_REDUCER_CONFIG_INIT;
+        gsMemory_t memory;
+        config.recipe = recipe;
+        config.count = 10;
+        EXPECT_EQ(gsReducerGetMemory(&config, 1, &memory), GS_ERROR_INVALID_RECIPE) << recipe;
     }
 }
 
