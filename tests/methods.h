@@ -46,12 +46,22 @@ inline Vector readVector(gsReducer_t reducer, const char *name, uint64_t count, 
     return doublesOf(raw, stateType(type));
 }
 
+inline Vector randomVector(uint64_t count, uint64_t seed, gsDataType_t type = GS_FLOAT64);
+
+/* What lasg-wk compares with until the test says otherwise: what gradients of `related` have in common. */
+inline Vector staleOf(const Plan &plan)
+{
+    return randomVector(plan.count, 1, plan.type);
+}
+
 /* Ranks of one method. */
 class Fleet : public ThreadRanks
 {
   public:
     explicit Fleet(const Plan &plan) : ThreadRanks(plan), theta_(plan.type, Vector(plan.count, 0.0))
     {
+        for (int r = 0; r < plan.nranks; r++)
+            stale_.emplace_back(plan.type, staleOf(plan));
     }
     Fleet(const std::string &recipe, uint64_t count, int nranks, gsDataType_t type = GS_FLOAT64)
         : Fleet(planOf(recipe, count, nranks, type))
@@ -76,6 +86,12 @@ class Fleet : public ThreadRanks
         for (uint64_t i = 0; i < plan_.count; i++)
             theta_.set(i, theta[i]);
     }
+    /* Puts a rank's gradient at the iterate that it sent from where it looks for it. */
+    void setStale(int rank, const Vector &gradient)
+    {
+        for (uint64_t i = 0; i < plan_.count; i++)
+            stale_[static_cast<size_t>(rank)].set(i, gradient[i]);
+    }
     void setParams(const Vector &theta, double stepSize, const Vector &smoothness = {}, const void *xi = nullptr)
     {
         moveTo(theta);
@@ -84,6 +100,7 @@ class Fleet : public ThreadRanks
             params.datatype = plan_.type;
             params.params = theta_.data();
             params.xi = xi;
+            params.stale = stale_[static_cast<size_t>(r)].data();
             params.stepSize = stepSize;
             params.smoothness = smoothness.empty() ? 1.0 : smoothness[static_cast<size_t>(r)];
             EXPECT_EQ(gsReducerSetParams(reducer(r), &params), GS_SUCCESS) << gsGetLastError();
@@ -103,6 +120,7 @@ class Fleet : public ThreadRanks
 
   private:
     Buffer theta_;
+    std::vector<Buffer> stale_;
 };
 
 /* ---- vectors ---- */
@@ -158,7 +176,7 @@ inline Vector sumOf(const Vectors &vectors)
 }
 
 /* Normal numbers, representable in `type`. */
-inline Vector randomVector(uint64_t count, uint64_t seed, gsDataType_t type = GS_FLOAT64)
+inline Vector randomVector(uint64_t count, uint64_t seed, gsDataType_t type)
 {
     std::mt19937_64 random(seed * 0x9E3779B97F4A7C15ull + 99);
     std::normal_distribution<double> normal;
@@ -302,6 +320,15 @@ inline const std::vector<std::string> &methodRecipes()
         "lag-wk",
         "lag-wk:exchange=capacity,window=3,resync=2",
         "lag-ps:xi=0.1",
+        "lasg-wk",
+        "lasg-wk:xi=1,staleness=2,resync=3",
+        "laq",
+        "laq:bucket=all,levels=7",
+        "clag:density=0.1",
+        "clag:select=sign",
+        "ef21:select=grid,levels=7",
+        "chunk-topk:value=2bit",
+        "topk:density=0.1,value=2bit",
         "tng",
         "tng:reference=last+ema+mean,search=worker",
         "tng:reference=ema+ema2+window,search=hindsight,select=gspar,density=0.3",
@@ -323,7 +350,7 @@ inline const std::vector<std::string> &methodRecipes()
 inline bool readsIterate(const std::string &recipe)
 {
     return recipe.compare(0, 5, "gdsec") == 0 || recipe.compare(0, 3, "lag") == 0 ||
-           recipe.find("params") != std::string::npos;
+           recipe.compare(0, 4, "lasg") == 0 || recipe.find("params") != std::string::npos;
 }
 
 /* Whether single stages take it: no step of it travels dense, and it has one half. */

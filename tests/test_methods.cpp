@@ -118,7 +118,7 @@ TEST_P(Methods, RecordsOfInstructionSetsAreTheSameBytes)
                 StageRanks ranks(p);
                 gsParams_t params = GS_PARAMS_INIT;
                 params.datatype = type;
-                params.params = theta.data();
+                params.params = params.stale = theta.data();
                 params.stepSize = params.smoothness = 0.5;
                 ASSERT_EQ(gsReducerSetParams(ranks.reducer(0), &params), GS_SUCCESS) << gsGetLastError();
                 for (uint64_t step = 0; step < 3; step++) {
@@ -179,7 +179,7 @@ TEST_P(Methods, CorruptRecordIsRefusedAndTheRetryGivesTheSameBits)
     for (StageRanks *r : {&ranks, &control})
         for (int rank = 0; rank < 2; rank++) {
             gsParams_t params = GS_PARAMS_INIT;
-            params.params = theta.data();
+            params.params = params.stale = theta.data();
             params.stepSize = params.smoothness = 0.5;
             ASSERT_EQ(gsReducerSetParams(r->reducer(rank), &params), GS_SUCCESS) << gsGetLastError();
         }
@@ -366,7 +366,7 @@ TEST_P(Methods, HotCallAllocatesNothingOfTheCallersMemory)
     size_t calls = arena.calls;
     Buffer theta(p.type, Vector(p.count, 0.0));
     gsParams_t params = GS_PARAMS_INIT;
-    params.params = theta.data();
+    params.params = params.stale = theta.data();
     params.stepSize = params.smoothness = 1;
     ASSERT_EQ(gsReducerSetParams(ranks.reducer(0), &params), GS_SUCCESS) << gsGetLastError();
     for (uint64_t step = 0; step < 3; step++)

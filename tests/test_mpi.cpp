@@ -135,10 +135,11 @@ void expectMethodSameAsThreads(const Plan &plan, int rank)
     size_t mine = static_cast<size_t>(rank);
     gst::Fleet threads(plan);
     MpiRank ranks(plan);
-    Buffer theta(plan.type, iterateOf(plan, 0));
+    Buffer theta(plan.type, iterateOf(plan, 0)), stale(plan.type, gst::staleOf(plan));
     gsParams_t params = GS_PARAMS_INIT;
     params.datatype = plan.type;
     params.params = theta.data();
+    params.stale = stale.data();
     params.stepSize = 0.25;
     params.smoothness = 1.0;
     threads.setParams(iterateOf(plan, 0), 0.25);
