@@ -1,4 +1,5 @@
-/* LAG: lazily aggregated gradients. The invariants of both triggers, each by its name, and the uploads against an oracle. */
+/* LAG and its kin (LASG, LAQ, CLAG): lazily aggregated gradients. The invariants of each trigger, by its name, and the uploads against an
+ * oracle. */
 #include "methods.h"
 
 #include <deque>
@@ -343,6 +344,386 @@ TEST(LagResync, AggregateIsTheSumAgainBitwise)
         EXPECT_TRUE(step % 5 != 0 || shared == run.fleet.sumOf("memory")) << "step " << step;
     }
 }
+
+/* ---- kin: what they share ---- */
+
+/* One call; which ranks were silent. */
+std::vector<bool> silentIn(Fleet &fleet, const Vectors &gradients, Vector *result = nullptr)
+{
+    std::vector<uint64_t> before;
+    for (int r = 0; r < fleet.plan().nranks; r++)
+        before.push_back(fleet.stats(r).skipped);
+    Vector sum = fleet.sum(gradients);
+    if (result)
+        *result = sum;
+    std::vector<bool> silent;
+    for (int r = 0; r < fleet.plan().nranks; r++)
+        silent.push_back(fleet.stats(r).skipped > before[static_cast<size_t>(r)]);
+    return silent;
+}
+
+/* Silent for exactly as many steps as it says, however little has changed. */
+TEST(LagKin, StalenessForcesAnUpload)
+{
+    for (const char *recipe : {"lasg-wk:xi=1e30", "laq:xi=1e30", "clag:xi=1e30", "clag:select=sign,xi=1e30"})
+        for (uint64_t most : {1u, 3u}) {
+            Fleet fleet(std::string(recipe) + ",staleness=" + std::to_string(most), 500, 2);
+            Vector theta(500, 0.0);
+            bool told = std::string(recipe).compare(0, 4, "lasg") == 0;
+            if (told)
+                fleet.setParams(theta, 1.0);
+            for (uint64_t step = 0; step < 12; step++) {
+                theta[0] = static_cast<double>(step);
+                if (told)
+                    fleet.moveTo(theta);
+                std::vector<bool> silent = silentIn(fleet, related(500, 2, step, 0.3));
+                for (size_t r = 0; r < 2; r++)
+                    EXPECT_EQ(silent[r], step % (most + 1) != 0) << recipe << " " << most << ", step " << step;
+            }
+        }
+}
+
+TEST(LagKin, StalenessZeroIsSilentForEver)
+{
+    for (const char *recipe : {"laq:xi=1e30,staleness=0", "clag:xi=1e30"}) {
+        Fleet fleet(recipe, 500, 2);
+        for (uint64_t step = 0; step < 150; step++) {
+            std::vector<bool> silent = silentIn(fleet, related(500, 2, step, 0.3));
+            EXPECT_EQ(silent[0], step != 0) << recipe << " step " << step;
+        }
+    }
+}
+
+TEST(LagKin, SilenceChangesNoMemoryAndSendsEightyBytes)
+{
+    for (const char *recipe : {"laq:xi=0.02", "laq:bucket=all,levels=63,xi=0.02", "clag:density=0.3",
+                               "clag:select=sign", "lasg-wk:xi=0.3"}) {
+        Fleet fleet(recipe, 5000, 3);
+        fleet.setParams(Vector(5000, 0.0), 1.0);
+        uint64_t silences = 0;
+        for (uint64_t step = 0; step < 30; step++) {
+            Vectors before;
+            std::vector<uint64_t> bytes;
+            for (int r = 0; r < 3; r++) {
+                before.push_back(fleet.read(r, "memory"));
+                bytes.push_back(fleet.stats(r).payloadBytes);
+            }
+            fleet.moveTo(times(randomVector(5000, step), 0.5));
+            std::vector<bool> silent = silentIn(fleet, related(5000, 3, step / 3, 0.3));
+            for (int r = 0; r < 3; r++) {
+                size_t rank = static_cast<size_t>(r);
+                if (!silent[rank])
+                    continue;
+                EXPECT_EQ(fleet.read(r, "memory"), before[rank]) << recipe << " step " << step;
+                EXPECT_EQ(fleet.stats(r).payloadBytes, bytes[rank] + 80) << recipe << " step " << step;
+                silences++;
+            }
+        }
+        EXPECT_GT(silences, 5u) << recipe << ": the case is meant to have some";
+        EXPECT_LT(silences, 87u) << recipe;
+    }
+}
+
+TEST(LagKin, RecipesThatCannotWorkAreRefused)
+{
+    for (const char *recipe :
+         {"laq:levels=0", "laq:levels=128", "laq:select=grid", "clag:select=ternary", "clag:window=3", "laq:twoway=1",
+          "lasg-wk:levels=3", "lag-wk:staleness=3", "clag:staleness=-1"}) {
+        gsReducerConfig_t config = GS_REDUCER_CONFIG_INIT;
+        gsMemory_t memory;
+        config.recipe = recipe;
+        config.count = 10;
+        EXPECT_EQ(gsReducerGetMemory(&config, 1, &memory), GS_ERROR_INVALID_RECIPE) << recipe;
+    }
+}
+
+/* ---- LAQ ---- */
+
+/* The nearest of levels + 1 points from -R to R, by the paper's (5); R is the block's, as a float not below max |a|. */
+Vector onGrid(const Vector &a, double levels, bool oneScale)
+{
+    Vector coded(a.size());
+    size_t size = oneScale ? a.size() : 4096;
+    for (size_t begin = 0; begin < a.size(); begin += size) {
+        size_t end = std::min(begin + size, a.size());
+        Vector block(a.begin() + static_cast<long>(begin), a.begin() + static_cast<long>(end));
+        float radius = static_cast<float>(largest(block));
+        if (static_cast<double>(radius) < largest(block))
+            radius = std::nextafter(radius, INFINITY);
+        double gap = 2 * static_cast<double>(radius) / levels;
+        for (size_t i = begin; i < end && radius > 0; i++)
+            coded[i] = static_cast<float>(std::floor((a[i] + radius) / gap + 0.5) * gap - radius);
+    }
+    return coded;
+}
+
+struct Quantized {
+    const char *recipe;
+    double xi, levels;
+    bool oneScale, tellParams;
+    gsRedOp_t op;
+};
+
+class Laq : public testing::TestWithParam<Quantized>
+{
+};
+
+/* Conditions (7a), (7b): every rank and step from the gradients and memories that the test can see. */
+TEST_P(Laq, SilentRanksFulfilTheInequalityAndOthersDoNot)
+{
+    const Quantized &c = GetParam();
+    Descent run(c.recipe, 60, 4, c.tellParams, c.op);
+    Vector sentError(4, 0.0);
+    std::vector<int> since(4, 0);
+    uint64_t silent = 0, loud = 0;
+    for (int step = 0; step < 300; step++) {
+        double bound = run.bound(c.xi);
+        Vectors h;
+        for (int r = 0; r < 4; r++)
+            h.push_back(run.fleet.read(r, "memory"));
+        run.step();
+        for (size_t r = 0; r < 4; r++) {
+            bool due = since[r] == 100; /* the default staleness */
+            since[r] = run.skipped[r] ? since[r] + 1 : 0;
+            Vector a = minus(run.gradients[r], h[r]), coded = onGrid(a, c.levels, c.oneScale);
+            double error = squared(minus(a, coded)), limit = bound + 3 * (error + sentError[r]);
+            Vector now = run.fleet.read(static_cast<int>(r), "memory");
+            if (run.skipped[r]) {
+                EXPECT_LE(squared(coded), limit * (1 + 1e-6)) << "rank " << r << " step " << step;
+                EXPECT_TRUE(step > 0 && !due) << "rank " << r << " step " << step;
+            } else {
+                EXPECT_TRUE(step == 0 || due || squared(coded) >= limit * (1 - 1e-6))
+                    << "rank " << r << " step " << step;
+                EXPECT_LE(largest(minus(now, plus(h[r], coded))), 1e-6 * largest(a)) << "h moves by what was decoded";
+                sentError[r] = squared(minus(run.gradients[r], now));
+            }
+            (run.skipped[r] ? silent : loud)++;
+        }
+    }
+    EXPECT_GT(silent, 20u) << "the case is meant to have both";
+    EXPECT_GT(loud, 20u);
+}
+
+TEST_P(Laq, SharedIsTheSumOfMemoriesAndTheResult)
+{
+    const Quantized &c = GetParam();
+    Descent run(c.recipe, 60, 4, c.tellParams, c.op);
+    double most = 0;
+    for (int step = 0; step < 200; step++) {
+        Vector result = run.step(), shared = run.fleet.read(1, "shared");
+        for (int r = 0; r < 4; r++)
+            most = std::max(most, largest(run.fleet.read(r, "memory")));
+        EXPECT_LE(largest(minus(shared, run.fleet.sumOf("memory"))), 1e-15 * 4 * most * (step + 1));
+        EXPECT_LE(largest(minus(result, times(shared, c.op == GS_AVG ? 0.25 : 1.0))), 1e-15 * 4 * most * (step + 1));
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, Laq,
+                         testing::Values(Quantized{"laq", 0.08, 15, false, false, GS_SUM},
+                                         Quantized{"laq:window=10,xi=0.08", 0.08, 15, false, true, GS_SUM},
+                                         Quantized{"laq:bucket=all,levels=7", 0.08, 7, true, false, GS_AVG},
+                                         Quantized{"laq:bucket=all,levels=7,xi=0.08", 0.08, 7, true, true, GS_SUM},
+                                         Quantized{"laq:levels=127,xi=0.05", 0.05, 127, false, true, GS_AVG}),
+                         [](const auto &p) { return nameOf(p.param.recipe) + std::to_string(p.index); });
+
+/* At 1/L of the sum; with three bits ranks are silent for longer than this step size bears. */
+TEST(LaqDescent, ConvergesAsDescentDoes)
+{
+    for (const char *recipe : {"laq", "laq:bucket=all,levels=31", "laq:levels=127,xi=0.05"})
+        for (bool tell : {false, true}) {
+            Descent run(recipe, 60, 4, tell);
+            double first = largest(sumOf(run.problem.gradients(run.theta)));
+            for (int step = 0; step < 900; step++)
+                run.step();
+            EXPECT_LT(largest(sumOf(run.problem.gradients(run.theta))), 1e-3 * first) << recipe;
+        }
+}
+
+/* Without xi silence hides no more than what the coding loses anyway: gradients that grow are all told, one that stays is not. */
+TEST(LaqWithoutXi, IsSilentOnlyWhereNothingChanged)
+{
+    Fleet fleet("laq:xi=0", 5000, 2);
+    for (uint64_t step = 0; step < 20; step++) {
+        Vectors g = {times(randomVector(5000, 2 * step), std::ldexp(1.0, static_cast<int>(step))),
+                     times(randomVector(5000, 2 * step + 1), std::ldexp(1.0, static_cast<int>(step)))};
+        EXPECT_EQ(silentIn(fleet, g), std::vector<bool>(2, false)) << "step " << step;
+        for (int again = 0; again < 2; again++)
+            EXPECT_EQ(silentIn(fleet, g), std::vector<bool>(2, true)) << "step " << step << " again";
+    }
+}
+
+/* Several blocks: the scale of each, and the sum of their errors. */
+TEST(LaqOfManyBlocks, DecidesByTheWholeVector)
+{
+    for (bool oneScale : {false, true}) {
+        const uint64_t count = 9000;
+        Fleet fleet(oneScale ? "laq:bucket=all,xi=0.02" : "laq:xi=0.02", count, 3);
+        std::deque<double> recent;
+        Vector sentError(3, 0.0);
+        uint64_t silent = 0, loud = 0;
+        for (uint64_t step = 0; step < 60; step++) {
+            Vectors g = related(count, 3, step / 2, step % 8 < 4 ? 0.02 : 0.6), h;
+            double bound = 0;
+            for (double square : recent)
+                bound += 0.02 * square / 9;
+            for (int r = 0; r < 3; r++)
+                h.push_back(fleet.read(r, "memory"));
+            Vector result;
+            std::vector<bool> skipped = silentIn(fleet, g, &result);
+            for (size_t r = 0; r < 3; r++) {
+                Vector a = minus(g[r], h[r]), coded = onGrid(a, 15, oneScale);
+                double error = squared(minus(a, coded)), limit = bound + 3 * (error + sentError[r]);
+                EXPECT_EQ(skipped[r], step > 0 && squared(coded) <= limit)
+                    << "rank " << r << " step " << step << ": " << squared(coded) << " against " << limit;
+                sentError[r] = skipped[r] ? sentError[r] : error;
+                (skipped[r] ? silent : loud)++;
+            }
+            recent.push_front(squared(result));
+            if (recent.size() > 10)
+                recent.pop_back();
+        }
+        EXPECT_GT(silent, 5u);
+        EXPECT_GT(loud, 5u);
+    }
+}
+
+/* ---- LASG ---- */
+
+/* |g - stale|^2 against |theta - theta before|^2, in numbers that are exact: at equality a rank is silent. */
+TEST(Lasg, DecidesByTheGapToTheStaleGradientExactly)
+{
+    for (gsDataType_t type : {GS_FLOAT32, GS_FLOAT64}) {
+        Fleet fleet("lasg-wk:xi=1,window=1,staleness=0", 4, 1, type);
+        Vector theta = {0, 0, 0, 0}, g = {1, 1, 1, 1};
+        fleet.setParams(theta, 1.0);
+        EXPECT_FALSE(silentIn(fleet, {g})[0]) << "nothing to compare with yet";
+        for (int step = 1; step < 40; step++) {
+            double tip = step % 3 == 0 ? 0 : std::ldexp(1.0, -9); /* the square is 4 exactly, or a little more */
+            theta[0] += 2;
+            fleet.moveTo(theta);
+            g = {100.0 * step, 3, 0.5, -7}; /* far from what was sent: that does not count */
+            fleet.setStale(0, {g[0] - 2, g[1] + tip, g[2], g[3]});
+            EXPECT_EQ(silentIn(fleet, {g})[0], tip == 0) << "step " << step;
+        }
+    }
+}
+
+TEST(Lasg, SilentRanksFulfilTheInequalityAndOthersDoNot)
+{
+    const uint64_t count = 5000;
+    Fleet fleet("lasg-wk:xi=0.2,window=4", count, 3);
+    Vector theta(count, 0.0);
+    Vectors sent(3, Vector(count, 0.0));
+    std::deque<double> moved;
+    fleet.setParams(theta, 0.5);
+    uint64_t silent = 0, loud = 0;
+    for (uint64_t step = 0; step < 60; step++) {
+        Vectors g = related(count, 3, step, 1.0);
+        double bound = 0;
+        for (double square : moved)
+            bound += 0.2 * square / (0.25 * 9);
+        Vector gap;
+        for (size_t r = 0; r < 3; r++) {
+            double size = 0.02 * static_cast<double>((step * 7 + r * 3) % 11);
+            Vector stale = plus(g[r], times(randomVector(count, 500 + 3 * step + r), size));
+            fleet.setStale(static_cast<int>(r), stale);
+            gap.push_back(squared(minus(g[r], stale)));
+        }
+        Vector result;
+        std::vector<bool> skipped = silentIn(fleet, g, &result);
+        for (size_t r = 0; r < 3; r++) {
+            EXPECT_EQ(skipped[r], step > 0 && gap[r] <= bound) << "rank " << r << " step " << step;
+            sent[r] = skipped[r] ? sent[r] : g[r];
+            (skipped[r] ? silent : loud)++;
+        }
+        EXPECT_LE(largest(minus(result, sumOf(sent))), 1e-12 * (1 + largest(result)));
+        Vector next = times(randomVector(count, step), 0.1);
+        moved.push_front(squared(minus(next, theta)));
+        if (moved.size() > 4)
+            moved.pop_back();
+        theta = next;
+        fleet.moveTo(theta);
+    }
+    EXPECT_GT(silent, 20u) << "the case is meant to have both";
+    EXPECT_GT(loud, 20u);
+}
+
+TEST(Lasg, MissingStaleGradientIsRefusedWithAText)
+{
+    Fleet fleet("lasg-wk", 100, 1), other("lag-wk", 100, 1), none("lasg-wk", 0, 1);
+    Vector g(100, 1.0), out(100, -7.0), stale(101, 0.0);
+    EXPECT_EQ(fleet.call(0, g.data(), out.data()), GS_ERROR_INVALID_USAGE);
+    EXPECT_NE(std::string(gsGetLastError()).find("gsReducerSetParams"), std::string::npos) << gsGetLastError();
+    gsParams_t params = GS_PARAMS_INIT;
+    params.datatype = GS_FLOAT64;
+    params.params = g.data();
+    params.stepSize = 1;
+    EXPECT_EQ(gsReducerSetParams(fleet.reducer(0), &params), GS_ERROR_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(gsGetLastError()).find("params->stale is NULL"), std::string::npos) << gsGetLastError();
+    EXPECT_EQ(fleet.call(0, g.data(), out.data()), GS_ERROR_INVALID_USAGE);
+    EXPECT_EQ(out, Vector(100, -7.0));
+    EXPECT_EQ(gsReducerSetParams(other.reducer(0), &params), GS_SUCCESS) << gsGetLastError();
+    EXPECT_EQ(gsReducerSetParams(none.reducer(0), &params), GS_SUCCESS) << "no element, no gradient to point to";
+    params.stale = reinterpret_cast<char *>(stale.data()) + 4;
+    EXPECT_EQ(gsReducerSetParams(fleet.reducer(0), &params), GS_ERROR_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(gsGetLastError()).find("multiple of 8"), std::string::npos) << gsGetLastError();
+    params.stale = stale.data();
+    EXPECT_EQ(gsReducerSetParams(fleet.reducer(0), &params), GS_SUCCESS) << gsGetLastError();
+    EXPECT_EQ(fleet.call(0, g.data(), out.data()), GS_SUCCESS) << gsGetLastError();
+    EXPECT_EQ(out, g);
+}
+
+/* ---- CLAG ---- */
+
+class Clag : public testing::TestWithParam<std::string>
+{
+};
+
+TEST_P(Clag, IsSilentIffTheGapIsBelowXiTimesTheChange)
+{
+    const uint64_t count = 5000;
+    uint64_t silent = 0, loud = 0;
+    for (double xi : {0.3, 1.0, 4.0}) {
+        Fleet fleet(GetParam() + ",xi=" + std::to_string(xi), count, 3);
+        Vectors last;
+        for (uint64_t step = 0; step < 60; step++) {
+            Vectors g = related(count, 3, step, step % 6 < 3 ? 0.1 : 0.5), h;
+            for (int r = 0; r < 3; r++)
+                h.push_back(fleet.read(r, "memory"));
+            std::vector<bool> skipped = silentIn(fleet, g);
+            for (size_t r = 0; r < 3 && step > 0; r++) {
+                EXPECT_EQ(skipped[r], squared(minus(g[r], h[r])) <= xi * squared(minus(g[r], last[r])))
+                    << "rank " << r << " step " << step << " xi " << xi;
+                (skipped[r] ? silent : loud)++;
+            }
+            EXPECT_TRUE(step > 0 || skipped == std::vector<bool>(3, false));
+            EXPECT_LE(largest(minus(fleet.read(1, "shared"), fleet.sumOf("memory"))), 1e-12);
+            last = g; /* of silent steps, too */
+        }
+    }
+    EXPECT_GT(loud, 20u) << "the case is meant to have both";
+    EXPECT_GT(silent, 20u);
+}
+
+TEST_P(Clag, WithoutXiItIsEf21BitForBit)
+{
+    for (gsDataType_t type : allTypes()) {
+        Fleet clag(GetParam() + ",xi=0", 5000, 3, type), ef21("ef21" + GetParam().substr(4), 5000, 3, type);
+        for (uint64_t step = 0; step < 12; step++) {
+            Vectors g = related(5000, 3, step / 2, 0.3, type); /* every other step nothing changes */
+            EXPECT_EQ(clag.sum(g), ef21.sum(g)) << nameOf(type) << " step " << step;
+            for (int r = 0; r < 3; r++)
+                EXPECT_EQ(clag.read(r, "memory"), ef21.read(r, "memory")) << nameOf(type) << " step " << step;
+        }
+        EXPECT_EQ(clag.stats(0).skipped, 0u);
+        EXPECT_EQ(clag.stats(0).payloadBytes, ef21.stats(0).payloadBytes);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Compressors, Clag,
+                         testing::Values("clag:density=0.1", "clag:select=sign", "clag:select=grid,levels=7",
+                                         "clag:select=chunk-topk,k=300,value=2bit"),
+                         [](const auto &p) { return nameOf(p.param); });
 
 } // namespace
 } // namespace gst
