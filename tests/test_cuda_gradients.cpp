@@ -42,7 +42,7 @@ std::string nameOfCase(const testing::TestParamInfo<CudaGradients::ParamType> &i
 INSTANTIATE_TEST_SUITE_P(Files, CudaGradients,
                          testing::Combine(testing::Values("grad_cnn_step10.npy", "grad_lm_step20.npy"),
                                           testing::Values("threshold", "chunk-topk", "gspar", "gspar:value=shared",
-                                                          "randk"),
+                                                          "randk", "topk", "ef-sign", "terngrad"),
                                           testing::Values(GS_FLOAT32, GS_BFLOAT16)),
                          nameOfCase);
 

@@ -214,9 +214,18 @@ void runMethod(const Plan &plan, size_t skew, int steps)
     }
 }
 
+/* Of the four types a recipe runs two, unless there is time. */
+bool isDrawn(const char *recipe, gsDataType_t type)
+{
+    const bool narrow = type == GS_BFLOAT16 || type == GS_FLOAT16, second = type == GS_FLOAT64 || type == GS_FLOAT16;
+    return runsLong() || (std::strlen(recipe) % 2 == 0) == (narrow == second);
+}
+
 TEST_P(CudaMethods, EqualTheCpu)
 {
     NEEDS_DEVICE();
+    if (!isDrawn(std::get<0>(GetParam()), std::get<1>(GetParam())))
+        GTEST_SKIP() << "another type was drawn for this recipe";
     for (uint64_t count : {0, 1, 31, 4095, 4096, 4097})
         if (count == 4097 || runsLong() || (count + std::strlen(std::get<0>(GetParam()))) % 3 == 0)
             runMethod(plan(count, 2), count % 2, 4);
@@ -226,7 +235,7 @@ TEST_P(CudaMethods, EqualTheCpu)
 TEST_P(CudaMethods, ScaleImportAndResetEqualTheCpu)
 {
     NEEDS_DEVICE();
-    if (!needsIterates(std::get<0>(GetParam())))
+    if (!needsIterates(std::get<0>(GetParam())) && isDrawn(std::get<0>(GetParam()), std::get<1>(GetParam())))
         scaleImportAndReset(plan(5001, 2));
 }
 

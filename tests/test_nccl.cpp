@@ -215,6 +215,7 @@ void tellIterate(gsReducer_t reducer, const Plan &plan, const void *theta)
     gsParams_t params = GS_PARAMS_INIT;
     params.datatype = plan.type;
     params.params = theta;
+    params.xi = plan.recipe.find("resync") != std::string::npos ? theta : nullptr; /* factors by coordinate: once is enough */
     params.stepSize = 0.125;
     params.smoothness = 2;
     ASSERT_EQ(GS_SUCCESS, gsReducerSetParams(reducer, &params)) << gsGetLastError();
