@@ -117,7 +117,8 @@ std::vector<Change> changes()
     for (const char *recipe :
          {"topk:density=0.05", "ef-sign", "dgc:density=0.05", "ef21:density=0.05", "diana:select=natural",
           "gdsec:xi=1,beta=0.1", "lag-wk", "lag-ps", "cdadam:select=topk,density=0.1", "topk:density=0.1,twoway=1",
-          "tng:reference=last+ema,search=worker", "threshold"})
+          "tng:reference=last+ema,search=worker", "threshold", "lasg-wk", "laq", "clag:density=0.1",
+          "topk:density=0.1,value=2bit"})
         for (gsRedOp_t op : {GS_SUM, GS_AVG})
             for (auto [from, to] : {std::pair{4, 2}, std::pair{2, 4}, std::pair{3, 3}})
                 all.push_back({recipe, from, to, op});
