@@ -161,7 +161,7 @@ static void addQuotient(const work *w, gsReal *sum, const groupView *v, uint64_t
     gsReal floor = 0;
     if (choice < GS_MAX_POOL)
         floor = (gsReal)gsQuotientFloor(&r->spec, &r->state->call, choice, v->coefficient[choice]);
-    memset(decoded, 0, sizeof decoded);
+    memset(decoded, 0, n * sizeof *decoded);
     addBlock(r, decoded, v, b, g);
     GS_STAGE(gsLoadReference)(r, v->coefficient, b * GS_BLOCK, n, reference);
     for (uint32_t i = 0; i < n; i++)
@@ -172,7 +172,8 @@ static void addQuotient(const work *w, gsReal *sum, const groupView *v, uint64_t
 static void sumRecords(const work *w, gsReal *sum, gsReal *own, uint64_t b)
 {
     const gsReducer_t r = w->r;
-    memset(sum, 0, GS_BLOCK * sizeof *sum);
+    uint32_t n = blockLength(&r->spec, b);
+    memset(sum, 0, n * sizeof *sum);
     for (uint32_t i = 0; i < r->spec.nranks * (uint32_t)w->groups; i++) {
         if (r->spec.quotient)
             addQuotient(w, sum, &w->views[i], b, (int)(i % (uint32_t)w->groups));
@@ -181,7 +182,7 @@ static void sumRecords(const work *w, gsReal *sum, gsReal *own, uint64_t b)
     }
     if (!r->spec.memory)
         return;
-    memset(own, 0, GS_BLOCK * sizeof *own);
+    memset(own, 0, n * sizeof *own);
     for (int g = 0; g < w->groups; g++)
         addBlock(r, own, &w->views[(int)r->spec.rank * w->groups + g], b, g);
 }

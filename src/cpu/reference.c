@@ -148,7 +148,7 @@ void GS_STAGE(gsChooseReference)(gsReducer_t r, gsVector gradient)
 
 /* ---- the comparison ---- */
 
-/* Leaves a in `out`; returns whether gradient and a are finite. */
+/* Leaves a in `out`, whose tail behind the vector's end is 0 from its allocation on; returns whether gradient and a are finite. */
 GS_INLINE int compareBlock(gsReducer_t r, gsVector gradient, uint64_t b, gsReal *out, uint32_t type)
 {
     const gsSpec *spec = &r->spec;
@@ -186,8 +186,6 @@ GS_INLINE int compareBlock(gsReducer_t r, gsVector gradient, uint64_t b, gsReal 
     }
     for (uint32_t i = 0; i < n; i++)
         finite &= gsFinite(out[i]);
-    for (uint32_t i = n; i < GS_BLOCK; i++)
-        out[i] = 0;
     return finite;
 }
 
