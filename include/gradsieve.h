@@ -365,11 +365,11 @@ typedef struct {
     uint32_t version;      /* GS_VERSION_CODE */
     gsDataType_t datatype; /* of params and xi: any floating type */
     const void *params;    /* `count` elements, where gradients live: the iterate of the gradients to come */
-    const void
-        *stale;     /* lasg-wk: the gradient of the coming call's minibatch at the iterate of the last gradient sent */
-    const void *xi; /* gdsec: `count` factors on the key xi, by coordinate; NULL: 1 */
-    double smoothness; /* lag-ps: L of this rank's own function */
-    double stepSize;   /* of the step that led here; lag-*, and tng's reference "params" */
+    const void *stale;     /* lasg-wk: the coming call's minibatch's gradient, of the reducer's type, at the iterate of
+                              the last gradient sent; NULL for others */
+    const void *xi;        /* gdsec: `count` factors on the key xi, by coordinate; NULL: 1 */
+    double smoothness;     /* lag-ps: L of this rank's own function */
+    double stepSize;       /* of the step that led here; lag-* and their kin, and tng's reference "params" */
 } gsParams_t;
 #define GS_PARAMS_INIT                                                          \
     {                                                                           \
@@ -467,9 +467,10 @@ typedef struct {
 #define GS_RECORD_REFERENCES 64u /* coefficients of references follow the segment */
 #define GS_RECORD_MAP 128u       /* shared: the coordinates of one magnitude travel as a ternary map */
 
-/* What a reducer remembers, to host memory: `count` floats (doubles for GS_FLOAT64). name: "residual", "momentum", "memory" (own h),
- * "shared" (H, the sum of all ranks' h), "previous" and "anchor" (iterates), "last", "ema", "ema2", "snapshot"; "server." before it for
- * the second half of a two-way reducer. Synchronises. */
+/* What a reducer remembers, to host memory: `count` floats (doubles for GS_FLOAT64). name: "residual", "momentum",
+ * "memory" (own h), "shared" (H, the sum of all ranks' h), "previous" and "anchor" (iterates), "before" (clag: the last
+ * gradient), "last", "ema", "ema2", "snapshot"; "server." before it for the second half of a two-way reducer.
+ * Synchronises. */
 GS_API gsResult_t gsReducerRead(gsReducer_t reducer, const char *name, void *values, size_t count);
 
 /* Reads a record in host memory: `bytes` are there, any of them may be wrong. Checks everything but the configuration. */

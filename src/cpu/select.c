@@ -66,35 +66,6 @@ GS_INLINE int addResidual(gsVector x, const gsReal *e, gsReal *a, uint64_t first
     return finite;
 }
 
-/* The bits of |a|: their order is that of the magnitudes. */
-#ifdef GS_WIDE
-typedef uint64_t keyBits;
-GS_INLINE uint64_t keyOf(gsReal a)
-{
-    uint64_t bits;
-    memcpy(&bits, &a, sizeof bits);
-    return bits & 0x7fffffffffffffffu;
-}
-GS_INLINE gsReal realOf(uint64_t bits)
-{
-    gsReal a;
-    memcpy(&a, &bits, sizeof a);
-    return a;
-}
-enum { KEY_BITS = 63 };
-#else
-typedef uint32_t keyBits;
-GS_INLINE uint32_t keyOf(gsReal a)
-{
-    return gsMagnitudeBits(a);
-}
-GS_INLINE gsReal realOf(uint32_t bits)
-{
-    return gsFloat(bits);
-}
-enum { KEY_BITS = 31 };
-#endif
-
 GS_INLINE uint32_t countAbove(const gsReal *a, keyBits limit)
 {
     uint32_t n = 0;

@@ -125,6 +125,35 @@ enum { GS_REAL_TYPE = GS_FLOAT64 };
 enum { GS_REAL_TYPE = GS_FLOAT32 };
 #endif
 
+/* The bits of |a|: their order is that of the magnitudes. */
+#ifdef GS_WIDE
+typedef uint64_t keyBits;
+GS_INLINE uint64_t keyOf(gsReal a)
+{
+    uint64_t bits;
+    memcpy(&bits, &a, sizeof bits);
+    return bits & 0x7fffffffffffffffu;
+}
+GS_INLINE gsReal realOf(uint64_t bits)
+{
+    gsReal a;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+enum { KEY_BITS = 63 };
+#else
+typedef uint32_t keyBits;
+GS_INLINE uint32_t keyOf(gsReal a)
+{
+    return gsMagnitudeBits(a);
+}
+GS_INLINE gsReal realOf(uint32_t bits)
+{
+    return gsFloat(bits);
+}
+enum { KEY_BITS = 31 };
+#endif
+
 /* Runs the statement with T, the type, a constant. */
 #define GS_WITH_TYPE(constant, statement) \
     {                                     \

@@ -94,18 +94,6 @@ void GS_STAGE(gsFindTau)(gsReducer_t r, gsVector x)
     r->state->call.tau = (double)gsTauFromHistogram(r->histogram, r->spec.target);
 }
 
-/* The bits of |a|, whose order is the order of the magnitudes. */
-GS_INLINE uint64_t keyOf(gsReal a)
-{
-#ifdef GS_WIDE
-    uint64_t bits;
-    memcpy(&bits, &a, sizeof bits);
-    return bits & 0x7fffffffffffffffu;
-#else
-    return gsMagnitudeBits(a);
-#endif
-}
-
 /*
  * The k-th largest magnitude, digit by digit from the top: a histogram of the digit among those whose higher digits are known.
  * Digits of 11 bits: three passes for float32, six for float64.
