@@ -225,7 +225,12 @@ static inline uint64_t gsSliceElements(const gsSpec *spec)
 
 static inline size_t gsTypeBytes(gsDataType_t type)
 {
-    return type == GS_BFLOAT16 || type == GS_FLOAT16 ? 2 : type == GS_FLOAT64 ? 8 : 4;
+    return gsTypeWidth(type);
+}
+
+static inline int gsIsFloating(gsDataType_t type)
+{
+    return type == GS_FLOAT16 || type == GS_FLOAT32 || type == GS_FLOAT64 || type == GS_BFLOAT16;
 }
 
 #ifdef __cplusplus

@@ -10,15 +10,13 @@ static gsResult_t checkReducer(gsReducer_t r)
 
 static gsResult_t checkParams(gsReducer_t r, const gsParams_t *p)
 {
-    int known = p->datatype == GS_FLOAT16 || p->datatype == GS_FLOAT32 || p->datatype == GS_FLOAT64 ||
-                p->datatype == GS_BFLOAT16;
     if (p->size != sizeof *p)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->size is %zu; expected %zu: begin with GS_PARAMS_INIT",
                       p->size, sizeof *p);
     if (p->version / 100 != GS_VERSION_CODE / 100)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->version is %u; this library is %d", p->version,
                       GS_VERSION_CODE);
-    if (!known)
+    if (!gsIsFloating(p->datatype))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->datatype is %d; expected a floating type", p->datatype);
     if (!p->params && r->spec.count)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "params->params is NULL; expected the iterate");

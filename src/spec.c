@@ -4,11 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-static int isType(gsDataType_t type)
-{
-    return type == GS_FLOAT16 || type == GS_FLOAT32 || type == GS_FLOAT64 || type == GS_BFLOAT16;
-}
-
 static gsResult_t checkConfig(const gsReducerConfig_t *config)
 {
     if (!config)
@@ -19,7 +14,7 @@ static gsResult_t checkConfig(const gsReducerConfig_t *config)
     if (config->version / 100 != GS_VERSION_CODE / 100)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->version is %u; this library is %d", config->version,
                       GS_VERSION_CODE);
-    if (!isType(config->datatype))
+    if (!gsIsFloating(config->datatype))
         return gsFail(
             GS_ERROR_INVALID_ARGUMENT,
             "config->datatype is %d; expected GS_FLOAT16 (6), GS_FLOAT32 (7), GS_FLOAT64 (8) or GS_BFLOAT16 (9)",

@@ -51,12 +51,6 @@ GS_INLINE gsReal valueOf(const gsSpec *spec, const gsCall *c, gsReal x)
     }
 }
 
-/* QSGD's norm, of the block's survivors. */
-static float scaleOfSurvivors(const gsReal *v, uint32_t n)
-{
-    return scaleOfBlock(GS_VALUE_LEVELS, v, n);
-}
-
 /* What travels leaves the residual, and the momentum with it; what the coding takes away stays. */
 GS_INLINE void settle(gsReducer_t r, uint64_t at, gsReal x, gsReal decoded)
 {
@@ -116,7 +110,7 @@ GS_INLINE void writeValues(gsReducer_t r, gsVector x, uint64_t b, const survivor
         return;
     }
     if (spec->value == GS_VALUE_LEVELS) {
-        how.scale = scaleOfSurvivors(v, s->n);
+        how.scale = scaleOfBlock(GS_VALUE_LEVELS, v, s->n); /* QSGD's norm, of the survivors */
         ((float *)(void *)(record + at->scales))[b] = how.scale;
     }
     for (uint32_t i = 0; i < s->n; i++) {

@@ -86,7 +86,6 @@ typedef struct {
     uint8_t memory;       /* own h, and H, the sum of everybody's */
     uint8_t random;     /* draws decide, the mean is kept: an overflow is thinned, values are rounded stochastically */
     uint8_t quotient;   /* a = g / r, not g - r */
-    uint8_t forgets;    /* gdsec without error correction: the control */
     uint8_t firstDense; /* the first step travels dense */
     uint8_t exact;      /* records travel with their true length */
     uint8_t twoway;     /* the result is compressed again */
