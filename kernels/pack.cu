@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(GS_CTA)
     if (thread != 0)
         return;
     *(gsRecordHeader *)record = gsCallHeader(&spec, state);
-    *(gsRecordSegment *)(record + sizeof(gsRecordHeader)) = gsCallSegment(&spec, &call);
+    *(gsRecordSegment *)(record + sizeof(gsRecordHeader)) = gsCallSegment(&spec, state);
     if (!whole && !skip)
         clearEnds(record, call.sections);
 }

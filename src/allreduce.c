@@ -3,25 +3,8 @@
  * the comparison and comes back to it with the sum; a two-way reducer goes it twice, the second time alone.
  */
 #include "core.h"
+#include "lap.h"
 #include "range.h"
-
-#include <time.h>
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Adds the time since *mark to a stage's seconds. Devices run on their own clock: nothing is added for them. */
-static void lap(gsReducer_t r, double *mark, double *seconds)
-{
-    double time = now();
-    if (!r->comm->backend->onDevice)
-        *seconds += time - *mark;
-    *mark = time;
-}
 
 static gsResult_t checkBuffer(const char *name, const void *buffer, gsDataType_t type)
 {
@@ -81,7 +64,7 @@ static gsResult_t checkCall(gsReducer_t r, const void *sendbuff, const void *rec
 static gsResult_t encode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("select");
     gsResult_t result = backend->select(r, sendbuff, stream);
     GS_RANGE_END();
@@ -89,24 +72,14 @@ static gsResult_t encode(gsReducer_t r, const void *sendbuff, void *record, gsSt
     GS_RANGE_BEGIN("pack");
     result = backend->pack(r, sendbuff, record, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.encodeSeconds);
+    gsLap(r, &mark, &r->stats.encodeSeconds);
     return result;
-}
-
-/* A fault found on the CPU is this call's error; on a device it waits for gsReducerGetAsyncError. */
-static gsResult_t callError(gsReducer_t r)
-{
-    if (r->comm->backend->onDevice)
-        return GS_SUCCESS;
-    gsResult_t error = gsVerdictError(r->state);
-    r->state->fault = GS_FAULT_NONE;
-    return error;
 }
 
 static gsResult_t decode(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("accumulate");
     gsResult_t result = backend->validate(r, records, stream);
     if (result == GS_SUCCESS)
@@ -114,18 +87,18 @@ static gsResult_t decode(gsReducer_t r, const void *records, void *recvbuff, gsR
     if (result == GS_SUCCESS)
         result = backend->commit(r, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.decodeSeconds);
+    gsLap(r, &mark, &r->stats.decodeSeconds);
     GS_CHECK(result);
-    return callError(r);
+    return gsCallError(r);
 }
 
 static gsResult_t exchange(gsReducer_t r, gsStream_t stream)
 {
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("exchange");
     gsResult_t result = gsExchangeRecords(r, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.exchangeSeconds);
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
     return result;
 }
 
@@ -141,15 +114,16 @@ static gsResult_t reducePlanned(gsReducer_t r, const void *sendbuff, void *recvb
 {
     const gsBackend *backend = r->comm->backend;
     const void *sum;
-    double mark = now();
+    double mark = gsNow();
     GS_CHECK(backend->compare(r, sendbuff, stream));
-    lap(r, &mark, &r->stats.encodeSeconds);
+    gsLap(r, &mark, &r->stats.encodeSeconds);
     GS_CHECK(gsExchangeVector(r, r->work, &sum, stream));
-    lap(r, &mark, &r->stats.exchangeSeconds);
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    GS_CHECK(backend->judgeDense(r, sum, stream));
     GS_CHECK(backend->accumulateDense(r, sum, recvbuff, op, stream));
     GS_CHECK(backend->commit(r, stream));
-    lap(r, &mark, &r->stats.decodeSeconds);
-    return callError(r);
+    gsLap(r, &mark, &r->stats.decodeSeconds);
+    return gsCallError(r);
 }
 
 /* H from all h anew: what it has drifted by rounding is gone. */
@@ -162,11 +136,11 @@ static gsResult_t resynchronize(gsReducer_t r, gsStream_t stream)
 
 static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    double mark = now();
+    double mark = gsNow();
     gsResult_t result = gsExchangeDense(r, sendbuff, recvbuff, op, stream);
     if (result == GS_SUCCESS)
         result = r->comm->backend->commit(r, stream);
-    lap(r, &mark, &r->stats.exchangeSeconds);
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
     return result;
 }
 
@@ -199,6 +173,8 @@ static gsResult_t reduceOnce(gsReducer_t r, const void *sendbuff, void *recvbuff
         return reduceDense(r, sendbuff, recvbuff, op, stream);
     if (r->spec.denseNow)
         return reducePlanned(r, sendbuff, recvbuff, op, stream);
+    if (gsSpecHasOwners(&r->spec))
+        return gsReduceByOwners(r, sendbuff, recvbuff, op, stream);
     return reduceSparse(r, sendbuff, recvbuff, op, stream);
 }
 
@@ -229,7 +205,9 @@ static gsResult_t reduceHalf(gsReducer_t r, const void *sendbuff, void *recvbuff
 static gsResult_t reduceWhole(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     GS_CHECK(reduceHalf(r, sendbuff, recvbuff, op, stream));
-    return r->server ? reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream) : GS_SUCCESS;
+    if (!r->server || gsSpecHasOwners(&r->spec))
+        return GS_SUCCESS;
+    return reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream);
 }
 
 static gsResult_t runAllReduce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
@@ -268,7 +246,7 @@ static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record
     if (r->spec.select == GS_SELECT_DENSE)
         return gsFail(GS_ERROR_INVALID_USAGE, "the reducer is dense: it has no records to encode or decode");
     if (r->server || gsHasDenseSteps(&r->spec))
-        return gsFail(GS_ERROR_UNSUPPORTED, "a recipe with dense steps or a second half has no single stages");
+        return gsFail(GS_ERROR_UNSUPPORTED, "a recipe with dense steps, a second half or owners has no single stages");
     GS_CHECK(checkIterate(r));
     if (!record || (uintptr_t)record % GS_RECORD_ALIGN)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, record,

@@ -78,7 +78,7 @@ static gsResult_t exportPart(gsReducer_t r, char *out)
                       .nranks = r->spec.nranks,
                       .step = state.step,
                       .configHash = r->spec.configHash,
-                      .recipeHash = gsRecipeHash(&r->spec),
+                      .recipeHash = r->recipeHash,
                       .bytes = bytes,
                       .tau = state.tau,
                       .average = state.average,
@@ -118,7 +118,7 @@ static gsResult_t checkPart(gsReducer_t r, const char *part, size_t room, stateH
     if (h->magic != STATE_MAGIC || h->version != STATE_VERSION)
         return gsFail(GS_ERROR_CORRUPT, "the state begins with %08x, version %u; expected %08x, version %d", h->magic,
                       h->version, STATE_MAGIC, STATE_VERSION);
-    if (h->recipeHash != gsRecipeHash(&r->spec))
+    if (h->recipeHash != r->recipeHash)
         return gsFail(GS_ERROR_MISMATCH, "the state is of another recipe, count, type or seed");
     if (h->bytes != partBytes(r) || h->bytes > room)
         return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected %zu", room, partBytes(r));
