@@ -261,20 +261,6 @@ static gsResult_t beginState(gsReducer_t r, const gsCounters *counters, gsStream
     return r->comm->backend->put(r->state, &state, sizeof state, stream);
 }
 
-/* What the communicator cannot do for this recipe. */
-static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
-{
-    const gsSpec *s = &r->spec;
-    if (s->exact && s->select != GS_SELECT_DENSE && !r->comm->transport->allGatherExact &&
-        r->comm->transport != &gsNoTransport)
-        return gsFail(
-            GS_ERROR_UNSUPPORTED,
-            "recipe \"%s\" sends records with their true length, which ranks over %s do not; add exchange=capacity "
-            "(a silent rank then saves nothing)",
-            config->recipe, r->comm->transport->name);
-    return r->comm->backend->prepare ? r->comm->backend->prepare(r) : GS_SUCCESS;
-}
-
 static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config, int secondHalf)
 {
     static const gsCounters none;
@@ -285,7 +271,8 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config, int se
     r->allocateBytes = config->allocate;
     r->releaseBytes = config->release;
     r->allocatorContext = config->allocatorContext;
-    GS_CHECK(checkSupport(r, config));
+    if (r->comm->backend->prepare)
+        GS_CHECK(r->comm->backend->prepare(r));
     GS_CHECK(allocateAll(r));
     return beginState(r, &none, NULL);
 }
