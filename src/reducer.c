@@ -261,6 +261,14 @@ static gsResult_t beginState(gsReducer_t r, const gsCounters *counters, gsStream
     return r->comm->backend->put(r->state, &state, sizeof state, stream);
 }
 
+/* What the communicator cannot do for this recipe. */
+static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    if (r->spec.exchange > GS_EXCHANGE_EXACT)
+        return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": expected exchange=capacity or exact", config->recipe);
+    return r->comm->backend->prepare ? r->comm->backend->prepare(r) : GS_SUCCESS;
+}
+
 static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config, int secondHalf)
 {
     static const gsCounters none;
@@ -271,8 +279,7 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config, int se
     r->allocateBytes = config->allocate;
     r->releaseBytes = config->release;
     r->allocatorContext = config->allocatorContext;
-    if (r->comm->backend->prepare)
-        GS_CHECK(r->comm->backend->prepare(r));
+    GS_CHECK(checkSupport(r, config));
     GS_CHECK(allocateAll(r));
     return beginState(r, &none, NULL);
 }
