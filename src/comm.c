@@ -107,6 +107,7 @@ gsResult_t gsCommDestroy(gsComm_t comm)
         return gsFail(GS_ERROR_INVALID_USAGE, "the communicator still has %d reducers; destroy them first",
                       comm->reducers);
     comm->transport->destroy(comm);
+    gsCommFreeParts(comm);
     free(comm);
     return GS_SUCCESS;
 }
@@ -122,6 +123,20 @@ static gsResult_t noExchange(void)
 static gsResult_t noAllGather(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream)
 {
     (void)comm, (void)send, (void)recv, (void)bytes, (void)stream;
+    return noExchange();
+}
+
+static gsResult_t noAllGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot,
+                                   gsStream_t stream)
+{
+    (void)comm, (void)send, (void)bytes, (void)recv, (void)slot, (void)stream;
+    return noExchange();
+}
+
+static gsResult_t noAllToAllExact(gsComm_t comm, const void *send, const size_t *bytes, void *recv, size_t slot,
+                                  gsStream_t stream)
+{
+    (void)comm, (void)send, (void)bytes, (void)recv, (void)slot, (void)stream;
     return noExchange();
 }
 
@@ -152,6 +167,8 @@ static void nothingToDestroy(gsComm_t comm)
 const gsTransport gsNoTransport = {
     .name = "stages",
     .allGather = noAllGather,
+    .allGatherExact = noAllGatherExact,
+    .allToAllExact = noAllToAllExact,
     .scatterSlices = noScatterSlices,
     .allReduce = NULL,     /* a dense call ends in scatterSlices */
     .allGatherHost = NULL, /* reducers compare their configurations at every decode instead */

@@ -43,24 +43,33 @@ typedef struct gsTransport {
     const char *name;
     /* `bytes` from each rank to every rank: recv = ranks' bytes in rank order. send may be recv + rank * bytes. */
     gsResult_t (*allGather)(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream);
-    /* The same where ranks' bytes differ, at most `slot`, and travel as they are: rank q's come to recv + q slot. NULL: not on
-     * this transport. */
-    gsResult_t (*allGatherExact)(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot);
+    /* The same where ranks' bytes differ, at most `slot`, and travel as they are: rank q's come to recv + q slot. On devices the
+     * host reads the lengths: the stream is waited for, within the deadline, and cannot be captured. */
+    gsResult_t (*allGatherExact)(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot,
+                                 gsStream_t stream);
+    /* Part q of every rank, the first bytes[q] at send + q slot, to rank q: rank r's comes to recv + r slot. Waits as
+     * allGatherExact does. */
     gsResult_t (*allToAllExact)(gsComm_t comm, const void *send, const size_t *bytes, void *recv, size_t slot,
                                 gsStream_t stream);
     /* Slice q of every rank's `send` to rank q: recv = slices in rank order, sliceBytes apart. A send of totalBytes has its
-     * slices sliceBytes apart; the last ones may be short or empty. NULL where allReduce is not. */
+     * slices sliceBytes apart; the last ones may be short or empty. */
     gsResult_t (*scatterSlices)(gsComm_t comm, const void *send, size_t totalBytes, void *recv, size_t sliceBytes,
                                 gsStream_t stream);
-    /* The transport's own dense sum; NULL where it has none and slices are summed by the backend. */
+    /* The transport's own dense sum, and slice `rank` of it, countPerRank elements; NULL where slices are summed by the backend. */
     gsResult_t (*allReduce)(gsComm_t comm, const void *send, void *recv, size_t count, gsDataType_t type, gsRedOp_t op,
                             gsStream_t stream);
+    gsResult_t (*reduceScatter)(gsComm_t comm, const void *send, void *recv, size_t countPerRank, gsDataType_t type,
+                                gsRedOp_t op, gsStream_t stream);
     /* Small host buffers, synchronous, with the deadline: for creating reducers. */
     gsResult_t (*allGatherHost)(gsComm_t comm, const void *send, void *recv, size_t bytes); /* NULL: no comparison */
+    /* Collective: *part has the ranks that name this color (0 or more), in the order of key and rank. Exchanges of parts are made by all
+     * ranks of `comm` together, each on its own part: so a deadline, a mismatch or an abort is everyone's. A part lives as long as comm,
+     * which ends it. NULL: this transport has no parts. */
+    gsResult_t (*split)(gsComm_t comm, int color, int key, gsComm_t *part);
     gsResult_t (*synchronize)(gsComm_t comm, gsStream_t stream);
     gsResult_t (*asyncError)(gsComm_t comm);
     gsResult_t (*abort)(gsComm_t comm);
-    void (*destroy)(gsComm_t comm); /* frees comm->impl */
+    void (*destroy)(gsComm_t comm); /* frees comm->impl and that of its parts */
 } gsTransport;
 
 struct gsComm {
@@ -71,11 +80,20 @@ struct gsComm {
     int localRanks; /* ranks that share this process's processors: for the default number of threads */
     int64_t timeoutMs;
     int reducers; /* alive: a communicator must outlive them */
+
+    gsComm_t parts; /* what it has been split into, the newest first */
+    /* of a part; parent is NULL otherwise */
+    gsComm_t parent, next;
+    int *members; /* by rank: the parent's ranks */
+    int split, color;
 };
 
 /* comm.c. gsCommMake allocates and fills; the transport sets impl itself. */
 GS_INTERNAL gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const struct gsBackend *backend,
                                   int rank, int nranks, const gsCommConfig_t *config);
+/* parts.c: the same for gsTransport.split; collective. */
+GS_INTERNAL gsResult_t gsCommMakePart(gsComm_t parent, int color, int key, gsComm_t *part);
+void gsCommFreeParts(gsComm_t parent);
 GS_INTERNAL gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, int64_t *timeoutMs);
 GS_INTERNAL extern const gsTransport gsNoTransport; /* gsCommInitStages: every exchange is a usage error */
 extern const gsTransport gsSelfTransport;           /* transport/self.c: one rank */
@@ -230,6 +248,17 @@ GS_INTERNAL gsResult_t gsVerdictError(const gsState *state);
 GS_INTERNAL const char *gsFaultText(uint32_t fault);
 /* A fault found on the CPU is this call's error, and gone; on a device it waits for gsReducerGetAsyncError. */
 GS_INTERNAL gsResult_t gsCallError(gsReducer_t r);
+
+/* A part's exchanges are its parent's: the deadline, and this rank's number there. */
+static inline gsComm_t gsCommWhole(gsComm_t comm)
+{
+    return comm->parent ? comm->parent : comm;
+}
+
+static inline int gsCommMember(gsComm_t comm, int rank)
+{
+    return comm->parent ? comm->members[rank] : rank;
+}
 
 static inline size_t gsRealBytes(const gsSpec *spec)
 {

@@ -310,17 +310,9 @@ static gsResult_t beginState(gsReducer_t r, const gsCounters *counters, gsStream
 /* What the communicator cannot do for this recipe. */
 static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
 {
-    const gsSpec *s = &r->spec;
-    if (s->exchange > GS_EXCHANGE_OWNER_EXACT)
+    if (r->spec.exchange > GS_EXCHANGE_OWNER_EXACT)
         return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": expected exchange=capacity, exact, owner or owner-exact",
                       config->recipe);
-    if (gsSpecIsExact(s) && s->select != GS_SELECT_DENSE && !r->comm->transport->allGatherExact &&
-        r->comm->transport != &gsNoTransport)
-        return gsFail(
-            GS_ERROR_UNSUPPORTED,
-            "recipe \"%s\" sends records with their true length, which ranks over %s do not; add exchange=capacity "
-            "(a silent rank then saves nothing)",
-            config->recipe, r->comm->transport->name);
     return r->comm->backend->prepare ? r->comm->backend->prepare(r) : GS_SUCCESS;
 }
 
