@@ -68,7 +68,13 @@ const gsBackend gsCudaBackend = {
     gsCudaValidate,
     gsCudaAccumulate,
     gsCudaCommit,
+    gsCudaPlanParts,
+    gsCudaHandDown,
+    gsCudaMakeResult,
+    gsCudaHandBack,
+    gsCudaRememberParts,
     gsCudaCompare,
+    gsCudaJudgeDense,
     gsCudaAccumulateDense,
     gsCudaWantsGradient,
     nullptr, /* sumSlices: NCCL sums */

@@ -190,6 +190,11 @@ struct gsReducer {
     void *ownSum, *ownResult, *sum;
     struct gsOwners *owners;
     uint64_t sharedCount; /* elements of H */
+    enum {
+        GS_OWNS_NOTHING,
+        GS_OWNS_SHARED,
+        GS_OWNS_OTHERS
+    } owns;              /* which vectors are of this rank's own blocks alone */
     uint64_t recipeHash; /* the configHash whatever the number of ranks */
 
     const void *params, *xi, *stale; /* the caller's */

@@ -45,6 +45,8 @@ gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream)
     if (!gsSpecIsExact(s))
         return transport->scatterSlices(r->comm, r->sendRecord, s->nranks * s->partSlot, r->recvRecords, s->partSlot,
                                         stream);
+    if (r->comm->backend->onDevice)
+        GS_CHECK(transport->synchronize(r->comm, stream));
     GS_CHECK(readLengths(r, bytes, stream));
     GS_CHECK(transport->allToAllExact(r->comm, r->sendRecord, bytes, r->recvRecords, s->partSlot, stream));
     for (uint32_t q = 0; q < s->nranks; q++)

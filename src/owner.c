@@ -142,8 +142,8 @@ static gsResult_t rememberSums(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsSt
 static gsResult_t useSums(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    GS_CHECK(backend->accumulate(&r->owners->sums, r->server->recvRecords, recvbuff, r->spec.twoway ? GS_SUM : op,
-                                 stream));
+    GS_CHECK(
+        backend->accumulate(&r->owners->sums, r->server->recvRecords, recvbuff, r->spec.twoway ? GS_SUM : op, stream));
     GS_CHECK(backend->handBack(r, stream));
     GS_CHECK(decodeOwn(r, stream));
     return r->spec.memory ? backend->rememberParts(r, stream) : GS_SUCCESS;

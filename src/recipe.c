@@ -379,6 +379,8 @@ static gsResult_t checkOwners(const reading *in)
     if (twoway && (does & GS_DOES_FIRST_DENSE || in->number[GS_KEY_FIRST_AT] > 0))
         return senseless(in, "owners alone know what a two-way recipe remembers, and have no dense steps; expected "
                              "first=zero");
+    if (twoway && in->compressor->layout == GS_LAYOUT_MASK)
+        return senseless(in, "of an owner's blocks the others draw no mask; expected uniform for randk");
     return GS_SUCCESS;
 }
 

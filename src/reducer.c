@@ -130,7 +130,7 @@ int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS])
         if (names[p])
             all[n++] = (gsStateVector){names[p], &r->pool[p], 0, 0, 1, count, 0};
     for (int i = 0; i < n; i++) {
-        all[i].owned = all[i].place == &r->shared ? r->sharedCount < count : r->sharedCount > count;
+        all[i].owned = r->owns == (all[i].place == &r->shared ? GS_OWNS_SHARED : GS_OWNS_OTHERS);
         if (*all[i].place)
             list[there++] = all[i];
     }
@@ -151,7 +151,8 @@ static int hasSecond(const gsSpec *s)
 /* A two-way reducer by owners needs H at each block's owner alone. */
 static void setShared(struct gsReducer *r)
 {
-    r->sharedCount = r->spec.twoway && gsSpecHasOwners(&r->spec) ? gsPartCount(&r->spec, r->spec.rank) : r->spec.count;
+    r->owns = r->spec.twoway && gsSpecHasOwners(&r->spec) ? GS_OWNS_SHARED : GS_OWNS_NOTHING;
+    r->sharedCount = r->owns ? gsPartCount(&r->spec, r->spec.rank) : r->spec.count;
 }
 
 static gsResult_t makeSecondSpec(const gsReducerConfig_t *config, const struct gsReducer *r, struct gsReducer *second)
@@ -164,6 +165,7 @@ static gsResult_t makeSecondSpec(const gsReducerConfig_t *config, const struct g
     }
     GS_CHECK(gsSpecMakeOwner(config, &r->spec, &second->spec));
     second->spec.exchange = gsSpecIsExact(&r->spec) ? GS_EXCHANGE_EXACT : GS_EXCHANGE_CAPACITY;
+    second->owns = GS_OWNS_OTHERS;
     second->recipeHash = r->recipeHash + 1; /* its own sizes depend on the number of ranks */
     return GS_SUCCESS;
 }

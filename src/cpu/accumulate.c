@@ -194,7 +194,8 @@ static void sumRecords(const work *w, gsReal *sum, gsReal *own, uint64_t b)
 static void useMemory(const work *w, gsReal *sum, const gsReal *own, uint64_t b)
 {
     const gsReducer_t r = w->r;
-    gsReal *h = (gsReal *)r->memory + gsBlockInRecord(&r->spec, b) * GS_BLOCK, *all = (gsReal *)r->shared + b * GS_BLOCK;
+    gsReal *h = (gsReal *)r->memory + gsBlockInRecord(&r->spec, b) * GS_BLOCK,
+           *all = (gsReal *)r->shared + b * GS_BLOCK;
     gsReal lambda = (gsReal)r->spec.lambda, nu = (gsReal)r->spec.nu;
     uint32_t n = blockLength(&r->spec, b), first, end;
     ranksOf(&r->spec, b, &first, &end);

@@ -61,12 +61,12 @@ typedef struct {
 /* Why records cannot be summed. */
 enum {
     GS_FAULT_NONE = 0,
-    GS_FAULT_CONFIG, /* mismatch: another recipe, count, type, seed or number of ranks */
-    GS_FAULT_STEP,   /* mismatch: another step */
-    GS_FAULT_OP,     /* mismatch: sum on one rank, average on another */
-    GS_FAULT_RANK,   /* mismatch: not the record of this place */
+    GS_FAULT_CONFIG,         /* mismatch: another recipe, count, type, seed or number of ranks */
+    GS_FAULT_STEP,           /* mismatch: another step */
+    GS_FAULT_OP,             /* mismatch: sum on one rank, average on another */
+    GS_FAULT_RANK,           /* mismatch: not the record of this place */
     GS_FAULT_OWNER_MISMATCH, /* mismatch: an owner has found one */
-    GS_FAULT_MAGIC,  /* corrupt, and so on */
+    GS_FAULT_MAGIC,          /* corrupt, and so on */
     GS_FAULT_VERSION,
     GS_FAULT_FLAGS,
     GS_FAULT_LAYOUT,
@@ -88,9 +88,9 @@ typedef struct {
     /* the call under way */
     uint32_t verdict; /* GS_FAULT_ of this call's records: the lowest rank's */
     uint32_t verdictRank;
-    uint32_t anyNonFinite; /* a record of this call says so */
-    uint32_t choice;       /* search in hindsight: the next call's reference */
-    uint32_t average;      /* the last committed call's op */
+    uint32_t anyNonFinite;  /* a record of this call says so */
+    uint32_t choice;        /* search in hindsight: the next call's reference */
+    uint32_t average;       /* the last committed call's op */
     uint32_t upstreamFault; /* owner, for the sum's record: what came up while the sum was made */
     /* lag */
     uint32_t recentAt; /* the oldest entry */
@@ -458,8 +458,8 @@ GS_HD int gsSpecSkips(const gsSpec *spec)
 GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const gsRecordHeader *h,
                                const gsRecordSegment *segment, uint32_t rank)
 {
-    uint32_t fault, references =
-        spec->search == GS_SEARCH_WORKER || spec->search == GS_SEARCH_FIT || (spec->pool >> GS_REFERENCE_MEAN & 1u);
+    uint32_t fault, references = spec->search == GS_SEARCH_WORKER || spec->search == GS_SEARCH_FIT ||
+                                 (spec->pool >> GS_REFERENCE_MEAN & 1u);
     if (h->magic != GS_RECORD_MAGIC)
         return GS_FAULT_MAGIC;
     if (h->version != GS_RECORD_VERSION)
@@ -490,7 +490,6 @@ GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const g
     return fault;
 }
 
-
 /* ---- owners: from the call to the sum's record and back ---- */
 
 /* The coefficients that rank q's record carries, or those that all know. */
@@ -506,7 +505,8 @@ GS_HD void gsAddCoefficients(const gsSpec *spec, const gsCall *c, const uint8_t 
 }
 
 /* What came up while the own blocks were summed is told by the sum's record. `part`: of the own blocks, judged. */
-GS_HD void gsOwnerHandDown(const gsSpec *spec, gsState *state, const gsState *part, gsState *sum, const uint8_t *records)
+GS_HD void gsOwnerHandDown(const gsSpec *spec, gsState *state, const gsState *part, gsState *sum,
+                           const uint8_t *records)
 {
     uint32_t q;
     sum->upstreamFault = part->verdict;

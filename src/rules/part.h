@@ -13,7 +13,8 @@ GS_HD uint32_t gsPartBlocks(const gsSpec *s, uint32_t part)
 GS_HD uint64_t gsPartCount(const gsSpec *s, uint32_t part)
 {
     uint64_t whole = (uint64_t)gsPartBlocks(s, part) * GS_BLOCK;
-    return s->blocks && (s->blocks - 1) % s->nranks == part ? whole - ((uint64_t)s->blocks * GS_BLOCK - s->count) : whole;
+    return s->blocks && (s->blocks - 1) % s->nranks == part ? whole - ((uint64_t)s->blocks * GS_BLOCK - s->count)
+                                                            : whole;
 }
 
 /* Blocks of all parts before this one. */

@@ -56,10 +56,10 @@ enum {
 typedef struct {
     uint64_t count; /* elements */
     uint64_t seed;
-    uint64_t configHash; /* alike on all ranks; of everything here but rank and the call's own */
-    uint64_t slotBytes;  /* room of a record; 0 for dense */
-    uint64_t target;     /* wanted kept coordinates; threshold with fixed tau: 0 */
-    uint64_t capacity;   /* most kept coordinates in a record */
+    uint64_t configHash;   /* alike on all ranks; of everything here but rank and the call's own */
+    uint64_t slotBytes;    /* room of a record; 0 for dense */
+    uint64_t target;       /* wanted kept coordinates; threshold with fixed tau: 0 */
+    uint64_t capacity;     /* most kept coordinates in a record */
     uint64_t partCapacity; /* owner: in a part's record, and that record's room */
     uint64_t partSlot;
     uint64_t warmTarget[GS_WARMUP_STAGES];
@@ -76,7 +76,7 @@ typedef struct {
     uint32_t blocks;      /* ceil(count / GS_BLOCK) */
     uint32_t first;       /* block b stands for block first + b stride of the gradient and of what is remembered */
     uint32_t stride;
-    uint32_t parts;       /* ranks' records are of parts (part.h), as many as ranks; 0: each is of the whole */
+    uint32_t parts; /* ranks' records are of parts (part.h), as many as ranks; 0: each is of the whole */
     uint32_t rank;
     uint32_t nranks;
     uint32_t type;        /* gsDataType_t */
@@ -122,6 +122,12 @@ GS_HD int gsSpecPrepares(const gsSpec *s)
     return s->memory || s->pool || s->momentum > 0.0 || s->clip > 0.0 || s->trigger ||
            (s->feedback && (s->select == GS_SELECT_LARGEST || s->select == GS_SELECT_STEP ||
                             s->select == GS_SELECT_ALL || s->rms > 0.0 || s->value == GS_VALUE_F16));
+}
+
+/* Whether selection itself adds the residual. */
+GS_HD int gsSpecAdds(const gsSpec *s)
+{
+    return s->feedback && !gsSpecPrepares(s);
 }
 
 /* Whether the result is more than the sum of the records. */
