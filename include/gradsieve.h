@@ -89,10 +89,12 @@ typedef struct {
     uint32_t version; /* GS_VERSION_CODE */
     int32_t
         timeoutMs; /* deadline of every exchange, in milliseconds; 0: the environment's GS_TIMEOUT_MS, else 600000 */
+    int32_t ranksPerNode; /* rank r is on node r / ranksPerNode; 0: the environment's GS_RANKS_PER_NODE, else nodes
+                             are found: MPI ranks that can share memory, NCCL ranks of one host, all threads */
 } gsCommConfig_t;
-#define GS_COMM_CONFIG_INIT                        \
-    {                                              \
-        sizeof(gsCommConfig_t), GS_VERSION_CODE, 0 \
+#define GS_COMM_CONFIG_INIT                           \
+    {                                                 \
+        sizeof(gsCommConfig_t), GS_VERSION_CODE, 0, 0 \
     }
 
 /* Ranks as threads of this process. Makes `nranks` (1..1024) communicators; each thread then uses its own. config may be
@@ -113,6 +115,10 @@ GS_API gsResult_t gsCommInitNccl(gsComm_t *comm, void *ncclComm, const gsCommCon
 
 GS_API gsResult_t gsCommCount(gsComm_t comm, int *nranks);
 GS_API gsResult_t gsCommUserRank(gsComm_t comm, int *rank);
+
+/* How many nodes the ranks are on, and which is this rank's; they count from 0 in the order of their lowest ranks. Collective:
+ * every rank calls. Synchronises. */
+GS_API gsResult_t gsCommGetNodes(gsComm_t comm, int *nodes, int *node);
 
 /* Waits for the work on `stream` (of this communicator's kind) and returns its first error. Past the deadline the
  * communicator is aborted and GS_ERROR_TIMEOUT returned. Synchronises. */

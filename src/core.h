@@ -79,7 +79,9 @@ struct gsComm {
     int rank, nranks;
     int localRanks; /* ranks that share this process's processors: for the default number of threads */
     int64_t timeoutMs;
-    int reducers; /* alive: a communicator must outlive them */
+    int reducers;     /* alive: a communicator must outlive them */
+    int ranksPerNode; /* as configured; 0: ranks of equal `host` share a node */
+    uint64_t host;    /* the transport's, of this rank */
 
     gsComm_t parts; /* what it has been split into, the newest first */
     /* of a part; parent is NULL otherwise */
@@ -88,13 +90,27 @@ struct gsComm {
     int split, color;
 };
 
+/* What a configuration says, defaults filled in. */
+typedef struct {
+    int64_t timeoutMs, ranksPerNode;
+} gsCommSettings;
+
 /* comm.c. gsCommMake allocates and fills; the transport sets impl itself. */
 GS_INTERNAL gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const struct gsBackend *backend,
                                   int rank, int nranks, const gsCommConfig_t *config);
 /* parts.c: the same for gsTransport.split; collective. */
 GS_INTERNAL gsResult_t gsCommMakePart(gsComm_t parent, int color, int key, gsComm_t *part);
 void gsCommFreeParts(gsComm_t parent);
-GS_INTERNAL gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, int64_t *timeoutMs);
+GS_INTERNAL gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, gsCommSettings *settings);
+/* nodes.c: collective. */
+typedef struct {
+    int nodes, node; /* how many, and this rank's */
+    int ranks;       /* of this rank's node */
+    int place;       /* of this rank among them */
+    int even;        /* all nodes have as many */
+    char sizes[80];  /* "4, 4, 3" */
+} gsNodes;
+gsResult_t gsFindNodes(gsComm_t comm, gsNodes *nodes);
 GS_INTERNAL extern const gsTransport gsNoTransport; /* gsCommInitStages: every exchange is a usage error */
 extern const gsTransport gsSelfTransport;           /* transport/self.c: one rank */
 
