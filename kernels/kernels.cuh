@@ -101,7 +101,7 @@ gsResult_t gsCudaWantsGradient(gsReducer_t r, int *wants);
 /* select.cu */
 gsResult_t gsCudaSelect(gsReducer_t r, const void *sendbuff, gsStream_t stream);
 gsResult_t gsCudaPlanParts(gsReducer_t r, gsStream_t stream);
-/* parts.cu */
+/* owner.cu */
 gsResult_t gsCudaHandDown(gsReducer_t r, gsStream_t stream);
 gsResult_t gsCudaHandBack(gsReducer_t r, gsStream_t stream);
 gsResult_t gsCudaMakeResult(gsReducer_t r, gsRedOp_t op, gsStream_t stream);
@@ -113,7 +113,7 @@ gsResult_t gsCudaPack(gsReducer_t r, const void *sendbuff, void *record, gsStrea
 gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream);
 /* accumulate.cu */
 gsResult_t gsCudaAccumulate(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream);
-gsResult_t gsCudaJudgeDense(gsReducer_t r, const void *sum, gsStream_t stream);
+gsResult_t gsCudaValidateDense(gsReducer_t r, const void *sum, gsStream_t stream);
 gsResult_t gsCudaAccumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsCudaCommit(gsReducer_t r, gsStream_t stream);
 /* dense.cu */
@@ -121,6 +121,10 @@ gsResult_t gsCudaCheckDense(gsReducer_t r, const void *sum, uint32_t type, gsStr
 gsResult_t gsCudaFinishDense(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
 gsResult_t gsCudaScaleState(gsReducer_t r, float factor, gsStream_t stream);
 gsResult_t gsCudaScale(gsReducer_t r, void *vector, float factor, gsStream_t stream);
+/* hierarchy.cu */
+gsResult_t gsCudaSeal(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream);
+gsResult_t gsCudaOpenSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream);
+gsResult_t gsCudaAssemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream);
 /* optimizer.cu */
 gsResult_t gsCudaOptimize(const gsOptimizerCall *call, gsStream_t stream);
 

@@ -71,7 +71,7 @@ static gsResult_t sumBySlices(gsReducer_t r, const denseSum *d, gsStream_t strea
     uint64_t own = first >= r->spec.count ? 0 : r->spec.count - first < slice ? r->spec.count - first : slice;
     uint8_t *ownSum = d->sums + r->spec.rank * sliceBytes;
     GS_CHECK(transport->scatterSlices(r->comm, d->send, r->spec.count * width, d->slices, sliceBytes, stream));
-    GS_CHECK(r->comm->backend->sumSlices(r, d->type, d->slices, slice, ownSum, own, d->op, stream));
+    GS_CHECK(r->comm->backend->sumSlices(r, d->type, d->slices, r->spec.nranks, slice, ownSum, own, d->op, stream));
     return transport->allGather(r->comm, ownSum, d->sums, sliceBytes, stream);
 }
 

@@ -160,10 +160,6 @@ static gsResult_t decodeSums(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStre
         result = rememberSums(r, recvbuff, op, stream);
     else if (result == GS_SUCCESS)
         result = useSums(r, recvbuff, op, stream);
-    if (result == GS_SUCCESS)
-        result = backend->commit(r->server, stream);
-    if (result == GS_SUCCESS)
-        result = backend->commit(r, stream);
     GS_RANGE_END();
     gsLap(r, &mark, &r->stats.decodeSeconds);
     return result;
@@ -185,6 +181,5 @@ gsResult_t gsReduceByOwners(gsReducer_t r, const void *sendbuff, void *recvbuff,
     GS_CHECK(exchange(r, gsExchangeParts, r, stream));
     GS_CHECK(encodeSum(r, op, stream));
     GS_CHECK(exchange(r, gsExchangeRecords, r->server, stream));
-    GS_CHECK(decodeSums(r, recvbuff, op, stream));
-    return gsCallError(r);
+    return decodeSums(r, recvbuff, op, stream);
 }

@@ -137,7 +137,7 @@ TEST(OwnersSend, BytesOfARankThatDoNotGrowWithTheRanks)
 {
     const uint64_t count = 1 << 18; /* 64 blocks: parts are alike */
     for (const char *recipe : {"topk:density=0.01,twoway=1,exchange=owner-exact", "chunk-topk:twoway=1,exchange=owner",
-                               "cdadam:exchange=owner", "gspar:twoway=1,exchange=owner"})
+                               "cdadam:exchange=owner", "gspar:twoway=1,exchange=owner-exact"})
         EXPECT_LE(static_cast<double>(wireBytes(planOf(recipe, count, 8))),
                   1.2 * static_cast<double>(wireBytes(planOf(recipe, count, 4))))
             << recipe;

@@ -199,11 +199,13 @@ static void useMemory(const work *w, gsReal *sum, const gsReal *own, uint64_t b)
     gsReal lambda = (gsReal)r->spec.lambda, nu = (gsReal)r->spec.nu;
     uint32_t n = blockLength(&r->spec, b), first, end;
     ranksOf(&r->spec, b, &first, &end);
-    for (uint32_t i = 0; r->spec.rank >= first && r->spec.rank < end && i < n; i++)
+    int mine = r->spec.rank >= first && r->spec.rank < end && !r->spec.preview;
+    for (uint32_t i = 0; mine && i < n; i++)
         h[i] += lambda * own[i];
     for (uint32_t i = 0; i < n; i++) {
         gsReal result = all[i] + nu * sum[i];
-        all[i] += lambda * sum[i];
+        if (!r->spec.preview)
+            all[i] += lambda * sum[i];
         sum[i] = result;
     }
 }
@@ -283,9 +285,10 @@ static void finishBlocks(const work *w)
             addReferences(w, sum, (uint64_t)b);
         if (spec->trigger)
             r->blockSum[b] = dotBlock(sum, sum, n);
-        if (spec->pool)
+        if (spec->pool && !spec->preview)
             moveReferences(w, sum, (uint64_t)b);
-        markIterate(r, first, n);
+        if (!spec->preview)
+            markIterate(r, first, n);
         uint64_t to = spec->spread ? gsBlockAt(spec, (uint64_t)b) * GS_BLOCK : first;
         GS_FOR_TYPE(spec->type, writeBlock(sum, w->recvbuff, to, n, w->factor, T));
     }

@@ -111,6 +111,7 @@ typedef struct {
     uint8_t absent;      /* this rank takes no part */
     uint8_t spread;      /* sums go to the blocks that they stand for; otherwise side by side */
     uint8_t iterate;     /* the caller gave its parameters */
+    uint8_t preview;     /* accumulate: the result alone, memories stay as they are */
     uint32_t paramsType; /* gsDataType_t */
     double stepSize, smoothness;
 } gsSpec;

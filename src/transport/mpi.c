@@ -589,12 +589,17 @@ static gsResult_t duplicate(link_t *link, MPI_Comm theirs)
     return checkMpi("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(link->comm, MPI_ERRORS_RETURN));
 }
 
-static gsResult_t countLocalRanks(MPI_Comm comm, int *ranks)
+/* How many ranks share this one's memory, and the lowest of them, which names the host. */
+static gsResult_t findHost(MPI_Comm comm, gsComm_t made)
 {
     MPI_Comm node;
+    int lowest = made->rank;
     GS_CHECK(checkMpi("MPI_Comm_split_type", MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node)));
-    MPI_Comm_size(node, ranks);
-    return checkMpi("MPI_Comm_free", MPI_Comm_free(&node));
+    MPI_Comm_size(node, &made->localRanks);
+    gsResult_t result = checkMpi("MPI_Bcast", MPI_Bcast(&lowest, 1, MPI_INT, 0, node));
+    made->host = (uint64_t)lowest;
+    GS_CHECK(checkMpi("MPI_Comm_free", MPI_Comm_free(&node)));
+    return result;
 }
 
 static gsResult_t connect(gsComm_t comm, MPI_Comm theirs)
@@ -605,7 +610,7 @@ static gsResult_t connect(gsComm_t comm, MPI_Comm theirs)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "gsCommInitMpi: no memory for pieces of %d ranks", comm->nranks);
     gsResult_t result = duplicate(link, theirs);
     if (result == GS_SUCCESS)
-        result = countLocalRanks(link->comm, &comm->localRanks);
+        result = findHost(link->comm, comm);
     if (result != GS_SUCCESS) {
         freeLink(link);
         return result;
