@@ -125,7 +125,8 @@ static gsResult_t setSizes(const gsReducerConfig_t *config, gsSpec *s)
 /* The second half of a two-way reducer compresses as the first does, and is alone: it has no silence, no references, no turns. */
 static void makeSecondHalf(gsSpec *s)
 {
-    s->twoway = s->exact = s->bypassed = 0;
+    s->twoway = s->bypassed = 0;
+    s->exchange = GS_EXCHANGE_CAPACITY;
     s->pool = s->search = s->quotient = s->refresh = 0;
     s->trigger = GS_TRIGGER_NONE;
     s->staleness = 0;
