@@ -2,7 +2,7 @@
 # gs_hosts.sh: hosts that are network namespaces of this machine, joined by links of a given speed, and gs_hosts on them: every way
 # to sum one gradient, beside MPI_Allreduce over TCP. A table for each speed, and a plot of time against speed.
 #
-#   bench/gs_hosts.sh [flags]
+#   bench/gs_hosts.sh [flags] [-- COMMAND...]
 #     --build DIR     a build folder with bench/gs_hosts (default build)
 #     --hosts N       (default 4)
 #     --ranks N       on each host (default 1)
@@ -12,19 +12,20 @@
 #     --count N       elements of the gradient, and so --calls N, --seconds S, --warmup N: see gs_hosts --help
 #     --json FILE     everything that was measured
 #     --plot FILE     an SVG picture (default gs_hosts.svg; needs gnuplot)
+#     -- COMMAND...   run this MPI program on the hosts instead
 #
 # Needs root, iproute2, util-linux and Open MPI. Exit code 77, with the reason, where this machine does not allow it. What it makes
 # is in namespaces named gs_hosts-PID-N; they go when it ends, and those of a run that was killed when the next one begins.
 set -euo pipefail
 
 build=build hosts=4 ranks=1 delay='' json='' plot=gs_hosts.svg
-rates=() recipes=() measured=()
+rates=() recipes=() measured=() command=()
 id=gs_hosts-$$
 work=$(mktemp -d)
 
 usage() { # REASON
     printf 'gs_hosts.sh: %s\n\n' "$1" >&2
-    sed -n '5,14s/^# \{0,1\}//p' "$0" >&2
+    sed -n '5,15s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 
@@ -39,6 +40,11 @@ expect() { # FLAG TEXT PATTERN WORDS
 
 while [ $# -gt 0 ]; do
     [ $# -gt 1 ] || usage "$1: got no value"
+    if [ "$1" = -- ]; then
+        shift
+        command=("$@")
+        break
+    fi
     case $1 in
     --build) build=$2 ;;
     --hosts) expect "$1" "$2" '[1-9][0-9]?' "1 to 99" && hosts=$2 ;;
@@ -166,7 +172,10 @@ run_ranks() {
 measure() { # RATE
     echo "== $hosts hosts, links of $1, delay $delay"
     shape_links "$1"
-    run_ranks "$program" "${measured[@]}" "${recipes[@]}" --json "$work/$1.json" | tee "$work/$1.txt" &
+    local own=()
+    [ ${#command[@]} -gt 0 ] ||
+        own=("$build/bench/gs_hosts" "${measured[@]}" "${recipes[@]}" --json "$work/$1.json")
+    run_ranks "${own[@]}" "${command[@]}" | tee "$work/$1.txt" &
     wait $! # a signal ends this, but not a command in the foreground
 }
 
@@ -205,6 +214,8 @@ draw() {
     gnuplot <<END
 set terminal svg size 900,640 background "white"
 set output "$plot"
+stats "$work/points" using 1 nooutput
+set xrange [STATS_min / 2:STATS_max * 2]
 set logscale xy
 set xlabel "speed of a link (Mbit/s)"
 set ylabel "time of one sum (ms)"
@@ -216,9 +227,8 @@ END
     echo "plot: $plot"
 }
 
-program=$build/bench/gs_hosts
-[ -x "$program" ] || { echo "gs_hosts.sh: no $program; build it, or say --build DIR" >&2 && exit 2; }
-program=$(realpath "$program")
+[ ${#command[@]} -gt 0 ] || [ -x "$build/bench/gs_hosts" ] ||
+    usage "--build: no $build/bench/gs_hosts; build it, or name another folder"
 [ "$(id -u)" = 0 ] || unable "needs root, which alone makes network namespaces"
 for tool in ip tc unshare mpirun; do
     command -v $tool >/dev/null || unable "needs $tool (Debian: iproute2, util-linux, openmpi-bin)"
@@ -231,5 +241,6 @@ write_shell
 for rate in "${rates[@]}"; do
     measure "$rate"
 done
+[ ${#command[@]} -eq 0 ] || exit 0
 [ -z "$json" ] || write_json >"$json"
 if command -v gnuplot >/dev/null; then draw; else echo "plot: skipped: no gnuplot"; fi

@@ -67,7 +67,7 @@ static bool writeResults(const options_t *options, const run_t *runs, int count)
 {
     bool written = true;
     reportTable(runs, count);
-    if (options->overlap)
+    if (options->overlap && count > 1)
         reportOverlap(runs, count);
     if (options->json && !jsonWrite(options->json, runs, count)) {
         fprintf(stderr, "gs_train: %s\n", failureText());
