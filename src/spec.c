@@ -78,7 +78,7 @@ static uint64_t configHash(const gsSpec *spec)
     gsSpec shared = *spec;
     shared.rank = 0;
     shared.configHash = 0;
-    shared.average = shared.denseNow = shared.absent = shared.iterate = 0;
+    shared.average = shared.denseNow = shared.absent = shared.iterate = shared.preview = 0;
     shared.paramsType = 0;
     shared.stepSize = shared.smoothness = 0.0;
     const unsigned char *bytes = (const unsigned char *)&shared;
