@@ -452,9 +452,11 @@ typedef struct {
     double
         seconds[GS_MODES];  /* by gsMode_t; below 0: the recipe, or this number of ranks or nodes, does not allow it */
     double bytes[GS_MODES]; /* that leave a rank, the mean */
+    double nodeBytes[GS_MODES]; /* that leave a node, all its ranks together */
+    double density;             /* of a record, as expected */
     double
-        breakEven; /* the density where a flat all-gather of records sends as much as a dense ring: above it no link is slow
-                                 enough for `capacity`; by bytes alone, 2 b_dense / (ranks b_coordinate) */
+        breakEven; /* where a flat all-gather of records sends as much as a dense ring: 2 b_dense / (ranks b_coordinate) bits;
+                                     above it no link is slow enough for `capacity` */
 } gsPlan_t;
 
 /* Chooses for a recipe, whatever its own exchange= says. */

@@ -156,8 +156,25 @@ double gsScheduleBytes(const gsSchedule *s)
         double others = groupOf(&s->cluster, p->group).members - 1;
         if (p->announces || p->kind == GS_PHASE_COMPUTE)
             continue;
-        bytes += p->kind == GS_PHASE_TREE ? 2 * others / (others + 1) * p->bytes
-                                          : (p->kind == GS_PHASE_RING ? p->rounds : 1) * others * p->bytes;
+        bytes += p->bytes * (p->kind == GS_PHASE_TREE ? 2 * others / (others + 1) : p->rounds * others);
+    }
+    return bytes;
+}
+
+double gsScheduleNodeBytes(const gsSchedule *s)
+{
+    double bytes = 0, nodes = gsClusterNodes(&s->cluster), local = s->cluster.ranksPerNode;
+    for (int i = 0; i < s->count; i++) {
+        const gsPhase *p = &s->phases[i];
+        group g = groupOf(&s->cluster, p->group);
+        if (p->announces || p->kind == GS_PHASE_COMPUTE || g.outside == 0)
+            continue;
+        if (p->kind == GS_PHASE_TREE)
+            bytes += p->bytes * 2 * (nodes - 1) / nodes;
+        else if (p->kind == GS_PHASE_RING && p->group == GS_WITH_ALL)
+            bytes += p->bytes * p->rounds * (g.members - 1); /* in one place of the ring */
+        else
+            bytes += p->bytes * p->rounds * local * g.outside;
     }
     return bytes;
 }

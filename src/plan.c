@@ -97,7 +97,7 @@ static gsResult_t checkShape(const gsCluster_t *c)
     return GS_SUCCESS;
 }
 
-gsResult_t gsClusterCheck(const gsCluster_t *c)
+static gsResult_t checkCluster(const gsCluster_t *c)
 {
     if (!c)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "cluster is NULL; expected a cluster");
@@ -139,11 +139,11 @@ static double encodeOf(const gsSpec *s)
     }
 }
 
-void gsClusterComplete(gsCluster_t *c, const gsSpec *s)
+static void complete(gsCluster_t *c, const gsSpec *s)
 {
     double device = c->over == GS_OVER_NCCL ? 0.01 : 1.0; /* of a core's time: by the speed of its memory */
     if (c->ranksPerNode == 0)
-        c->ranksPerNode = 1;
+        c->ranksPerNode = c->over == GS_OVER_THREADS ? c->ranks : 1;
     orElse(&c->latency, 10e-6);
     orElse(&c->bandwidth, 12.5e9);
     orElse(&c->nodeLatency, 2e-6);
@@ -154,6 +154,22 @@ void gsClusterComplete(gsCluster_t *c, const gsSpec *s)
     orElse(&c->decode, (s->layout == GS_LAYOUT_ALL ? 0.15e-9 : 3e-9) * device);
     orElse(&c->write, 0.35e-9 * device);
     orElse(&c->sum, 1e-9 * device);
+}
+
+/* The cluster with all figures known, and the recipe as all its ranks have it. */
+static gsResult_t settle(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsCluster_t *whole, gsSpec *spec)
+{
+    GS_CHECK(checkCluster(cluster));
+    GS_CHECK(gsSpecMake(config, 0, cluster->ranks, 0, spec));
+    *whole = *cluster;
+    complete(whole, spec);
+    return GS_SUCCESS;
+}
+
+gsResult_t gsPlanComplete(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsCluster_t *whole)
+{
+    gsSpec spec;
+    return settle(config, cluster, whole, &spec);
 }
 
 /* ---- sizes ---- */
@@ -419,10 +435,8 @@ gsResult_t gsPlanSchedule(const gsReducerConfig_t *config, const gsCluster_t *cl
                           gsSchedule *schedule)
 {
     gsSpec whole, spec;
-    GS_CHECK(gsClusterCheck(cluster));
-    GS_CHECK(gsSpecMake(config, 0, cluster->ranks, 0, &whole));
-    *schedule = (gsSchedule){.cluster = *cluster};
-    gsClusterComplete(&schedule->cluster, &whole);
+    *schedule = (gsSchedule){.count = 0};
+    GS_CHECK(settle(config, cluster, &schedule->cluster, &whole));
     GS_CHECK(checkMode(&whole, &schedule->cluster, mode));
     double width = (double)gsTypeWidth(whole.type);
     if (mode == GS_MODE_DENSE) {
@@ -444,6 +458,11 @@ gsResult_t gsPlanSchedule(const gsReducerConfig_t *config, const gsCluster_t *cl
 
 /* ---- the choice ---- */
 
+static double densityOf(const gsSpec *s)
+{
+    return s->select == GS_SELECT_DENSE || s->count == 0 ? 1 : keptOf(s) / (double)s->count;
+}
+
 /* Where a flat all-gather sends as much as a dense ring; 0 where there is no recipe to speak of. */
 static double breakEvenOf(const gsSpec *s)
 {
@@ -455,19 +474,20 @@ static double breakEvenOf(const gsSpec *s)
 
 gsResult_t gsPlanChoose(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsPlan_t *plan)
 {
+    gsCluster_t whole;
     gsSpec spec;
     if (!plan)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "plan is NULL; expected a place for the plan");
-    GS_CHECK(gsClusterCheck(cluster));
-    GS_CHECK(gsSpecMake(config, 0, cluster->ranks, 0, &spec));
-    *plan = (gsPlan_t){.mode = GS_MODE_DENSE, .breakEven = breakEvenOf(&spec)};
+    GS_CHECK(settle(config, cluster, &whole, &spec));
+    *plan = (gsPlan_t){.mode = GS_MODE_DENSE, .density = densityOf(&spec), .breakEven = breakEvenOf(&spec)};
     for (int mode = 0; mode < GS_MODES; mode++) {
         gsSchedule schedule;
         plan->seconds[mode] = -1;
-        if (gsPlanSchedule(config, cluster, (gsMode_t)mode, &schedule) != GS_SUCCESS)
+        if (gsPlanSchedule(config, &whole, (gsMode_t)mode, &schedule) != GS_SUCCESS)
             continue;
         plan->seconds[mode] = gsScheduleSeconds(&schedule);
         plan->bytes[mode] = gsScheduleBytes(&schedule);
+        plan->nodeBytes[mode] = gsScheduleNodeBytes(&schedule);
         if (plan->seconds[plan->mode] < 0 || plan->seconds[mode] < plan->seconds[plan->mode])
             plan->mode = (gsMode_t)mode;
     }

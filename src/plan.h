@@ -54,10 +54,11 @@ GS_INTERNAL gsResult_t gsPlanSchedule(const gsReducerConfig_t *config, const gsC
                                       gsSchedule *schedule);
 GS_INTERNAL double gsPhaseSeconds(const gsSchedule *schedule, const gsPhase *phase);
 GS_INTERNAL double gsScheduleSeconds(const gsSchedule *schedule);
+/* That leave a rank, the mean; and a node. */
 GS_INTERNAL double gsScheduleBytes(const gsSchedule *schedule);
-/* Refuses figures that no cluster has; and puts the default where one is not known. */
-gsResult_t gsClusterCheck(const gsCluster_t *cluster);
-void gsClusterComplete(gsCluster_t *cluster, const gsSpec *spec);
+GS_INTERNAL double gsScheduleNodeBytes(const gsSchedule *schedule);
+/* The cluster with its defaults, which the recipe has a say in. */
+GS_INTERNAL gsResult_t gsPlanComplete(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsCluster_t *whole);
 /* The chunks that a tree's vector is cut into. */
 GS_INTERNAL double gsTreeChunks(double bytes);
 
