@@ -262,10 +262,23 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *       exchange=capacity|exact records in slots of equal size (default), or with their true length: the default of
  *                            recipes that may be silent, which save nothing otherwise. On CUDA the host waits for the
  *                            lengths, and the call cannot be captured
+ *       exchange=owner|owner-exact for many ranks: records go in parts to the ranks that own their blocks: see below
  *       exchange=hierarchical for nodes with fast links inside and slow ones between: see below
  *       twoway=1             the result is compressed again, as gspar's Algorithm 1 may; feedback or memory as the
- *                            first half has. On all ranks alike. (cdadam is ef21 with it.) Not with tng and those that
- *                            may be silent
+ *                            first half has. On all ranks alike, or at the owners, each its own blocks. (cdadam is ef21
+ *                            with it.) Not with tng and those that may be silent
+ *
+ * exchange=owner, owner-exact: block b of 4096 elements belongs to rank b mod ranks. A rank's record is cut into parts, one an
+ * owner; an owner sums what it is sent of its blocks, in rank order, and all ranks gather the owners' sums: without loss, so that
+ * results and states are those of exchange=capacity, bit for bit; or, with twoway=1, compressed again, so that what leaves a rank
+ * does not grow with their number. Then each owner alone has what the second half remembers of its blocks (and H of the first
+ * half), and densities hold in each owner's blocks. owner: parts have slots, of 1.5 times their share of the capacity and six
+ * deviations, and what does not fit is treated as a full record's rest is; may be captured. owner-exact: true lengths; a part may
+ * fill the whole capacity. Without a second half the owners send min(ranks * density, 1) of the vector, at full precision, and
+ * where all coordinates travel a sum of finite values that overflows is NaN everywhere. A part's loss, or ranks that disagree, is
+ * found by its owner and told to all. Not with recipes that may be silent, nor with mode=quotient; with twoway=1 neither first=dense,
+ * gdsec nor randk. gsReducerImportRanks gives blocks to their new owners. State in all: twoway 2 S / ranks less for memories;
+ * otherwise, with memory or references, 2 S more of work space.
  *
  * exchange=hierarchical: the ranks of a node (gsCommGetNodes; all have as many) sum their gradients, each a slice of whole
  * blocks of 4096; ranks of equal place on all nodes exchange records of their slice, in slots; and the node's ranks gather
