@@ -89,12 +89,15 @@ typedef struct {
     uint32_t version; /* GS_VERSION_CODE */
     int32_t
         timeoutMs; /* deadline of every exchange, in milliseconds; 0: the environment's GS_TIMEOUT_MS, else 600000 */
-    const struct gsCluster *cluster; /* for recipes with exchange=auto: figures that need no measuring; NULL: none.
-                                        Copied; alike on all ranks; its ranks is 0 or theirs */
+    int32_t ranksPerNode; /* rank r is on node r / ranksPerNode; 0: the environment's GS_RANKS_PER_NODE, else nodes
+                              are found: MPI ranks that can share memory, NCCL ranks of one host, all threads */
+    const struct gsCluster
+        *cluster; /* for recipes with exchange=auto: what need not be measured; NULL: nothing. Copied;
+                                        alike on all ranks */
 } gsCommConfig_t;
-#define GS_COMM_CONFIG_INIT                              \
-    {                                                    \
-        sizeof(gsCommConfig_t), GS_VERSION_CODE, 0, NULL \
+#define GS_COMM_CONFIG_INIT                                 \
+    {                                                       \
+        sizeof(gsCommConfig_t), GS_VERSION_CODE, 0, 0, NULL \
     }
 
 /* Ranks as threads of this process. Makes `nranks` (1..1024) communicators; each thread then uses its own. config may be
@@ -107,7 +110,8 @@ GS_API gsResult_t gsCommInitAll(gsComm_t *comms, int nranks, const gsCommConfig_
  * MPI_THREAD_SERIALIZED all calls come from the main thread, and CPU streams cannot be used. In libgradsieve_mpi. */
 GS_API gsResult_t gsCommInitMpi(gsComm_t *comm, const void *mpiComm, const gsCommConfig_t *config);
 
-/* Ranks as NCCL ranks. ncclComm is the ncclComm_t itself; it stays the caller's and must outlive the communicator. Records
+/* Ranks as NCCL ranks. ncclComm is the ncclComm_t itself; it stays the caller's and must outlive the communicator. The first
+ * reducer with exchange=hierarchical splits it, into parts that gsCommDestroy ends: destroy graphs that use them before. Records
  * travel on the stream of the call, in the order of the calls, like any NCCL call, but not inside ncclGroupStart and
  * ncclGroupEnd. The communicator's device must be current. The deadline is watched by gsCommSynchronize. In
  * libgradsieve_nccl. */
@@ -115,6 +119,10 @@ GS_API gsResult_t gsCommInitNccl(gsComm_t *comm, void *ncclComm, const gsCommCon
 
 GS_API gsResult_t gsCommCount(gsComm_t comm, int *nranks);
 GS_API gsResult_t gsCommUserRank(gsComm_t comm, int *rank);
+
+/* How many nodes the ranks are on, and which is this rank's; they count from 0 in the order of their lowest ranks. Collective:
+ * every rank calls. Synchronises. */
+GS_API gsResult_t gsCommGetNodes(gsComm_t comm, int *nodes, int *node);
 
 /* Waits for the work on `stream` (of this communicator's kind) and returns its first error. Past the deadline the
  * communicator is aborted and GS_ERROR_TIMEOUT returned. Synchronises. */
@@ -252,11 +260,20 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *                            record has room for. Default: 1.25 D plus six standard deviations, sqrt(D/count) each;
  *                            gdsec 1. What does not fit stays in the residual or in g - h; unbiased recipes thin the
  *                            kept to the capacity and scale them up
- *       exchange=capacity|exact records in slots of equal size (default), or with their true length: threads and MPI
- *                            only, the default of recipes that may be silent, which save nothing otherwise
+ *       exchange=capacity|exact records in slots of equal size (default), or with their true length: the default of
+ *                            recipes that may be silent, which save nothing otherwise. On CUDA the host waits for the
+ *                            lengths, and the call cannot be captured
+ *       exchange=hierarchical for nodes with fast links inside and slow ones between: see below
  *       twoway=1             the result is compressed again, as gspar's Algorithm 1 may; feedback or memory as the
  *                            first half has. On all ranks alike. (cdadam is ef21 with it.) Not with tng and those that
  *                            may be silent
+ *
+ * exchange=hierarchical: the ranks of a node (gsCommGetNodes; all have as many) sum their gradients, each a slice of whole
+ * blocks of 4096; ranks of equal place on all nodes exchange records of their slice, in slots; and the node's ranks gather
+ * the result. What is remembered is about the slice of the node's sum (of its mean, with GS_AVG: stay with one op), statistics
+ * too, and densities hold in each slice. With one rank a node results and states are those of exchange=capacity. A node's sum
+ * is as dense's is: a sum of finite values that overflows is NaN everywhere. Not with recipes that may be silent, participate and
+ * clip.
  *
  * Steps that travel dense (first=dense, gdsec's first, refresh, resync) are decided on the host by the number of steps:
  * on CUDA such a call synchronises and cannot be captured; graphs replay the others.
@@ -288,6 +305,11 @@ typedef struct {
 
 /* Bytes that gsReducerCreate will ask for, without making anything. */
 GS_API gsResult_t gsReducerGetMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory);
+
+/* The same for exchange=hierarchical, which gsReducerGetMemory refuses: of the rank with the longest slice. Other exchanges do not care
+ * for nodes. */
+GS_API gsResult_t gsReducerGetNodeMemory(const gsReducerConfig_t *config, int nranks, int ranksPerNode,
+                                         gsMemory_t *memory);
 
 /* Collective: ranks whose configurations differ all get GS_ERROR_MISMATCH. Synchronises. */
 GS_API gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config);
@@ -334,6 +356,7 @@ typedef struct {
     uint64_t sentTotal;
     uint64_t payloadBytes;  /* sum of own records' lengths; dense: of the gradient's */
     uint64_t wireBytes;     /* bytes that left this rank: (P-1) slots a call, dense 2(P-1)/P of the gradient */
+    uint64_t nodeBytes;     /* hierarchical: of these, what went to ranks of the same node */
     double encodeSeconds;   /* CPU only: wall time in select and pack */
     double exchangeSeconds; /* CPU only: waiting for the other ranks included */
     double decodeSeconds;   /* CPU only */
@@ -356,7 +379,8 @@ GS_API gsResult_t gsReducerImport(gsReducer_t reducer, const void *buffer, size_
 /* The states of all `nstates` ranks of an earlier job, in rank order, into this one, whatever its number of ranks P: what is additive
  * (residual, momentum, memory) goes from rank r to rank r mod P by addition, what is a mean over ranks is scaled by nstates / P, a
  * residual that is owed to an average by P / nstates; triggers send at the next call. `report` (may be NULL) says what was done.
- * Every rank calls it with the same states. Synchronises. */
+ * Every rank calls it with the same states. Not with exchange=hierarchical, whose states fit as many nodes of as many ranks alone.
+ * Synchronises. */
 GS_API gsResult_t gsReducerImportRanks(gsReducer_t reducer, const void *const *states, const size_t *bytes, int nstates,
                                        char *report, size_t reportBytes);
 
@@ -538,7 +562,10 @@ typedef struct {
 #define GS_RECORD_REFERENCES 64u /* coefficients of references follow the segment */
 #define GS_RECORD_MAP 128u       /* shared: the coordinates of one magnitude travel as a ternary map */
 
-/* What a reducer remembers, to host memory: `count` floats (doubles for GS_FLOAT64). name: "residual", "momentum",
+/* The elements of the gradient that this rank's state is about: all of them, but with exchange=hierarchical. */
+GS_API gsResult_t gsReducerGetSlice(gsReducer_t reducer, size_t *first, size_t *count);
+
+/* What a reducer remembers, to host memory: `count` (the slice's) floats (doubles for GS_FLOAT64). name: "residual", "momentum",
  * "memory" (own h), "shared" (H, the sum of all ranks' h), "previous" and "anchor" (iterates), "before" (clag: the last
  * gradient), "last", "ema", "ema2", "snapshot"; "server." before it for the second half of a two-way reducer.
  * Synchronises. */

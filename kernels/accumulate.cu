@@ -322,7 +322,7 @@ static __device__ __forceinline__ void rememberOwn(const gsSpec &spec, const Mem
     }
 }
 
-/* x becomes H + nu x, and H takes lambda of x. */
+/* x becomes H + nu x, and H takes lambda of x, unless this is a preview. */
 template <typename Real>
 static __device__ __forceinline__ void rememberSum(const gsSpec &spec, const Memories<Real> &m, uint64_t i, Real *x)
 {
@@ -335,7 +335,8 @@ static __device__ __forceinline__ void rememberSum(const gsSpec &spec, const Mem
         x[c] = all[c] + nu * sum;
         all[c] += lambda * sum;
     }
-    gsStoreState(m.shared + i, all);
+    if (!spec.preview)
+        gsStoreState(m.shared + i, all);
 }
 
 /* The references follow the result, in the units of one gradient. */
@@ -447,12 +448,12 @@ __global__ void __launch_bounds__(GS_CTA, 2)
                                     first + place / 4 * 4, r);
                         return x * (place % 4 == 0 ? r[0] : place % 4 == 1 ? r[1] : place % 4 == 2 ? r[2] : r[3]);
                     });
-            if (turn == 0)
+            if (turn == 0 && !spec.preview)
                 rememberOwn(spec, m, first, sums);
             /* kept coordinates lie in other threads' quads: the next turn clears them */
             __syncthreads();
         }
-        if (kind == DENSE && spec.memory)
+        if (kind == DENSE && spec.memory && !spec.preview)
             rememberOwn(spec, m, first, m.work + first);
 #pragma unroll 1
         for (unsigned v = 0; v < GS_QUADS; v++) {
@@ -487,9 +488,10 @@ __global__ void __launch_bounds__(GS_CTA, 2)
             const unsigned at = gsQuadAt(v);
             Real x[4], now[4];
             gsLoadState((const Real *)sums + at, x);
-            if (spec.pool)
+            if (spec.pool && !spec.preview)
                 moveReferences(spec, state, m, first + at, x);
-            if (m.anchor && spec.iterate && !state->call.skip) { /* of this iterate the ranks have a gradient now */
+            if (m.anchor && spec.iterate && !state->call.skip &&
+                !spec.preview) { /* of this iterate the ranks have a gradient now */
                 gsLoadState((const Real *)refs.previous.next(state) + first + at, now);
                 gsStoreState(m.anchor + first + at, now);
             }
@@ -573,9 +575,13 @@ gsResult_t gsCudaAccumulate(gsReducer_t r, const void *records, void *recvbuff, 
     return sumUp(r, records, nullptr, recvbuff, op, stream);
 }
 
+gsResult_t gsCudaValidateDense(gsReducer_t r, const void *sum, gsStream_t stream)
+{
+    return gsCudaCheckDense(r, sum, r->spec.wide ? GS_FLOAT64 : GS_FLOAT32, stream);
+}
+
 gsResult_t gsCudaAccumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    GS_CHECK(gsCudaCheckDense(r, sum, r->spec.wide ? GS_FLOAT64 : GS_FLOAT32, stream));
     return sumUp(r, nullptr, sum, recvbuff, op, stream);
 }
 

@@ -107,6 +107,7 @@ gsResult_t gsCudaPack(gsReducer_t r, const void *sendbuff, void *record, gsStrea
 gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream);
 /* accumulate.cu */
 gsResult_t gsCudaAccumulate(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream);
+gsResult_t gsCudaValidateDense(gsReducer_t r, const void *sum, gsStream_t stream);
 gsResult_t gsCudaAccumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsCudaCommit(gsReducer_t r, gsStream_t stream);
 /* dense.cu */
@@ -114,6 +115,10 @@ gsResult_t gsCudaCheckDense(gsReducer_t r, const void *sum, uint32_t type, gsStr
 gsResult_t gsCudaFinishDense(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
 gsResult_t gsCudaScaleState(gsReducer_t r, float factor, gsStream_t stream);
 gsResult_t gsCudaScale(gsReducer_t r, void *vector, float factor, gsStream_t stream);
+/* hierarchy.cu */
+gsResult_t gsCudaSeal(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream);
+gsResult_t gsCudaOpenSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream);
+gsResult_t gsCudaAssemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream);
 /* optimizer.cu */
 gsResult_t gsCudaOptimize(const gsOptimizerCall *call, gsStream_t stream);
 

@@ -37,9 +37,9 @@ static gsResult_t checkElements(gsReducer_t r, size_t count, gsDataType_t type)
 {
     if (!r)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
-    if (count != r->spec.count)
+    if (count != gsCallElements(r))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; the reducer was made for %llu", count,
-                      (unsigned long long)r->spec.count);
+                      (unsigned long long)gsCallElements(r));
     if (type != (gsDataType_t)r->spec.type)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "datatype is %d; the reducer was made for %u", type, r->spec.type);
     return GS_SUCCESS;
@@ -103,7 +103,7 @@ static gsResult_t callError(gsReducer_t r)
     return error;
 }
 
-static gsResult_t decode(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+static gsResult_t accumulate(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
     double mark = now();
@@ -111,9 +111,15 @@ static gsResult_t decode(gsReducer_t r, const void *records, void *recvbuff, gsR
     gsResult_t result = backend->validate(r, records, stream);
     if (result == GS_SUCCESS)
         result = backend->accumulate(r, records, recvbuff, op, stream);
-    if (result == GS_SUCCESS)
-        result = backend->commit(r, stream);
     GS_RANGE_END();
+    lap(r, &mark, &r->stats.decodeSeconds);
+    return result;
+}
+
+static gsResult_t commit(gsReducer_t r, gsStream_t stream)
+{
+    double mark = now();
+    gsResult_t result = r->comm->backend->commit(r, stream);
     lap(r, &mark, &r->stats.decodeSeconds);
     GS_CHECK(result);
     return callError(r);
@@ -133,23 +139,22 @@ static gsResult_t reduceSparse(gsReducer_t r, const void *sendbuff, void *recvbu
 {
     GS_CHECK(encode(r, sendbuff, r->sendRecord, stream));
     GS_CHECK(exchange(r, stream));
-    return decode(r, r->recvRecords, recvbuff, op, stream);
+    return accumulate(r, r->recvRecords, recvbuff, op, stream);
 }
 
 /* A step of a sparse recipe that travels dense: what the gradient is compared to, summed. */
 static gsResult_t reducePlanned(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    const void *sum;
     double mark = now();
     GS_CHECK(backend->compare(r, sendbuff, stream));
     lap(r, &mark, &r->stats.encodeSeconds);
-    GS_CHECK(gsExchangeVector(r, r->work, &sum, stream));
+    GS_CHECK(gsExchangeVector(r, r->work, &r->denseSum, stream));
     lap(r, &mark, &r->stats.exchangeSeconds);
-    GS_CHECK(backend->accumulateDense(r, sum, recvbuff, op, stream));
-    GS_CHECK(backend->commit(r, stream));
+    GS_CHECK(backend->validateDense(r, r->denseSum, stream));
+    GS_CHECK(backend->accumulateDense(r, r->denseSum, recvbuff, op, stream));
     lap(r, &mark, &r->stats.decodeSeconds);
-    return callError(r);
+    return GS_SUCCESS;
 }
 
 /* H from all h anew: what it has drifted by rounding is gone. */
@@ -164,8 +169,6 @@ static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuf
 {
     double mark = now();
     gsResult_t result = gsExchangeDense(r, sendbuff, recvbuff, op, stream);
-    if (result == GS_SUCCESS)
-        result = r->comm->backend->commit(r, stream);
     lap(r, &mark, &r->stats.exchangeSeconds);
     return result;
 }
@@ -191,7 +194,8 @@ static uint8_t isDenseStep(const gsReducer_t r)
     return (s->firstDense && r->steps == 0) || (s->refresh && r->steps % s->refresh == 0);
 }
 
-static gsResult_t reduceOnce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+/* One half of the road, up to the commit. */
+static gsResult_t propose(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     r->spec.average = op == GS_AVG;
     r->spec.denseNow = isDenseStep(r);
@@ -215,19 +219,80 @@ static gsResult_t countSteps(gsReducer_t r, gsStream_t stream)
     return r->comm->backend->get(&r->steps, &r->state->step, sizeof r->steps, stream);
 }
 
-/* One half of the road. */
-static gsResult_t reduceHalf(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+static gsResult_t settle(gsReducer_t r, gsStream_t stream)
 {
     uint64_t before = r->steps;
-    GS_CHECK(reduceOnce(r, sendbuff, recvbuff, op, stream));
+    GS_CHECK(commit(r, stream));
     GS_CHECK(countSteps(r, stream));
     if (r->spec.resync && r->steps != before && r->steps % r->spec.resync == 0)
         return resynchronize(r, stream);
     return GS_SUCCESS;
 }
 
+static gsResult_t reduceHalf(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    GS_CHECK(propose(r, sendbuff, recvbuff, op, stream));
+    return settle(r, stream);
+}
+
+/* ---- hierarchical: nothing is settled before the node's last step, after which nothing can fail ---- */
+
+static gsResult_t proposeSlice(gsReducer_t r, const void *from, void *result, gsRedOp_t op, gsStream_t stream)
+{
+    r->spec.preview = (uint8_t)gsSpecRemembers(&r->spec);
+    return propose(r, from, result, op, stream);
+}
+
+/* What the proposal left as it was follows now: records, or the dense sum, are still there. */
+static gsResult_t settleSlice(gsReducer_t r, void *result, gsRedOp_t op, gsStream_t stream)
+{
+    const gsBackend *backend = r->comm->backend;
+    double mark = now();
+    if (r->spec.preview) {
+        r->spec.preview = 0;
+        GS_CHECK(r->spec.denseNow ? backend->accumulateDense(r, r->denseSum, result, op, stream)
+                                  : backend->accumulate(r, r->recvRecords, result, op, stream));
+    }
+    lap(r, &mark, &r->stats.decodeSeconds);
+    return settle(r, stream);
+}
+
+static gsResult_t sumInNode(gsReducer_t r, const void *sendbuff, gsRedOp_t op, gsStream_t stream)
+{
+    double mark = now();
+    GS_RANGE_BEGIN("reduce-scatter");
+    gsResult_t result = gsHierarchyReduceScatter(r, sendbuff, op, stream);
+    GS_RANGE_END();
+    lap(r, &mark, &r->stats.exchangeSeconds);
+    return result;
+}
+
+static gsResult_t gatherInNode(gsReducer_t r, void *recvbuff, gsStream_t stream)
+{
+    double mark = now();
+    GS_RANGE_BEGIN("all-gather");
+    gsResult_t result = gsHierarchyAllGather(r, recvbuff, stream);
+    GS_RANGE_END();
+    lap(r, &mark, &r->stats.exchangeSeconds);
+    return result;
+}
+
+static gsResult_t reduceInNodes(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    void *result = gsHierarchySlot(r);
+    GS_CHECK(sumInNode(r, sendbuff, op, stream));
+    GS_CHECK(proposeSlice(r, r->nodes.sum, result, op, stream));
+    if (r->server)
+        GS_CHECK(proposeSlice(r->server, result, result, GS_SUM, stream));
+    GS_CHECK(gatherInNode(r, recvbuff, stream));
+    GS_CHECK(settleSlice(r, result, op, stream));
+    return r->server ? settleSlice(r->server, result, GS_SUM, stream) : GS_SUCCESS;
+}
+
 static gsResult_t reduceWhole(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
+    if (r->nodes.ranks)
+        return reduceInNodes(r, sendbuff, recvbuff, op, stream);
     GS_CHECK(reduceHalf(r, sendbuff, recvbuff, op, stream));
     return r->server ? reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream) : GS_SUCCESS;
 }
@@ -267,8 +332,9 @@ static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record
 {
     if (r->spec.select == GS_SELECT_DENSE)
         return gsFail(GS_ERROR_INVALID_USAGE, "the reducer is dense: it has no records to encode or decode");
-    if (r->server || gsHasDenseSteps(&r->spec))
-        return gsFail(GS_ERROR_UNSUPPORTED, "a recipe with dense steps or a second half has no single stages");
+    if (r->server || r->nodes.ranks || gsHasDenseSteps(&r->spec))
+        return gsFail(GS_ERROR_UNSUPPORTED,
+                      "a recipe with dense steps, a second half or exchange=hierarchical has no single stages");
     GS_CHECK(checkIterate(r));
     if (!record || (uintptr_t)record % GS_RECORD_ALIGN)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, record,
@@ -302,10 +368,16 @@ gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType
     return runEncode(reducer, sendbuff, record, stream);
 }
 
+static gsResult_t runDecode(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    gsResult_t result = accumulate(r, records, recvbuff, op, stream);
+    return counted(r, result == GS_SUCCESS ? commit(r, stream) : result);
+}
+
 static gsResult_t decodeTask(void *arguments)
 {
     const call *c = arguments;
-    return counted(c->reducer, decode(c->reducer, c->from, c->to, c->op, NULL));
+    return runDecode(c->reducer, c->from, c->to, c->op, NULL);
 }
 
 gsResult_t gsDecode(const void *records, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op,
@@ -320,5 +392,5 @@ gsResult_t gsDecode(const void *records, void *recvbuff, size_t count, gsDataTyp
         return gsFail(GS_ERROR_INVALID_USAGE, "gsDecode without the gsEncode of the same step");
     if (isQueued(reducer, stream))
         return gsStreamPush(stream, decodeTask, &(call){records, recvbuff, op, reducer}, sizeof(call));
-    return counted(reducer, decode(reducer, records, recvbuff, op, stream));
+    return runDecode(reducer, records, recvbuff, op, stream);
 }

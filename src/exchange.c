@@ -4,15 +4,17 @@
  */
 #include "core.h"
 
-#include <string.h>
-
-/* Which ranks speak is known behind the exchange alone: every record travels, a silent rank's is a header. */
-static gsResult_t exchangeExact(gsReducer_t r)
+/* Which ranks speak is known behind the exchange alone: every record travels, a silent rank's is a header. A device is waited for, with
+ * the deadline, before it is asked for the length. */
+static gsResult_t exchangeExact(gsReducer_t r, gsStream_t stream)
 {
+    const gsTransport *transport = r->comm->transport;
     gsRecordHeader header;
-    memcpy(&header, r->sendRecord, sizeof header);
-    GS_CHECK(r->comm->transport->allGatherExact(r->comm, r->sendRecord, header.recordBytes, r->recvRecords,
-                                                r->spec.slotBytes));
+    if (r->comm->backend->onDevice)
+        GS_CHECK(transport->synchronize(r->comm, stream));
+    GS_CHECK(r->comm->backend->get(&header, r->sendRecord, sizeof header, stream));
+    GS_CHECK(transport->allGatherExact(r->comm, r->sendRecord, header.recordBytes, r->recvRecords, r->spec.slotBytes,
+                                       stream));
     r->exactBytes += (r->spec.nranks - 1) * (header.recordBytes + sizeof(uint64_t)); /* and its length before */
     return GS_SUCCESS;
 }
@@ -20,7 +22,7 @@ static gsResult_t exchangeExact(gsReducer_t r)
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream)
 {
     if (gsSpecIsExact(&r->spec))
-        return exchangeExact(r);
+        return exchangeExact(r, stream);
     return r->comm->transport->allGather(r->comm, r->sendRecord, r->recvRecords, r->spec.slotBytes, stream);
 }
 
@@ -41,7 +43,7 @@ static gsResult_t sumBySlices(gsReducer_t r, const denseSum *d, gsStream_t strea
     uint64_t own = first >= r->spec.count ? 0 : r->spec.count - first < slice ? r->spec.count - first : slice;
     uint8_t *ownSum = d->sums + r->spec.rank * sliceBytes;
     GS_CHECK(transport->scatterSlices(r->comm, d->send, r->spec.count * width, d->slices, sliceBytes, stream));
-    GS_CHECK(r->comm->backend->sumSlices(r, d->type, d->slices, slice, ownSum, own, d->op, stream));
+    GS_CHECK(r->comm->backend->sumSlices(r, d->type, d->slices, r->spec.nranks, slice, ownSum, own, d->op, stream));
     return transport->allGather(r->comm, ownSum, d->sums, sliceBytes, stream);
 }
 

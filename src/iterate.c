@@ -47,8 +47,9 @@ gsResult_t gsReducerSetParams(gsReducer_t r, const gsParams_t *params)
     if (!params)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "params is NULL; expected GS_PARAMS_INIT and the iterate");
     GS_CHECK(checkParams(r, params));
-    r->params = params->params;
-    r->xi = params->xi;
+    uint64_t skipped = gsHierarchyFirst(r) * gsTypeBytes(params->datatype);
+    r->params = (const char *)params->params + skipped;
+    r->xi = params->xi ? (const char *)params->xi + skipped : NULL;
     r->stale = params->stale;
     r->spec.iterate = 1;
     r->spec.paramsType = params->datatype;
@@ -78,6 +79,8 @@ gsResult_t gsReducerSetParticipation(gsReducer_t r, int takesPart)
         return gsFail(
             GS_ERROR_UNSUPPORTED,
             "only a recipe that remembers h (ef21, diana, cdadam, gdsec, lag and its kin) can do without a rank");
+    if (r->nodes.ranks)
+        return gsFail(GS_ERROR_UNSUPPORTED, "with exchange=hierarchical a node's sum needs all of its ranks");
     if (r->spec.layout == GS_LAYOUT_MASK)
         return gsFail(GS_ERROR_UNSUPPORTED,
                       "randk's mask is drawn by all ranks together; a rank that is left out needs select=uniform");

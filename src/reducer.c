@@ -70,6 +70,7 @@ static size_t sumRows(const gsSpec *s)
 static allocations listAllocations(struct gsReducer *r)
 {
     const gsSpec *s = &r->spec;
+    const gsHierarchy *h = &r->nodes;
     size_t blocks = s->blocks, groups = (size_t)gsRecordGroups(s->value);
     allocations a = {.n = 0};
     add(&a, &r->state, sizeof(gsState), STATE);
@@ -90,6 +91,11 @@ static allocations listAllocations(struct gsReducer *r)
     add(&a, &r->recvRecords, s->slotBytes * s->nranks, WIRE);
     if (gsHasDenseSteps(s))
         add(&a, &r->denseBuffer, 2 * gsSliceElements(s) * gsRealBytes(s) * s->nranks, WIRE);
+    if (h->ranks) {
+        add(&a, &r->nodes.slots, (size_t)h->ranks * h->slotBytes, WIRE);
+        add(&a, &r->nodes.sum, h->slice * gsTypeBytes((gsDataType_t)s->type), WIRE);
+        add(&a, &r->nodes.members, s->nranks * sizeof(int32_t), SCRATCH);
+    }
     return a;
 }
 
@@ -131,22 +137,60 @@ static void addMemory(struct gsReducer *r, uint64_t bytes[3])
         bytes[a.list[i].kind] += a.list[i].bytes;
 }
 
-gsResult_t gsReducerGetMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory)
+gsResult_t gsAddUpMemory(const gsReducerConfig_t *config, int nranks, const gsHierarchy *nodes, gsMemory_t *memory)
 {
-    struct gsReducer r = {0};
+    struct gsReducer r = {.nodes = *nodes};
     uint64_t bytes[3] = {0};
     if (!memory)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "memory is NULL; expected a place for the figures");
-    if (nranks < 1)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "nranks is %d; expected 1 or more", nranks);
     GS_CHECK(gsSpecMake(config, 0, nranks, 0, &r.spec));
     addMemory(&r, bytes);
     if (r.spec.twoway) {
+        r.nodes.ranks = 0;
         GS_CHECK(gsSpecMake(config, 0, 1, 1, &r.spec));
         addMemory(&r, bytes);
     }
     *memory = (gsMemory_t){.stateBytes = bytes[STATE], .wireBytes = bytes[WIRE], .scratchBytes = bytes[SCRATCH]};
     return GS_SUCCESS;
+}
+
+/* The most that any mode needs that exchange=auto may come to, nodes aside. */
+static gsResult_t mostMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory)
+{
+    *memory = (gsMemory_t){0, 0, 0};
+    for (int mode = GS_MODE_DENSE; mode < GS_MODE_HIERARCHICAL; mode++) {
+        gsReducerConfig_t own = *config;
+        gsMemory_t one;
+        char *recipe = gsRecipeInMode(config->recipe, (gsMode_t)mode);
+        if (!recipe)
+            return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for a recipe");
+        own.recipe = recipe;
+        gsResult_t result = gsReducerGetMemory(&own, nranks, &one);
+        free(recipe);
+        if (result != GS_SUCCESS)
+            continue; /* not for this recipe */
+        memory->stateBytes = one.stateBytes > memory->stateBytes ? one.stateBytes : memory->stateBytes;
+        memory->wireBytes = one.wireBytes > memory->wireBytes ? one.wireBytes : memory->wireBytes;
+        memory->scratchBytes = one.scratchBytes > memory->scratchBytes ? one.scratchBytes : memory->scratchBytes;
+    }
+    return GS_SUCCESS;
+}
+
+gsResult_t gsReducerGetMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory)
+{
+    static const gsHierarchy none;
+    gsSpec spec;
+    if (!memory)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "memory is NULL; expected a place for the figures");
+    if (nranks < 1)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "nranks is %d; expected 1 or more", nranks);
+    GS_CHECK(gsSpecMake(config, 0, nranks, 0, &spec));
+    if (spec.exchange == GS_EXCHANGE_AUTO)
+        return mostMemory(config, nranks, memory);
+    if (spec.exchange == GS_EXCHANGE_HIERARCHICAL)
+        return gsFail(GS_ERROR_UNSUPPORTED,
+                      "recipe \"%s\": its memory depends on the nodes; ask gsReducerGetNodeMemory", config->recipe);
+    return gsAddUpMemory(config, nranks, &none, memory);
 }
 
 static gsResult_t allocateOne(gsReducer_t r, const allocation *a)
@@ -193,47 +237,50 @@ typedef struct {
     uint64_t configHash, count, type, seed;
 } agreement;
 
-static gsResult_t compare(gsReducer_t r, const agreement *all)
+static gsResult_t compare(gsComm_t comm, const agreement *all)
 {
-    const agreement *own = &all[r->comm->rank];
-    for (int i = 0; i < r->comm->nranks; i++) {
+    const agreement *own = &all[comm->rank];
+    for (int i = 0; i < comm->nranks; i++) {
         const agreement *other = &all[i];
         if (other->result != GS_SUCCESS)
             return gsFail(GS_ERROR_MISMATCH, "rank %d could not make its reducer (%s)", i,
                           gsGetErrorString((gsResult_t)other->result));
         if (other->count != own->count)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has count %llu, rank %d has %llu", i,
-                          (unsigned long long)other->count, r->comm->rank, (unsigned long long)own->count);
+                          (unsigned long long)other->count, comm->rank, (unsigned long long)own->count);
         if (other->type != own->type)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has datatype %llu, rank %d has %llu", i,
-                          (unsigned long long)other->type, r->comm->rank, (unsigned long long)own->type);
+                          (unsigned long long)other->type, comm->rank, (unsigned long long)own->type);
         if (other->seed != own->seed)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has seed %llu, rank %d has %llu", i,
-                          (unsigned long long)other->seed, r->comm->rank, (unsigned long long)own->seed);
+                          (unsigned long long)other->seed, comm->rank, (unsigned long long)own->seed);
         if (other->configHash != own->configHash)
-            return gsFail(GS_ERROR_MISMATCH, "rank %d has another recipe (or GS_DISABLE) than rank %d", i,
-                          r->comm->rank);
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has another recipe (or GS_DISABLE) than rank %d", i, comm->rank);
     }
     return GS_SUCCESS;
 }
 
-/* Takes part even where this rank has failed, so that the others hear of it now and not at their deadline. */
+/* Takes part even where this rank has failed, so that the others hear of it now and not at their deadline. Slices differ; of what they
+ * are cut from the ranks have agreed before. */
 static gsResult_t agree(gsReducer_t r, gsResult_t prepared)
 {
-    if (!r->comm->transport->allGatherHost)
+    gsComm_t comm = gsCommWhole(r->comm);
+    if (!comm->transport->allGatherHost)
         return prepared;
     agreement own = {prepared, r->spec.configHash, r->spec.count, r->spec.type, r->spec.seed};
-    agreement *all = calloc((size_t)r->comm->nranks, sizeof *all);
+    if (r->nodes.ranks)
+        own = (agreement){.result = prepared};
+    agreement *all = calloc((size_t)comm->nranks, sizeof *all);
     if (!all)
-        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to compare %d configurations", r->comm->nranks);
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to compare %d configurations", comm->nranks);
     char reason[512];
     strncpy(reason, gsGetLastError(), sizeof reason - 1);
     reason[sizeof reason - 1] = 0;
-    gsResult_t result = r->comm->transport->allGatherHost(r->comm, &own, all, sizeof own);
+    gsResult_t result = comm->transport->allGatherHost(comm, &own, all, sizeof own);
     if (prepared != GS_SUCCESS)
         result = gsFail(prepared, "%s", reason);
     else if (result == GS_SUCCESS)
-        result = compare(r, all);
+        result = compare(comm, all);
     free(all);
     return result;
 }
@@ -264,24 +311,16 @@ static gsResult_t beginState(gsReducer_t r, const gsCounters *counters, gsStream
 /* What the communicator cannot do for this recipe. */
 static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
 {
-    const gsSpec *s = &r->spec;
-    if (s->exchange > GS_EXCHANGE_EXACT)
+    if (r->spec.exchange > GS_EXCHANGE_EXACT && !r->nodes.ranks)
         return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": expected exchange=capacity or exact", config->recipe);
-    if (gsSpecIsExact(s) && s->select != GS_SELECT_DENSE && !r->comm->transport->allGatherExact &&
-        r->comm->transport != &gsNoTransport)
-        return gsFail(
-            GS_ERROR_UNSUPPORTED,
-            "recipe \"%s\" sends records with their true length, which ranks over %s do not; add exchange=capacity "
-            "(a silent rank then saves nothing)",
-            config->recipe, r->comm->transport->name);
     return r->comm->backend->prepare ? r->comm->backend->prepare(r) : GS_SUCCESS;
 }
 
-static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config, int secondHalf)
+/* All that follows from the spec. */
+static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
 {
     static const gsCounters none;
     int64_t threads;
-    GS_CHECK(gsSpecMake(config, r->comm->rank, r->comm->nranks, secondHalf, &r->spec));
     GS_CHECK(gsParamInt("GS_THREADS", 1, 1024, defaultThreads(r->comm, r->spec.blocks), &threads));
     r->cpuThreads = config->cpuThreads ? config->cpuThreads : (int)threads;
     r->allocateBytes = config->allocate;
@@ -289,6 +328,9 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config, int se
     r->allocatorContext = config->allocatorContext;
     GS_CHECK(checkSupport(r, config));
     GS_CHECK(allocateAll(r));
+    if (r->nodes.ranks)
+        GS_CHECK(r->comm->backend->put(r->nodes.members, r->comm->members,
+                                       (size_t)r->comm->nranks * sizeof *r->nodes.members, NULL));
     return beginState(r, &none, NULL);
 }
 
@@ -316,13 +358,55 @@ static gsResult_t prepareServer(gsReducer_t r, const gsReducerConfig_t *config)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof *r);
     r->server->comm = r->serverComm;
     r->server->upstream = r->state;
-    return prepare(r->server, config, 1);
+    GS_CHECK(gsSpecMake(config, 0, 1, 1, &r->server->spec));
+    return prepare(r->server, config);
 }
 
 static gsResult_t prepareWhole(gsReducer_t r, const gsReducerConfig_t *config)
 {
-    GS_CHECK(prepare(r, config, 0));
+    GS_CHECK(gsSpecMake(config, r->comm->rank, r->comm->nranks, 0, &r->spec));
+    GS_CHECK(prepare(r, config));
     return prepareServer(r, config);
+}
+
+static gsResult_t makeSettled(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    gsReducerConfig_t slice;
+    gsResult_t result = gsSpecMake(config, r->comm->rank, r->comm->nranks, 0, &r->spec);
+    if (result == GS_SUCCESS && r->spec.exchange == GS_EXCHANGE_HIERARCHICAL) {
+        GS_CHECK(agree(r, GS_SUCCESS)); /* parts are made by all ranks */
+        result = gsHierarchyMake(r, config, &slice);
+        config = &slice;
+    }
+    return agree(r, result == GS_SUCCESS ? prepareWhole(r, config) : result);
+}
+
+/* exchange=auto becomes another recipe, once the ranks have agreed that they all want it. */
+static gsResult_t make(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    gsReducerConfig_t settled = {0};
+    char *recipe;
+    if (gsSpecMake(config, r->comm->rank, r->comm->nranks, 0, &r->spec) != GS_SUCCESS ||
+        r->spec.exchange != GS_EXCHANGE_AUTO)
+        return makeSettled(r, config);
+    GS_CHECK(agree(r, GS_SUCCESS));
+    GS_CHECK(gsPlanSettle(r->comm, config, &recipe));
+    settled = *config;
+    settled.recipe = recipe;
+    gsResult_t result = makeSettled(r, &settled);
+    free(recipe);
+    return result;
+}
+
+gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config)
+{
+    *reducer = calloc(1, sizeof **reducer);
+    if (!*reducer)
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof **reducer);
+    (*reducer)->comm = comm;
+    comm->reducers++;
+    GS_CHECK(gsSpecMakeStage(config, comm->rank, comm->nranks, &(*reducer)->spec));
+    return prepare(*reducer, config);
 }
 
 gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config)
@@ -336,7 +420,7 @@ gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerC
     if (!r)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof *r);
     r->comm = comm;
-    gsResult_t result = agree(r, prepareWhole(r, config));
+    gsResult_t result = make(r, config);
     if (result != GS_SUCCESS) {
         destroyReducer(r);
         return result;
@@ -365,7 +449,7 @@ gsResult_t gsReducerDestroy(gsReducer_t r)
               r->comm->rank, (unsigned long long)stats.calls, (unsigned long long)stats.compressed,
               (unsigned long long)stats.dense, (unsigned long long)stats.bypassed, (unsigned long long)stats.failed,
               (unsigned long long)stats.wireBytes);
-    r->comm->reducers--;
+    gsCommWhole(r->comm)->reducers--;
     destroyReducer(r);
     return GS_SUCCESS;
 }
@@ -430,5 +514,14 @@ gsResult_t gsReducerGetSlotBytes(gsReducer_t r, size_t *slotBytes)
     if (!slotBytes)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "slotBytes is NULL; expected a place for the bytes");
     *slotBytes = r->spec.slotBytes;
+    return GS_SUCCESS;
+}
+
+gsResult_t gsReducerGetMode(gsReducer_t r, gsMode_t *mode)
+{
+    GS_CHECK(checkReducer(r));
+    if (!mode)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "mode is NULL; expected a place for the mode");
+    *mode = r->spec.select == GS_SELECT_DENSE ? GS_MODE_DENSE : (gsMode_t)(GS_MODE_CAPACITY + r->spec.exchange);
     return GS_SUCCESS;
 }

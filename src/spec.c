@@ -78,7 +78,7 @@ static uint64_t configHash(const gsSpec *spec)
     gsSpec shared = *spec;
     shared.rank = 0;
     shared.configHash = 0;
-    shared.average = shared.denseNow = shared.absent = shared.iterate = 0;
+    shared.average = shared.denseNow = shared.absent = shared.iterate = shared.preview = 0;
     shared.paramsType = 0;
     shared.stepSize = shared.smoothness = 0.0;
     const unsigned char *bytes = (const unsigned char *)&shared;
@@ -163,6 +163,17 @@ gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int
         makeSecondHalf(spec);
     if (spec->select != GS_SELECT_DENSE)
         GS_CHECK(setSizes(config, spec));
+    spec->configHash = configHash(spec);
+    return GS_SUCCESS;
+}
+
+gsResult_t gsSpecMakeStage(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec)
+{
+    GS_CHECK(gsSpecMake(config, rank, nranks, 0, spec));
+    spec->twoway = spec->firstDense = 0;
+    spec->refresh = spec->resync = spec->participate = spec->staleness = 0;
+    spec->trigger = GS_TRIGGER_NONE;
+    spec->exchange = GS_EXCHANGE_CAPACITY;
     spec->configHash = configHash(spec);
     return GS_SUCCESS;
 }

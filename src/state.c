@@ -278,6 +278,11 @@ gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const 
         return gsFail(GS_ERROR_INVALID_ARGUMENT,
                       "reducer %p, states %p, bytes %p, nstates %d; expected none NULL, 1 state or more", (void *)r,
                       (const void *)states, (const void *)bytes, nstates);
+    if (r->nodes.ranks)
+        return gsFail(
+            GS_ERROR_UNSUPPORTED,
+            "with exchange=hierarchical a rank's state is about a slice; it is imported by the same rank of as "
+            "many nodes of as many ranks (gsReducerImport)");
     GS_CHECK(checkRanks(r, states, bytes, nstates));
     memcpy(&h, states[r->spec.rank % (uint32_t)nstates], sizeof h); /* tau is a rank's own */
     GS_CHECK(gsReducerReset(r, NULL));

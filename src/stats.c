@@ -48,7 +48,8 @@ gsResult_t gsReducerGetStats(gsReducer_t r, gsStats_t *stats)
     stats->keptTotal = n->keptTotal;
     stats->sentTotal = n->sentTotal;
     stats->payloadBytes = n->payloadBytes;
-    stats->wireBytes = wireBytes(r, n);
+    stats->nodeBytes = n->calls * gsHierarchyBytes(r);
+    stats->wireBytes = wireBytes(r, n) + stats->nodeBytes;
     stats->tau = state.tau;
     stats->reference = state.call.choice;
     stats->normalized = state.call.normalized;

@@ -196,8 +196,10 @@ static void useMemory(const work *w, gsReal *sum, const gsReal *own, uint64_t b)
     uint32_t n = blockLength(&r->spec, b);
     for (uint32_t i = 0; i < n; i++) {
         gsReal result = all[i] + nu * sum[i];
-        h[i] += lambda * own[i];
-        all[i] += lambda * sum[i];
+        if (!r->spec.preview) {
+            h[i] += lambda * own[i];
+            all[i] += lambda * sum[i];
+        }
         sum[i] = result;
     }
 }
@@ -277,9 +279,10 @@ static void finishBlocks(const work *w)
             addReferences(w, sum, (uint64_t)b);
         if (spec->trigger)
             r->blockSum[b] = dotBlock(sum, sum, n);
-        if (spec->pool)
+        if (spec->pool && !spec->preview)
             moveReferences(w, sum, (uint64_t)b);
-        markIterate(r, first, n);
+        if (!spec->preview)
+            markIterate(r, first, n);
         GS_FOR_TYPE(spec->type, writeBlock(sum, w->recvbuff, first, n, w->factor, T));
     }
 }

@@ -265,10 +265,10 @@ static gsResult_t validateStage(gsReducer_t r, const void *records, gsStream_t s
     return GS_SUCCESS;
 }
 
-static void fillNaN(const gsSpec *spec, void *recvbuff)
+static void fillNaN(uint32_t type, uint64_t count, void *recvbuff)
 {
-    for (uint64_t i = 0; i < spec->count; i++)
-        switch (spec->type) {
+    for (uint64_t i = 0; i < count; i++)
+        switch (type) {
         case GS_BFLOAT16: ((uint16_t *)recvbuff)[i] = GS_BF16_NAN; break;
         case GS_FLOAT16: ((uint16_t *)recvbuff)[i] = GS_F16_NAN; break;
         case GS_FLOAT64: ((uint64_t *)recvbuff)[i] = GS_F64_NAN; break;
@@ -282,20 +282,28 @@ static gsResult_t accumulateStage(gsReducer_t r, const void *records, void *recv
     if (r->state->verdict)
         return GS_SUCCESS;
     if (r->state->anyNonFinite)
-        fillNaN(&r->spec, recvbuff);
+        fillNaN(r->spec.type, r->spec.count, recvbuff);
     else
         stagesOf(r)->accumulate(r, records, NULL, recvbuff, op);
     return GS_SUCCESS;
 }
 
 /* sum: of everybody's a, as gsReal. */
-static gsResult_t accumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+static gsResult_t validateDense(gsReducer_t r, const void *sum, gsStream_t stream)
 {
     (void)stream;
     r->state->verdict = GS_FAULT_NONE;
     r->state->anyNonFinite = !stagesOf(r)->allFinite(r, (gsVector){sum, r->spec.wide ? GS_FLOAT64 : GS_FLOAT32});
+    return GS_SUCCESS;
+}
+
+static gsResult_t accumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    (void)stream;
+    if (r->state->verdict)
+        return GS_SUCCESS;
     if (r->state->anyNonFinite)
-        fillNaN(&r->spec, recvbuff);
+        fillNaN(r->spec.type, r->spec.count, recvbuff);
     else if (r->spec.count) /* of no elements there is no sum */
         stagesOf(r)->accumulate(r, NULL, sum, recvbuff, op);
     return GS_SUCCESS;
@@ -308,11 +316,11 @@ static gsResult_t commitStage(gsReducer_t r, gsStream_t stream)
     return GS_SUCCESS;
 }
 
-static gsResult_t sumSlices(gsReducer_t r, gsDataType_t type, const void *slices, uint64_t apart, void *out, uint64_t n,
-                            gsRedOp_t op, gsStream_t stream)
+static gsResult_t sumSlices(gsReducer_t r, gsDataType_t type, const void *slices, uint32_t ranks, uint64_t apart,
+                            void *out, uint64_t n, gsRedOp_t op, gsStream_t stream)
 {
     (void)stream;
-    stagesOf(r)->sumSlices(r, (gsVector){slices, type}, apart, out, n, op);
+    stagesOf(r)->sumSlices(r, (gsVector){slices, type}, ranks, apart, out, n, op);
     return GS_SUCCESS;
 }
 
@@ -322,9 +330,38 @@ static gsResult_t finishDense(gsReducer_t r, const void *sum, void *recvbuff, gs
     r->state->verdict = GS_FAULT_NONE;
     r->state->anyNonFinite = !stagesOf(r)->allFinite(r, gradientOf(r, sum));
     if (r->state->anyNonFinite)
-        fillNaN(&r->spec, recvbuff);
+        fillNaN(r->spec.type, r->spec.count, recvbuff);
     else if (r->spec.count)
         memcpy(recvbuff, sum, r->spec.count * gsTypeBytes((gsDataType_t)r->spec.type));
+    return GS_SUCCESS;
+}
+
+static gsResult_t sealSlice(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream)
+{
+    (void)stream;
+    *seal = gsSealOf(r->state, ranks);
+    return GS_SUCCESS;
+}
+
+static gsResult_t openSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream)
+{
+    (void)stream;
+    gsSealOpen(r->state, h->slots, h->slotBytes, (uint32_t)h->ranks, half);
+    return GS_SUCCESS;
+}
+
+static gsResult_t assemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream)
+{
+    size_t width = gsTypeBytes((gsDataType_t)r->spec.type);
+    (void)stream;
+    if (r->state->verdict)
+        return GS_SUCCESS;
+    if (r->state->anyNonFinite)
+        fillNaN(r->spec.type, h->count, recvbuff);
+    for (uint64_t q = 0, at = 0; at < h->count && !r->state->anyNonFinite; q++, at += h->slice) {
+        uint64_t n = h->count - at < h->slice ? h->count - at : h->slice;
+        memcpy((char *)recvbuff + at * width, h->slots + q * h->slotBytes, n * width);
+    }
     return GS_SUCCESS;
 }
 
@@ -367,10 +404,14 @@ const gsBackend gsCpuBackend = {
     .accumulate = accumulateStage,
     .commit = commitStage,
     .compare = compareStage,
+    .validateDense = validateDense,
     .accumulateDense = accumulateDense,
     .wantsGradient = wantsGradient,
     .sumSlices = sumSlices,
     .finishDense = finishDense,
+    .seal = sealSlice,
+    .openSeals = openSeals,
+    .assemble = assemble,
     .scaleState = scaleState,
     .scale = scale,
     .optimize = optimize,

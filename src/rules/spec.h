@@ -105,6 +105,7 @@ typedef struct {
     uint8_t denseNow;    /* a travels dense in this step */
     uint8_t absent;      /* this rank takes no part */
     uint8_t iterate;     /* the caller gave its parameters */
+    uint8_t preview;     /* accumulate: the result alone, memories stay as they are */
     uint32_t paramsType; /* gsDataType_t */
     double stepSize, smoothness;
 } gsSpec;
