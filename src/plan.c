@@ -211,15 +211,11 @@ static double recordSpread(const gsSpec *s)
     return s->random ? 1 / sqrt(kept) : 0.05;
 }
 
-/* How owners' loads differ. Blocks of real gradients at 1 % have twice their mean as deviation, and an owner has every P-th of them; some
- * have one block more than others. */
+/* How loads of owners with as many blocks differ: blocks of real gradients at 1 % have twice their mean as deviation. */
 static double ownerSpread(const gsSpec *s)
 {
-    double each = (double)s->blocks / fmin(s->nranks, s->blocks), part = each - floor(each);
     int even = s->layout != GS_LAYOUT_GLOBAL || s->select == GS_SELECT_RANDK;
-    if (s->blocks == 0 || s->nranks == 1)
-        return 0;
-    return sqrt((even ? 0 : 4 / each) + part * (1 - part) / (each * each));
+    return even || s->blocks == 0 ? 0 : 2 / sqrt(fmax(1, (double)s->blocks / s->nranks));
 }
 
 /* ---- phases ---- */
@@ -464,7 +460,7 @@ const char *gsPlanSchedule(const gsReducerConfig_t *config, const gsCluster_t *c
         return gsGetLastError();
     schedule->recordSpread = recordSpread(&spec);
     schedule->ownerSpread = ownerSpread(&spec);
-    schedule->owners = spec.blocks && spec.blocks < spec.nranks ? (int)spec.blocks : (int)spec.nranks;
+    schedule->ownerBlocks = fmax(1, spec.blocks) / spec.nranks;
     if (mode == GS_MODE_HIERARCHICAL)
         addHierarchical(schedule, &spec, keptOf(&spec), width);
     else if (mode >= GS_MODE_OWNER)

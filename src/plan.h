@@ -45,8 +45,8 @@ typedef struct {
     gsPhase phases[GS_MAX_PHASES];
     int count;
     double recordSpread; /* standard deviation over mean, of ranks' records */
-    double ownerSpread;  /* of owners' loads */
-    int owners;          /* the first so many ranks */
+    double ownerSpread;  /* of owners' loads, besides their numbers of blocks */
+    double ownerBlocks;  /* blocks of an owner, the mean: the first ranks may have one more than the others */
 } gsSchedule;
 
 /* plan.c, of a cluster whose figures are all known. NULL, or why the mode is not possible. */
