@@ -90,9 +90,10 @@ typedef struct {
     int32_t
         timeoutMs; /* deadline of every exchange, in milliseconds; 0: the environment's GS_TIMEOUT_MS, else 600000 */
     int32_t ranksPerNode; /* rank r is on node r / ranksPerNode; 0: the environment's GS_RANKS_PER_NODE, else nodes
-                             are found: MPI ranks that can share memory, NCCL ranks of one host, all threads */
-    const struct gsCluster *cluster; /* for recipes with exchange=auto: figures that need no measuring; NULL: none.
-                                         Copied; alike on all ranks; its ranks is 0 or theirs */
+                              are found: MPI ranks that can share memory, NCCL ranks of one host, all threads */
+    const struct gsCluster
+        *cluster; /* for recipes with exchange=auto: what need not be measured; NULL: nothing. Copied;
+                                        alike on all ranks */
 } gsCommConfig_t;
 #define GS_COMM_CONFIG_INIT                                 \
     {                                                       \

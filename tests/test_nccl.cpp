@@ -148,7 +148,7 @@ class Nccl : public testing::TestWithParam<int>
     }
 };
 
-INSTANTIATE_TEST_SUITE_P(Ranks, Nccl, testing::Values(1, 2, 4), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Ranks, Nccl, testing::Values(1, 2, 3, 4), testing::PrintToStringParamName());
 
 void expectSameAsThreads(const Plan &plan, bool inPlace)
 {
