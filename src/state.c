@@ -204,54 +204,85 @@ static void addTo(const gsSpec *spec, void *sum, const void *x, uint64_t n, doub
             ((float *)sum)[i] += ((const float *)x)[i] * (float)factor;
 }
 
-/* What rank `from` of `old` ranks leaves to this one, as a factor; 0: nothing. */
-static double share(const gsReducer_t r, const gsStateVector *v, uint32_t from, const stateHeader *h)
+/* The states that are there, in rank order; the dead ranks' are not. */
+typedef struct {
+    const char **states;
+    uint32_t n;
+    int lost; /* whether some are not there */
+} legacy;
+
+static int isShared(const gsStateVector *v)
+{
+    return strcmp(v->name, "shared") == 0;
+}
+
+/* What the state `from` leaves to this rank, as a factor; 0: nothing. */
+static double share(const gsReducer_t r, const gsStateVector *v, uint32_t from, const stateHeader *h, int lost)
 {
     double growth = (double)r->spec.nranks / (double)h->nranks;
+    if (isShared(v) && lost)
+        return 1.0;  /* anew from the memories that are left */
     if (!v->ranks) { /* alike everywhere: the first state's. What is a mean over ranks has fewer or more of them now */
-        int mean = v->degree && strcmp(v->name, "shared") != 0;
+        int mean = v->degree && !isShared(v);
         return from == 0 ? (mean ? 1.0 / growth : 1.0) : 0.0;
     }
-    if (from % r->spec.nranks != r->spec.rank || (!v->degree && h->nranks != r->spec.nranks))
+    if (from % r->spec.nranks != r->spec.rank || (!v->degree && (h->nranks != r->spec.nranks || lost)))
         return 0.0;
     return strcmp(v->name, "residual") == 0 && h->average ? growth
                                                           : 1.0; /* what is owed counts 1/ranks of the average */
 }
 
-static gsResult_t importVector(gsReducer_t r, const gsStateVector *v, size_t offset, const void *const *states,
-                               uint32_t old)
+static gsResult_t importVector(gsReducer_t r, const gsStateVector *v, size_t offset, const legacy *old)
 {
     char *sum = calloc(v->elements + 1, gsRealBytes(&r->spec));
     if (!sum)
-        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to add up %u states", old);
-    for (uint32_t from = 0; from < old; from++) {
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to add up %u states", old->n);
+    for (uint32_t from = 0; from < old->n; from++) {
         stateHeader h;
-        memcpy(&h, states[from], sizeof h);
-        double factor = share(r, v, from, &h);
+        memcpy(&h, old->states[from], sizeof h);
+        double factor = share(r, v, from, &h, old->lost);
         if (factor != 0.0)
-            addTo(&r->spec, sum, (const char *)states[from] + offset, v->elements, factor);
+            addTo(&r->spec, sum, old->states[from] + offset, v->elements, factor);
     }
     gsResult_t result = r->comm->backend->put(v->place[0], sum, v->elements * gsRealBytes(&r->spec), NULL);
     free(sum);
     return result;
 }
 
-static gsResult_t checkRanks(gsReducer_t r, const void *const *states, const size_t *bytes, int nstates)
+/* Where a vector's numbers come from: what all ranks share has to be summed anew where the dead have taken their memories with them. */
+static gsResult_t importVectors(gsReducer_t r, const legacy *old)
 {
-    stateHeader h, first;
+    gsStateVector list[GS_MAX_VECTORS];
+    size_t offset = sizeof(stateHeader), memory = 0;
+    int n = gsListVectors(r, list);
+    for (int i = 0; i < n; i++, offset += vectorBytes(r, &list[i - 1])) {
+        if (strcmp(list[i].name, "memory") == 0)
+            memory = offset;
+        GS_CHECK(importVector(r, &list[i], isShared(&list[i]) && old->lost ? memory : offset, old));
+    }
+    return GS_SUCCESS;
+}
+
+static gsResult_t checkRanks(gsReducer_t r, const void *const *states, const size_t *bytes, int nstates, legacy *old)
+{
+    stateHeader h, first = {.step = 0};
     for (int i = 0; i < nstates; i++) {
         if (!states[i])
-            return gsFail(GS_ERROR_INVALID_ARGUMENT, "states[%d] is NULL; expected rank %d's state", i, i);
+            continue;
         GS_CHECK(checkWhole(r, states[i], bytes[i], &h));
-        if (i == 0)
-            first = h;
         if ((int)h.nranks != nstates || (int)h.rank != i)
             return gsFail(GS_ERROR_MISMATCH, "states[%d] is of rank %u of %u; expected rank %d of %d", i, h.rank,
                           h.nranks, i, nstates);
+        if (old->n == 0)
+            first = h;
         if (h.step != first.step)
-            return gsFail(GS_ERROR_MISMATCH, "states[%d] is of step %llu, states[0] of step %llu", i,
-                          (unsigned long long)h.step, (unsigned long long)first.step);
+            return gsFail(GS_ERROR_MISMATCH, "states[%d] is of step %llu, states[%u] of step %llu", i,
+                          (unsigned long long)h.step, first.rank, (unsigned long long)first.step);
+        old->states[old->n++] = states[i];
     }
+    old->lost = (int)old->n < nstates;
+    if (old->n == 0)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "all of %d states are NULL; expected one at least", nstates);
     return GS_SUCCESS;
 }
 
@@ -268,12 +299,34 @@ static gsResult_t importSecondHalf(gsReducer_t r, const char *part, const stateH
     return GS_SUCCESS;
 }
 
+static void writeReport(const gsReducer_t r, const stateHeader *h, const legacy *old, char *report, size_t bytes)
+{
+    char lost[64] = "";
+    if (!report || !bytes)
+        return;
+    if (old->lost)
+        snprintf(lost, sizeof lost, "; what %u of them owed is lost", h->nranks - old->n);
+    snprintf(report, bytes, "%u ranks to %u: residual, momentum and memory added up%s%s%s%s", h->nranks, r->spec.nranks,
+             h->average ? ", residual scaled to the average" : "", lost,
+             r->spec.trigger ? "; reset: the trigger, every rank sends next" : "",
+             r->spec.nranks > old->n ? "; joiners begin at 0" : "");
+}
+
+static gsResult_t importLegacy(gsReducer_t r, const legacy *old, char *report, size_t reportBytes)
+{
+    stateHeader h;
+    memcpy(&h, old->states[r->spec.rank % old->n], sizeof h); /* tau is a rank's own */
+    GS_CHECK(gsReducerReset(r, NULL));
+    GS_CHECK(importVectors(r, old));
+    h.sent = h.nranks == r->spec.nranks && !old->lost ? h.sent : 0; /* a trigger first sends */
+    GS_CHECK(putState(r, &h));
+    writeReport(r, &h, old, report, reportBytes);
+    return r->server ? importSecondHalf(r, old->states[0] + h.bytes, &h) : GS_SUCCESS;
+}
+
 gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const size_t *bytes, int nstates,
                                 char *report, size_t reportBytes)
 {
-    gsStateVector list[GS_MAX_VECTORS];
-    stateHeader h;
-    size_t offset = sizeof h;
     if (!r || !states || !bytes || nstates < 1)
         return gsFail(GS_ERROR_INVALID_ARGUMENT,
                       "reducer %p, states %p, bytes %p, nstates %d; expected none NULL, 1 state or more", (void *)r,
@@ -283,18 +336,12 @@ gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const 
             GS_ERROR_UNSUPPORTED,
             "with exchange=hierarchical a rank's state is about a slice; it is imported by the same rank of as "
             "many nodes of as many ranks (gsReducerImport)");
-    GS_CHECK(checkRanks(r, states, bytes, nstates));
-    memcpy(&h, states[r->spec.rank % (uint32_t)nstates], sizeof h); /* tau is a rank's own */
-    GS_CHECK(gsReducerReset(r, NULL));
-    int n = gsListVectors(r, list);
-    for (int i = 0; i < n; i++, offset += vectorBytes(r, &list[i - 1]))
-        GS_CHECK(importVector(r, &list[i], offset, states, (uint32_t)nstates));
-    h.sent = h.nranks == r->spec.nranks ? h.sent : 0; /* a trigger first sends */
-    GS_CHECK(putState(r, &h));
-    if (report && reportBytes)
-        snprintf(report, reportBytes, "%d ranks to %u: residual, momentum and memory added up%s%s%s", nstates,
-                 r->spec.nranks, h.average ? ", residual scaled to the average" : "",
-                 r->spec.trigger ? "; reset: the trigger, every rank sends next" : "",
-                 r->spec.nranks > (uint32_t)nstates ? "; joiners begin at 0" : "");
-    return r->server ? importSecondHalf(r, (const char *)states[0] + h.bytes, &h) : GS_SUCCESS;
+    legacy old = {.states = calloc((size_t)nstates, sizeof *old.states)};
+    if (!old.states)
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for %d states", nstates);
+    gsResult_t result = checkRanks(r, states, bytes, nstates, &old);
+    if (result == GS_SUCCESS)
+        result = importLegacy(r, &old, report, reportBytes);
+    free(old.states);
+    return result;
 }

@@ -12,6 +12,7 @@
  * A part of a communicator has an MPI_Comm of its own for the bytes; preambles are traded by all ranks of the whole.
  */
 #include "../core.h"
+#include "shrink.h"
 #include "wait.h"
 
 #include <mpi.h>
@@ -67,6 +68,7 @@ typedef struct {
 typedef struct {
     MPI_Comm comm;
     atomic_int failed; /* gsResult_t; for good */
+    int shrinks;       /* calls of gsCommShrinkMpi */
     bool mainThreadOnly;
     preamble_t ownPreamble;
     preamble_t *preambles;
@@ -120,15 +122,9 @@ static gsResult_t abortedError(void)
     return gsFail(GS_ERROR_ABORTED, "gsCommAbort was called on this communicator");
 }
 
-static gsResult_t checkUsable(link_t *link)
+static gsResult_t checkThread(const link_t *link)
 {
     int isMain = 1;
-    gsResult_t failed = (gsResult_t)atomic_load(&link->failed);
-    if (failed == GS_ERROR_ABORTED)
-        return abortedError();
-    if (failed != GS_SUCCESS)
-        return gsFail(GS_ERROR_INVALID_USAGE, "this communicator has failed for good (%s); destroy it and make another",
-                      gsGetErrorString(failed));
     if (link->mainThreadOnly)
         MPI_Is_thread_main(&isMain);
     if (!isMain)
@@ -136,6 +132,17 @@ static gsResult_t checkUsable(link_t *link)
                       "MPI was initialised for calls from the main thread only; for others, and "
                       "for streams, expected MPI_THREAD_SERIALIZED or more");
     return GS_SUCCESS;
+}
+
+static gsResult_t checkUsable(link_t *link)
+{
+    gsResult_t failed = (gsResult_t)atomic_load(&link->failed);
+    if (failed == GS_ERROR_ABORTED)
+        return abortedError();
+    if (failed != GS_SUCCESS)
+        return gsFail(GS_ERROR_INVALID_USAGE, "this communicator has failed for good (%s); destroy it and make another",
+                      gsGetErrorString(failed));
+    return checkThread(link);
 }
 
 static void nameMissing(const link_t *link, int nranks, char *text, size_t room)
@@ -633,4 +640,22 @@ gsResult_t gsCommInitMpi(gsComm_t *comm, const void *mpiComm, const gsCommConfig
         *comm = NULL;
     }
     return result;
+}
+
+/* ---- after a failure --------------------------------------------------------------------------------------------- */
+
+gsResult_t gsCommShrinkMpi(gsComm_t comm, void *survivors, int timeoutMs)
+{
+    if (!comm || !survivors)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", comm ? "survivors" : "comm",
+                      comm ? "a pointer to an MPI_Comm" : "a communicator");
+    if (timeoutMs < 0)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "timeoutMs is %d; expected 0 (twice the communicator's) or more",
+                      timeoutMs);
+    if (comm->transport->abort != mpiAbort)
+        return gsFail(GS_ERROR_INVALID_USAGE, "the ranks are connected by %s; expected a communicator of gsCommInitMpi",
+                      comm->transport->name);
+    link_t *link = linkOf(comm);
+    GS_CHECK(checkThread(link));
+    return gsMpiShrink(link->comm, link->shrinks++, timeoutMs ? timeoutMs : 2 * comm->timeoutMs, survivors);
 }
