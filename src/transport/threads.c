@@ -5,7 +5,8 @@
  *   gathering  ranks post what they want and wait. Here, and only here, a round can fail: the deadline, gsCommAbort, a
  *              communicator destroyed, or posts that differ (found by the last to arrive).
  *   copying    all have arrived and none can leave: each copies what it needs, outside the lock. No deadline runs, as
- *              only memcpy is between here and the end, and a rank that left would take its buffers with it.
+ *              only memcpy is between here and the end, and a rank that left would take its buffers with it. A round of
+ *              few bytes does without: the last to arrive copies for all, and nobody is woken twice.
  *   decided    the last to finish decides for all. The outcome is written into every rank's slot, so that one slow to
  *              wake reads its own round's outcome, whatever has become of later rounds meanwhile.
  * So a round succeeds for all ranks or fails for all. A rank that had not arrived when the others gave up finds the
@@ -25,6 +26,8 @@
 #include <time.h>
 
 enum { MAX_RANKS = 1024, TEXT_BYTES = 240, RANKS_NAMED = 8 };
+
+enum { SMALL_BYTES = 1 << 17 }; /* copied in a round by all ranks together: 10 us, as much as it takes to wake a few */
 
 typedef enum { ALL_GATHER, SCATTER_SLICES, ALL_GATHER_HOST, ALL_GATHER_EXACT } operation_t;
 
@@ -109,6 +112,49 @@ static notice_t timeoutNotice(const group_t *group, gsComm_t comm)
                   (long long)comm->timeoutMs, operationName(group->slots[comm->rank].post.operation), missing);
 }
 
+/* ---- copies: while all ranks are in the round --------------------------------------------------------------------- */
+
+static void copyBytes(char *to, const char *from, size_t bytes)
+{
+    if (bytes > 0 && to != from)
+        memcpy(to, from, bytes);
+}
+
+static void copyAll(const group_t *group, const post_t *mine)
+{
+    for (int r = 0; r < group->nranks; r++)
+        copyBytes(mine->recv + (size_t)r * mine->slice, group->slots[r].post.send, group->slots[r].post.bytes);
+}
+
+static void copySlices(const group_t *group, const post_t *mine, int rank)
+{
+    size_t begin = (size_t)rank * mine->slice;
+    if (begin >= mine->bytes)
+        return;
+    size_t bytes = mine->bytes - begin < mine->slice ? mine->bytes - begin : mine->slice;
+    for (int r = 0; r < group->nranks; r++)
+        copyBytes(mine->recv + (size_t)r * mine->slice, group->slots[r].post.send + begin, bytes);
+}
+
+/* What this rank is to receive. */
+static void copyFor(const group_t *group, int rank)
+{
+    const post_t *mine = &group->slots[rank].post;
+    if (mine->operation == SCATTER_SLICES)
+        copySlices(group, mine, rank);
+    else
+        copyAll(group, mine);
+}
+
+/* Whether one rank copies for all sooner than the others wake to do it themselves. */
+static bool isSmall(const group_t *group)
+{
+    size_t bytes = 0;
+    for (int r = 0; r < group->nranks; r++)
+        bytes += group->slots[r].post.bytes;
+    return bytes * (size_t)group->nranks <= SMALL_BYTES;
+}
+
 /* ---- rounds: every function here is called under the lock -------------------------------------------------------- */
 
 static bool samePost(const post_t *a, const post_t *b)
@@ -181,10 +227,15 @@ static notice_t enter(group_t *group, int rank, const post_t *post)
     slot->decided = false;
     if (++group->arrived == group->nranks) {
         notice_t agreement = comparePosts(group);
-        if (agreement.result != GS_SUCCESS)
+        bool small = agreement.result == GS_SUCCESS && isSmall(group);
+        for (int r = 0; small && r < group->nranks; r++)
+            copyFor(group, r);
+        if (small || agreement.result != GS_SUCCESS) {
             decide(group, &agreement);
-        group->copying = agreement.result == GS_SUCCESS;
-        pthread_cond_broadcast(&group->changed);
+        } else {
+            group->copying = true;
+            pthread_cond_broadcast(&group->changed);
+        }
     }
     return fine;
 }
@@ -216,8 +267,8 @@ static void giveTurns(group_t *group, const slot_t *slot, const bool *done)
 static void awaitPeers(group_t *group, gsComm_t comm)
 {
     slot_t *slot = &group->slots[comm->rank];
+    struct timespec deadline = deadlineAfter(comm->timeoutMs); /* turns count: on a busy machine they take long */
     giveTurns(group, slot, &group->copying);
-    struct timespec deadline = deadlineAfter(comm->timeoutMs);
     while (!group->copying && !slot->decided) {
         if (pthread_cond_timedwait(&group->changed, &group->lock, &deadline) != ETIMEDOUT)
             continue;
@@ -239,30 +290,6 @@ static void finishCopy(group_t *group, const slot_t *slot)
         pthread_cond_wait(&group->changed, &group->lock);
 }
 
-/* ---- copies: outside the lock, while all ranks are in the round -------------------------------------------------- */
-
-static void copyBytes(char *to, const char *from, size_t bytes)
-{
-    if (bytes > 0 && to != from)
-        memcpy(to, from, bytes);
-}
-
-static void copyAll(const group_t *group, const post_t *mine)
-{
-    for (int r = 0; r < group->nranks; r++)
-        copyBytes(mine->recv + (size_t)r * mine->slice, group->slots[r].post.send, group->slots[r].post.bytes);
-}
-
-static void copySlices(const group_t *group, const post_t *mine, int rank)
-{
-    size_t begin = (size_t)rank * mine->slice;
-    if (begin >= mine->bytes)
-        return;
-    size_t bytes = mine->bytes - begin < mine->slice ? mine->bytes - begin : mine->slice;
-    for (int r = 0; r < group->nranks; r++)
-        copyBytes(mine->recv + (size_t)r * mine->slice, group->slots[r].post.send + begin, bytes);
-}
-
 static gsResult_t runRound(gsComm_t comm, const post_t *post)
 {
     group_t *group = comm->impl;
@@ -273,10 +300,7 @@ static gsResult_t runRound(gsComm_t comm, const post_t *post)
         awaitPeers(group, comm);
         if (!slot->decided) {
             pthread_mutex_unlock(&group->lock);
-            if (post->operation == SCATTER_SLICES)
-                copySlices(group, post, comm->rank);
-            else
-                copyAll(group, post);
+            copyFor(group, comm->rank);
             pthread_mutex_lock(&group->lock);
             finishCopy(group, slot);
         }
