@@ -18,8 +18,7 @@ static gsResult_t checkBuffer(const char *name, const void *buffer, gsDataType_t
 
 static gsResult_t checkElements(gsReducer_t r, size_t count, gsDataType_t type)
 {
-    if (!r)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
+    GS_CHECK(gsCheckReducer(r));
     if (count != gsCallElements(r))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; the reducer was made for %llu", count,
                       (unsigned long long)gsCallElements(r));

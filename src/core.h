@@ -308,6 +308,7 @@ typedef struct {
 enum { GS_MAX_VECTORS = 16 };
 int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS]);
 void *gsVectorNow(const gsStateVector *v, uint32_t phase);
+gsResult_t gsCheckReducer(gsReducer_t r); /* that there is one */
 /* stream.c: runs `task` later on the stream's worker, with a copy of `arguments`. */
 typedef gsResult_t (*gsTask)(void *arguments);
 gsResult_t gsStreamPush(gsStream_t stream, gsTask task, const void *arguments, size_t bytes);

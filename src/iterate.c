@@ -3,11 +3,6 @@
 
 #include <string.h>
 
-static gsResult_t checkReducer(gsReducer_t r)
-{
-    return r ? GS_SUCCESS : gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
-}
-
 static gsResult_t checkParams(gsReducer_t r, const gsParams_t *p)
 {
     if (p->size != sizeof *p)
@@ -43,7 +38,7 @@ static gsResult_t checkParams(gsReducer_t r, const gsParams_t *p)
 
 gsResult_t gsReducerSetParams(gsReducer_t r, const gsParams_t *params)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!params)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "params is NULL; expected GS_PARAMS_INIT and the iterate");
     GS_CHECK(checkParams(r, params));
@@ -60,7 +55,7 @@ gsResult_t gsReducerSetParams(gsReducer_t r, const gsParams_t *params)
 
 gsResult_t gsReducerWantsGradient(gsReducer_t r, int *wants)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!wants)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "wants is NULL; expected a place for the answer");
     *wants = 1;
@@ -74,7 +69,7 @@ gsResult_t gsReducerWantsGradient(gsReducer_t r, int *wants)
 
 gsResult_t gsReducerSetParticipation(gsReducer_t r, int takesPart)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!r->spec.memory)
         return gsFail(
             GS_ERROR_UNSUPPORTED,
@@ -100,7 +95,7 @@ gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t c
 {
     gsStateVector list[GS_MAX_VECTORS];
     gsState state;
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!name || !values)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", name ? "values" : "name",
                       name ? "a place for the vector" : "a vector's name");

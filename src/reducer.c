@@ -495,7 +495,7 @@ gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerC
     return GS_SUCCESS;
 }
 
-static gsResult_t checkReducer(gsReducer_t r)
+gsResult_t gsCheckReducer(gsReducer_t r)
 {
     return r ? GS_SUCCESS : gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
 }
@@ -524,7 +524,7 @@ static gsResult_t clearVector(gsReducer_t r, void *vector, uint64_t elements, gs
 
 gsResult_t gsReducerReset(gsReducer_t r, gsStream_t stream)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     gsState state;
     gsStateVector list[GS_MAX_VECTORS];
     int n = gsListVectors(r, list);
@@ -540,7 +540,7 @@ gsResult_t gsReducerReset(gsReducer_t r, gsStream_t stream)
 
 gsResult_t gsReducerScale(gsReducer_t r, float factor, gsStream_t stream)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!gsIsFinite(factor) || !(factor > 0))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "factor is %g; expected a finite number above 0", (double)factor);
     gsStateVector list[GS_MAX_VECTORS];
@@ -559,7 +559,7 @@ gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
 {
     static const uint32_t none[2] = {GS_FAULT_NONE, 0}; /* fault, faultRank */
     gsState state;
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!asyncError)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "asyncError is NULL; expected a place for the error");
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
@@ -574,7 +574,7 @@ gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
 
 gsResult_t gsReducerGetSlotBytes(gsReducer_t r, size_t *slotBytes)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!slotBytes)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "slotBytes is NULL; expected a place for the bytes");
     *slotBytes = r->spec.slotBytes;
@@ -583,7 +583,7 @@ gsResult_t gsReducerGetSlotBytes(gsReducer_t r, size_t *slotBytes)
 
 gsResult_t gsReducerGetMode(gsReducer_t r, gsMode_t *mode)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!mode)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "mode is NULL; expected a place for the mode");
     *mode = r->spec.select == GS_SELECT_DENSE ? GS_MODE_DENSE : (gsMode_t)(GS_MODE_CAPACITY + r->spec.exchange);

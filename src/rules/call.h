@@ -55,7 +55,7 @@ typedef struct {
 
 typedef struct {
     uint64_t calls, nonFinite, thinned, overflowed, skipped, denseRounds;
-    uint64_t lastKept, lastSent, lastExact, keptTotal, sentTotal, payloadBytes, wireBytes;
+    uint64_t lastKept, lastSent, lastExact, keptTotal, sentTotal, payloadBytes;
 } gsCounters;
 
 /* Why records cannot be summed. */
