@@ -269,8 +269,8 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  * blocks of 4096; ranks of equal place on all nodes exchange records of their slice, in slots; and the node's ranks gather
  * the result. What is remembered is about the slice of the node's sum (of its mean, with GS_AVG: stay with one op), statistics
  * too, and densities hold in each slice. With one rank a node results and states are those of exchange=capacity. A node's sum
- * is as dense's is: a sum of finite values that overflows is NaN everywhere. Not with recipes that may be silent, participate and
- * clip.
+ * is as dense's is: a sum of finite values that overflows is NaN everywhere. With several ranks a node, `participate` counts
+ * nodes, and there is no lag-ps, lasg-wk or clip; who is silent saves nothing, as in exchange=capacity.
  *
  * Steps that travel dense (first=dense, gdsec's first, refresh, resync) are decided on the host by the number of steps:
  * on CUDA such a call synchronises and cannot be captured; graphs replay the others.
@@ -376,8 +376,8 @@ GS_API gsResult_t gsReducerImport(gsReducer_t reducer, const void *buffer, size_
 /* The states of all `nstates` ranks of an earlier job, in rank order, into this one, whatever its number of ranks P: what is additive
  * (residual, momentum, memory) goes from rank r to rank r mod P by addition, what is a mean over ranks is scaled by nstates / P, a
  * residual that is owed to an average by P / nstates; triggers send at the next call. `report` (may be NULL) says what was done.
- * Every rank calls it with the same states. Not with exchange=hierarchical, whose states fit as many nodes of as many ranks alone.
- * Synchronises. */
+ * Every rank calls it with the same states. Not where nodes of several ranks exchange hierarchically: such a state fits the same rank of
+ * as many nodes of as many ranks alone. Synchronises. */
 GS_API gsResult_t gsReducerImportRanks(gsReducer_t reducer, const void *const *states, const size_t *bytes, int nstates,
                                        char *report, size_t reportBytes);
 
