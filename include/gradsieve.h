@@ -300,8 +300,8 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  * blocks of 4096; ranks of equal place on all nodes exchange records of their slice, in slots; and the node's ranks gather
  * the result. What is remembered is about the slice of the node's sum (of its mean, with GS_AVG: stay with one op), statistics
  * too, and densities hold in each slice. With one rank a node results and states are those of exchange=capacity. A node's sum
- * is as dense's is: a sum of finite values that overflows is NaN everywhere. Not with recipes that may be silent, participate and
- * clip.
+ * is as dense's is: a sum of finite values that overflows is NaN everywhere. With several ranks a node, `participate` counts
+ * nodes, and there is no lag-ps, lasg-wk or clip; who is silent saves nothing, as in exchange=capacity.
  *
  * Steps that travel dense (first=dense, gdsec's first, refresh, resync) are decided on the host by the number of steps:
  * on CUDA such a call synchronises and cannot be captured; graphs replay the others.
@@ -409,7 +409,8 @@ GS_API gsResult_t gsReducerImport(gsReducer_t reducer, const void *buffer, size_
  * residual that is owed to an average by P / nstates; triggers send at the next call. states[i] is NULL where rank i has died
  * and its state with it: what it owed is lost, the sum of memories is made anew, and the i-th state that is there counts as
  * rank i's, so that survivors keep their own. `report` (may be NULL) says what was done. Every rank calls it with the same
- * states. Not with exchange=hierarchical, whose states fit as many nodes of as many ranks alone. Synchronises. */
+ * states. Not where nodes of several ranks exchange hierarchically: such a state fits the same rank of as many nodes of as many
+ * ranks alone. Synchronises. */
 GS_API gsResult_t gsReducerImportRanks(gsReducer_t reducer, const void *const *states, const size_t *bytes, int nstates,
                                        char *report, size_t reportBytes);
 

@@ -118,8 +118,8 @@ typedef struct {
     int even;        /* all nodes have as many */
     char sizes[80];  /* "4, 4, 3" */
 } gsNodes;
-gsResult_t gsFindNodes(gsComm_t comm, gsNodes *nodes);
-/* hierarchy.c: NULL, or why a recipe does not go with exchange=hierarchical. */
+GS_INTERNAL gsResult_t gsFindNodes(gsComm_t comm, gsNodes *nodes);
+/* hierarchy.c: NULL, or why a recipe does not go with exchange=hierarchical on nodes of several ranks. */
 const char *gsHierarchyRefusal(const gsSpec *s);
 /* hierarchy.c: comm->node and comm->across, if they are not there yet; collective. */
 gsResult_t gsCommDivide(gsComm_t comm, const gsNodes *nodes);
@@ -138,6 +138,8 @@ typedef struct {
     uint8_t *slots;     /* [ranks] */
     uint8_t *sum;       /* own slice of the node's sum */
     int32_t *members;   /* ranks of the reducer's communicator, by their numbers in the whole */
+    int allRanks;
+    float *arrived; /* 1, and its sum over all ranks once they have come to the last step */
 } gsHierarchy;
 
 /* Every stage enqueues on the stream (CPU: runs). The state's `call` carries results from stage to stage, on the device. */
@@ -285,9 +287,10 @@ gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream);
 /* owner.c: the reducer as each of its parts sees it, once its memory is there; and the road by way of the owners. */
 gsResult_t gsOwnersPrepare(gsReducer_t r);
 gsResult_t gsReduceByOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
-/* hierarchy.c: what recipe and nodes have to fulfil, the parts, and the slice that the reducer is about from here on; collective. Then
- * the two steps inside a node. */
+/* hierarchy.c: what recipe and nodes have to fulfil, the parts, and the slice that the reducer is about from here on; collective. What
+ * its memory begins with. The two steps inside a node. */
 gsResult_t gsHierarchyMake(gsReducer_t r, const gsReducerConfig_t *config, gsReducerConfig_t *slice);
+gsResult_t gsHierarchyFill(gsReducer_t r);
 gsResult_t gsHierarchyReduceScatter(gsReducer_t r, const void *sendbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsHierarchyAllGather(gsReducer_t r, void *recvbuff, gsStream_t stream);
 uint64_t gsHierarchyFirst(const gsReducer_t r); /* element of the gradient that the reducer's vectors begin with */

@@ -74,7 +74,7 @@ gsResult_t gsReducerSetParticipation(gsReducer_t r, int takesPart)
         return gsFail(
             GS_ERROR_UNSUPPORTED,
             "only a recipe that remembers h (ef21, diana, cdadam, gdsec, lag and its kin) can do without a rank");
-    if (r->nodes.ranks)
+    if (r->nodes.ranks > 1)
         return gsFail(GS_ERROR_UNSUPPORTED, "with exchange=hierarchical a node's sum needs all of its ranks");
     if (r->spec.layout == GS_LAYOUT_MASK)
         return gsFail(GS_ERROR_UNSUPPORTED,

@@ -111,6 +111,7 @@ static allocations listAllocations(struct gsReducer *r)
         add(&a, &r->nodes.slots, (size_t)h->ranks * h->slotBytes, WIRE);
         add(&a, &r->nodes.sum, h->slice * gsTypeBytes((gsDataType_t)s->type), WIRE);
         add(&a, &r->nodes.members, s->nranks * sizeof(int32_t), SCRATCH);
+        add(&a, &r->nodes.arrived, 2 * sizeof(float), SCRATCH);
     }
     return a;
 }
@@ -377,8 +378,7 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
     GS_CHECK(checkSupport(r, config));
     GS_CHECK(allocateAll(r));
     if (r->nodes.ranks)
-        GS_CHECK(r->comm->backend->put(r->nodes.members, r->comm->members,
-                                       (size_t)r->comm->nranks * sizeof *r->nodes.members, NULL));
+        GS_CHECK(gsHierarchyFill(r));
     return beginState(r, &none, NULL);
 }
 

@@ -433,7 +433,7 @@ gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const 
         return gsFail(GS_ERROR_INVALID_ARGUMENT,
                       "reducer %p, states %p, bytes %p, nstates %d; expected none NULL, 1 state or more", (void *)r,
                       (const void *)states, (const void *)bytes, nstates);
-    if (r->nodes.ranks)
+    if (r->nodes.ranks > 1)
         return gsFail(
             GS_ERROR_UNSUPPORTED,
             "with exchange=hierarchical a rank's state is about a slice; it is imported by the same rank of as "

@@ -73,6 +73,7 @@ struct Rank {
     gsResult_t create(const Plan &plan)
     {
         gsReducerConfig_t config = gst::configOf(plan);
+        comm->ranksPerNode = plan.ranksPerNode;
         return gsReducerCreate(&reducer, comm, &config);
     }
     gsResult_t call(const Plan &plan, const void *send, void *recv)
@@ -829,6 +830,286 @@ TEST_P(NcclTransport, AbortOfTheWholeEndsTheWaitInAPart)
         EXPECT_NE(GS_SUCCESS, rank.commError());
         EXPECT_NE(GS_SUCCESS, gsCommSynchronize(part, rank.stream));
     });
+}
+
+/* ---- nodes ---- */
+
+class NcclNodes : public Nccl
+{
+  protected:
+    /* As many ranks a node as go into all of them, one after the other. */
+    template <class Body> void forEachShape(const std::string &recipe, gsDataType_t type, Body body)
+    {
+        for (int ranksPerNode = 1; ranksPerNode <= GetParam(); ranksPerNode++) {
+            if (GetParam() % ranksPerNode)
+                continue;
+            Plan plan = planOf(recipe + (recipe.find(':') == std::string::npos ? ":" : ",") + "exchange=hierarchical",
+                               type, 9001);
+            plan.ranksPerNode = ranksPerNode;
+            SCOPED_TRACE(plan.recipe + " " + gst::nameOf(type) + ", " + std::to_string(ranksPerNode) + " ranks a node");
+            body(plan);
+        }
+    }
+};
+
+INSTANTIATE_TEST_SUITE_P(Ranks, NcclNodes, testing::Values(1, 2, 3, 4), testing::PrintToStringParamName());
+
+/* Whole numbers whose sums are exact in every type, and so the same in any order. */
+gst::Gradients wholeGradients(const Plan &plan, int step)
+{
+    gst::Gradients gradients = gst::makeGradients(Shape::Skewed, plan, static_cast<uint64_t>(step));
+    for (std::vector<float> &g : gradients)
+        for (float &x : g)
+            x = std::fmax(-60.0f, std::fmin(60.0f, std::nearbyint(8 * x)));
+    return gradients;
+}
+
+Bytes wholeGradient(const Plan &plan, int rank, int step)
+{
+    return gst::Buffer(plan.type, wholeGradients(plan, step)[static_cast<size_t>(rank)]).raw();
+}
+
+gst::Reference nodesOnThreads(const Plan &plan, int steps)
+{
+    gst::Reference reference;
+    gst::ThreadRanks ranks(plan);
+    for (int step = 0; step < steps; step++) {
+        Bytes theta = iterateOf(plan, step);
+        for (int r = 0; r < plan.nranks && usesIterates(plan.recipe); r++)
+            tellIterate(ranks.reducer(r), plan, theta.data());
+        reference.steps.push_back(ranks.allReduce(wholeGradients(plan, step / 2)));
+    }
+    reference.states = ranks.states();
+    for (int r = 0; r < plan.nranks; r++)
+        reference.stats.push_back(ranks.stats(r));
+    return reference;
+}
+
+TEST_P(NcclNodes, AreFoundByTheHostOrGiven)
+{
+    int nranks = GetParam();
+    onRanks(nranks, 20000, [&](Rank &rank) {
+        int nodes = -1, node = -1;
+        ASSERT_EQ(GS_SUCCESS, gsCommGetNodes(rank.comm, &nodes, &node)) << gsGetLastError();
+        EXPECT_EQ(1, nodes);
+        EXPECT_EQ(0, node);
+        rank.comm->ranksPerNode = 2;
+        ASSERT_EQ(GS_SUCCESS, gsCommGetNodes(rank.comm, &nodes, &node)) << gsGetLastError();
+        EXPECT_EQ((nranks + 1) / 2, nodes);
+        EXPECT_EQ(rank.rank / 2, node);
+    });
+}
+
+TEST_P(NcclNodes, HierarchicalEqualsThreads)
+{
+    const int steps = 3;
+    int which = 0;
+    for (const char *recipe :
+         {"threshold:density=0.05", "gspar:value=shared", "chunk-topk:k=4", "ef21:density=0.1", "diana:first=dense",
+          "cdadam", "gdsec:xi=1", "tng:reference=last+ema,search=hindsight", "threshold:density=0.1,twoway=1"})
+        forEachShape(recipe, gst::allTypes()[which++ % 4], [&](Plan plan) {
+            plan.op = plan.ranksPerNode == 3 || which % 2 ? GS_SUM : GS_AVG; /* thirds are exact nowhere */
+            gst::Reference expected = nodesOnThreads(plan, steps);
+            onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+                SCOPED_TRACE(plan.recipe + ", " + std::to_string(plan.ranksPerNode) + " a node, rank " +
+                             std::to_string(rank.rank));
+                size_t mine = static_cast<size_t>(rank.rank);
+                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                for (int step = 0; step < steps; step++) {
+                    Bytes gradient = wholeGradient(plan, rank.rank, step / 2);
+                    DeviceBuffer send(gradient), recv(Bytes(gradient.size())), theta(iterateOf(plan, step));
+                    DeviceBuffer &out = step % 2 ? send : recv;
+                    if (usesIterates(plan.recipe))
+                        tellIterate(rank.reducer, plan, theta.data());
+                    ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), out.data())) << gsGetLastError();
+                    ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+                    ASSERT_EQ(expected.steps[static_cast<size_t>(step)][mine], out.content()) << "step " << step;
+                }
+                EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+                EXPECT_EQ(expected.states[mine], gst::exportState(rank.reducer));
+                gst::expectSameStats(expected.stats[mine], gst::statsOf(rank.reducer));
+                EXPECT_EQ(expected.stats[mine].nodeBytes, gst::statsOf(rank.reducer).nodeBytes);
+            });
+        });
+}
+
+/* Slices that fill the gradient need no copy of it; short and empty ones do. */
+TEST_P(NcclNodes, EveryCountEqualsThreads)
+{
+    for (uint64_t count : {0ull, 1ull, 4097ull, 4ull * 3 * 4096})
+        forEachShape("chunk-topk:k=4", GS_FLOAT32, [&](Plan plan) {
+            plan.count = count;
+            gst::Reference expected = nodesOnThreads(plan, 1);
+            onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+                Bytes gradient = wholeGradient(plan, rank.rank, 0);
+                DeviceBuffer send(gradient), recv(Bytes(gradient.size()));
+                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data())) << gsGetLastError();
+                ASSERT_EQ(GS_SUCCESS, rank.finish());
+                EXPECT_EQ(expected.steps[0][static_cast<size_t>(rank.rank)], recv.content()) << "count " << count;
+                EXPECT_EQ(gradient, send.content());
+            });
+        });
+}
+
+TEST_P(NcclNodes, NaNOnOneRankIsNaNOnAllAndChangesNoState)
+{
+    for (const char *recipe : {"threshold:density=0.05", "ef21:density=0.1", "cdadam", "diana:first=dense"})
+        forEachShape(recipe, GS_FLOAT32, [&](Plan plan) {
+            onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+                Bytes gradient = wholeGradient(plan, rank.rank, 0), poisoned = gradient;
+                if (rank.rank == plan.nranks - 1)
+                    memset(&poisoned[4 * 9000], 0xff, 4);
+                DeviceBuffer good(gradient), bad(poisoned), recv(Bytes(gradient.size()));
+                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                ASSERT_EQ(GS_SUCCESS, rank.call(plan, good.data(), recv.data()));
+                ASSERT_EQ(GS_SUCCESS, rank.finish());
+                Bytes state = gst::exportState(rank.reducer);
+                ASSERT_EQ(GS_SUCCESS, rank.call(plan, bad.data(), recv.data()));
+                ASSERT_EQ(GS_SUCCESS, rank.finish());
+                EXPECT_TRUE(gst::allNaN(recv.content(), plan.type));
+                EXPECT_EQ(state, gst::exportState(rank.reducer));
+                EXPECT_EQ(1u, gst::statsOf(rank.reducer).nonFinite);
+                EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+            });
+        });
+}
+
+/* Node 1's record of the second slice arrives with another checksum on all nodes: an error of every rank, named alike. */
+gsResult_t corruptSlice(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream)
+{
+    GS_CHECK(ncclTable->allGather(comm, send, recv, bytes, stream));
+    if (comm->color == 1)
+        EXPECT_CUDA(
+            cudaMemsetAsync(static_cast<uint8_t *>(recv) + bytes + 56, 0x3c, 8, static_cast<cudaStream_t>(stream)));
+    return GS_SUCCESS;
+}
+
+TEST_P(NcclNodes, CorruptRecordOfOneSliceIsEveryRanksError)
+{
+    if (GetParam() != 4)
+        GTEST_SKIP() << "two nodes of two ranks";
+    for (const char *recipe : {"threshold:density=0.05", "ef21:density=0.1", "cdadam"}) {
+        Plan plan =
+            planOf(std::string(recipe) + (recipe[0] == 'c' ? ":" : ",") + "exchange=hierarchical", GS_FLOAT32, 9001);
+        plan.ranksPerNode = 2;
+        gst::Reference expected = nodesOnThreads(plan, 2);
+        onRanks(4, plan.timeoutMs, [&](Rank &rank) {
+            SCOPED_TRACE(recipe);
+            Bytes gradient = wholeGradient(plan, rank.rank, 0), untouched(gradient.size(), 0x11);
+            DeviceBuffer send(gradient), recv(untouched);
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            Bytes state = gst::exportState(rank.reducer), result = recv.content();
+            if (rank.rank == 0)
+                ncclTable = rank.comm->transport;
+            ASSERT_EQ(GS_SUCCESS, rank.comm->transport->allGatherHost(rank.comm, &state, Bytes(64).data(), 1));
+            {
+                gst::OtherAllGather corrupt(rank.comm->across, corruptSlice);
+                ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+            }
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_EQ(result, recv.content());
+            EXPECT_EQ(state, gst::exportState(rank.reducer));
+            EXPECT_EQ(GS_ERROR_CORRUPT, rank.reducerError());
+            EXPECT_NE(std::string::npos, std::string(gsGetLastError()).find("rank 3")) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_EQ(expected.steps[1][static_cast<size_t>(rank.rank)], recv.content());
+            EXPECT_EQ(expected.states[static_cast<size_t>(rank.rank)], gst::exportState(rank.reducer));
+        });
+    }
+}
+
+gsResult_t silentReduceScatter(gsComm_t, const void *, void *, size_t, gsDataType_t, gsRedOp_t, gsStream_t)
+{
+    return gsFail(GS_ERROR_SYSTEM, "as if this rank had died");
+}
+
+gsResult_t silentAllGather(gsComm_t, const void *, void *, size_t, gsStream_t)
+{
+    return gsFail(GS_ERROR_SYSTEM, "as if this rank had died");
+}
+
+/* The last rank leaves before the sum inside its node, before records travel, or before the results are gathered: nobody commits, not
+ * even nodes that need nothing more from it. */
+TEST_P(NcclNodes, RankSilentInAnyStepFailsAllAndChangesNothing)
+{
+    int nranks = GetParam();
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    for (const char *recipe : {"threshold:density=0.05", "ef21:density=0.1"})
+        for (int step = 0; step < 3; step++)
+            forEachShape(recipe, GS_FLOAT32, [&](Plan plan) {
+                onRanks(nranks, 20000, [&](Rank &rank) {
+                    SCOPED_TRACE(plan.recipe + ", step " + std::to_string(step) + ", " +
+                                 std::to_string(plan.ranksPerNode) + " a node, rank " + std::to_string(rank.rank));
+                    Bytes gradient = wholeGradient(plan, rank.rank, 0);
+                    DeviceBuffer send(gradient), recv(gradient);
+                    ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                    ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+                    ASSERT_EQ(GS_SUCCESS, rank.finish());
+                    Bytes state = gst::exportState(rank.reducer), result = recv.content();
+                    gsComm_t part = step == 1 ? rank.comm->across : rank.comm->node;
+                    gsTransport table = *part->transport;
+                    if (step == 0)
+                        table.reduceScatter = silentReduceScatter;
+                    else
+                        table.allGather = silentAllGather;
+                    if (rank.rank == nranks - 1) {
+                        part->transport = &table;
+                        EXPECT_EQ(GS_ERROR_SYSTEM, rank.call(plan, send.data(), recv.data()));
+                        std::this_thread::sleep_for(milliseconds(600));
+                        gsCommAbort(rank.comm);
+                    } else {
+                        rank.comm->timeoutMs = 200;
+                        ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+                        gsResult_t end = rank.finish();
+                        EXPECT_TRUE(end == GS_ERROR_TIMEOUT || end == GS_ERROR_TRANSPORT) << gsGetLastError();
+                    }
+                    EXPECT_EQ(result, recv.content());
+                    EXPECT_EQ(state, gst::exportState(rank.reducer));
+                });
+            });
+}
+
+TEST_P(NcclNodes, ReplayedGraphEqualsCalls)
+{
+    const int replays = 100;
+    std::atomic<bool> captured{true};
+    for (const char *recipe : {"threshold:density=0.02", "ef21:density=0.1", "gspar:density=0.05"})
+        forEachShape(recipe, GS_BFLOAT16, [&](Plan plan) {
+            plan.count = 5000;
+            std::vector<gst::Results> expected;
+            gst::ThreadRanks threads(plan);
+            for (int step = 0; step < replays; step++)
+                expected.push_back(threads.allReduce(wholeGradients(plan, 0)));
+            onRanks(plan.nranks, 60000, [&](Rank &rank) {
+                size_t mine = static_cast<size_t>(rank.rank);
+                Bytes gradient = wholeGradient(plan, rank.rank, 0);
+                DeviceBuffer send(gradient), recv(gradient);
+                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                cudaGraphExec_t graph = capture(rank, plan, send.data(), recv.data());
+                if (!graph) {
+                    captured = false;
+                    return;
+                }
+                for (int step = 0; step < replays; step++) {
+                    ASSERT_EQ(cudaSuccess, cudaGraphLaunch(graph, rank.stream));
+                    if (step % 33 == 0) {
+                        ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+                        ASSERT_EQ(expected[static_cast<size_t>(step)][mine], recv.content()) << "replay " << step;
+                    }
+                }
+                ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+                EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+                EXPECT_EQ(threads.state(rank.rank), gst::exportState(rank.reducer));
+                EXPECT_CUDA(cudaGraphExecDestroy(graph));
+            });
+        });
+    if (!captured)
+        GTEST_SKIP() << "no stream capture here";
 }
 
 TEST(NcclArguments, AreChecked)

@@ -76,7 +76,8 @@ enum {
     GS_FAULT_TABLE,
     GS_FAULT_INDEX,
     GS_FAULT_VALUE,
-    GS_FAULT_OWNER /* an owner has found a record corrupt */
+    GS_FAULT_OWNER,     /* an owner has found a record corrupt */
+    GS_FAULT_UNFINISHED /* no record's: an exchange was ended before all ranks had come to its last step */
 };
 
 typedef struct {
