@@ -25,6 +25,7 @@ struct Plan {
     int cpuThreads = 1;
     gsRedOp_t op = GS_SUM;
     int timeoutMs = 20000;
+    const gsCluster_t *cluster = nullptr; /* for exchange=auto */
 };
 
 inline gsReducerConfig_t configOf(const Plan &plan)
@@ -178,6 +179,7 @@ class ThreadRanks : public Ranks
     {
         gsCommConfig_t commConfig = GS_COMM_CONFIG_INIT;
         commConfig.timeoutMs = plan.timeoutMs;
+        commConfig.cluster = plan.cluster;
         EXPECT_EQ(gsCommInitAll(comms_.data(), plan.nranks, &commConfig), GS_SUCCESS) << gsGetLastError();
         createReducers(config);
     }
