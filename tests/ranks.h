@@ -26,6 +26,7 @@ struct Plan {
     gsRedOp_t op = GS_SUM;
     int timeoutMs = 20000;
     int ranksPerNode = 0;
+    const gsCluster_t *cluster = nullptr; /* for exchange=auto */
 };
 
 inline gsReducerConfig_t configOf(const Plan &plan)
@@ -180,6 +181,7 @@ class ThreadRanks : public Ranks
         gsCommConfig_t commConfig = GS_COMM_CONFIG_INIT;
         commConfig.timeoutMs = plan.timeoutMs;
         commConfig.ranksPerNode = plan.ranksPerNode;
+        commConfig.cluster = plan.cluster;
         EXPECT_EQ(gsCommInitAll(comms_.data(), plan.nranks, &commConfig), GS_SUCCESS) << gsGetLastError();
         createReducers(config);
     }

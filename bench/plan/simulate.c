@@ -49,7 +49,9 @@ struct simulation {
     size_t queued, room;
     bool taken; /* queue[0] is, and is to be replaced */
     bool failed;
-    double left; /* when the last message's last byte has left */
+    bool
+        mirrored; /* nodes do all alike: what the first one sends to another stands for what comes to it from a third */
+    double left;  /* when the last message's last byte has left */
     int chunks;
     double *up, *down; /* tree: [chunk][tree][rank]: when it has come from below, and from above */
     int8_t *missing;   /* [chunk][tree][rank]: children it has not come from */
@@ -130,20 +132,27 @@ static double later(double a, double b)
     return a > b ? a : b;
 }
 
+/* The rank that a message comes to, or the one that stands for it. */
+static int receiverOf(const simulation_t *s, const request_t *r)
+{
+    return s->mirrored ? r->to % s->local : r->to;
+}
+
 /* Sends no earlier than `time`; returns when the last byte has come. */
 static double deliver(simulation_t *s, const request_t *r, double bytes, double time)
 {
     const gsCluster_t *c = &s->schedule->cluster;
     int from = r->from / s->local, to = r->to / s->local;
     bool inside = from == to;
+    int receiver = receiverOf(s, r);
     double *out = inside ? &s->insideOut[r->from] : &s->outsideOut[from];
-    double *in = inside ? &s->insideIn[r->to] : &s->outsideIn[to];
+    double *in = inside ? &s->insideIn[receiver] : &s->outsideIn[s->mirrored ? 0 : to];
     double took = bytes / (inside ? c->nodeBandwidth : c->bandwidth);
     double start = later(time, *out);
     *out = s->left = start + took;
     *in = later(*in, start + (inside ? c->nodeLatency : c->latency)) + took;
     s->done[r->from] = later(s->done[r->from], *out);
-    s->done[r->to] = later(s->done[r->to], *in);
+    s->done[receiver] = later(s->done[receiver], *in);
     return *in;
 }
 
@@ -219,26 +228,47 @@ static void followPosted(simulation_t *s, const request_t *r, double arrival)
 
 static void followRing(simulation_t *s, const request_t *r, double arrival)
 {
+    int next = receiverOf(s, r);
     if (r->id < (int64_t)s->phase->rounds * (memberCount(s, r->from) - 1))
-        push(s, (request_t){later(arrival, s->ready[r->to]), r->to, memberAfter(s, r->to, 1), r->id + 1});
+        push(s, (request_t){later(arrival, s->ready[next]), next, memberAfter(s, next, 1), r->id + 1});
 }
 
-static void runPosted(simulation_t *s)
+static bool areEqual(const double *values, int n)
 {
-    s->follow = followPosted;
-    for (int r = 0; r < s->ranks; r++)
-        for (int inside = 0; inside < 2; inside++)
-            postNext(s, r, 1, inside, s->ready[r]);
-    runQueue(s);
+    for (int i = 1; i < n; i++)
+        if (values[i] != values[0])
+            return false;
+    return true;
 }
 
-static void runRing(simulation_t *s)
+/* Whether nothing tells one node from another. Then all ports are free, too: every rank has ended the same phase. */
+static bool isSymmetric(const simulation_t *s)
 {
-    s->follow = followRing;
-    for (int r = 0; r < s->ranks; r++)
-        if (memberCount(s, r) > 1)
-            push(s, (request_t){s->ready[r], r, memberAfter(s, r, 1), 1});
+    return s->phase->load == GS_LOAD_EVEN && s->ranks % s->local == 0 && areEqual(s->ready, s->ranks);
+}
+
+static void startPosted(simulation_t *s, int rank)
+{
+    for (int inside = 0; inside < 2; inside++)
+        postNext(s, rank, 1, inside, s->ready[rank]);
+}
+
+static void startRing(simulation_t *s, int rank)
+{
+    if (memberCount(s, rank) > 1)
+        push(s, (request_t){s->ready[rank], rank, memberAfter(s, rank, 1), 1});
+}
+
+static void runMembers(simulation_t *s, bool ring)
+{
+    s->follow = ring ? followRing : followPosted;
+    s->mirrored = isSymmetric(s);
+    for (int r = 0; r < (s->mirrored ? s->local : s->ranks); r++)
+        (ring ? startRing : startPosted)(s, r);
     runQueue(s);
+    for (int r = s->local; r < s->ranks && s->mirrored; r++)
+        s->done[r] = s->done[r % s->local];
+    s->mirrored = false;
 }
 
 /* ---- trees: id = (chunk * 2 + tree) * 4 + 0 for the parent or 1, 2, 3 for a child ---- */
@@ -413,10 +443,8 @@ static void runPhase(simulation_t *s)
             s->done[r] += s->phase->seconds * factor(s, r, r);
     else if (s->phase->kind == GS_PHASE_TREE)
         runTree(s);
-    else if (s->phase->kind == GS_PHASE_RING)
-        runRing(s);
     else
-        runPosted(s);
+        runMembers(s, s->phase->kind == GS_PHASE_RING);
     memcpy(s->ready, s->done, (size_t)s->ranks * sizeof *s->ready);
 }
 
