@@ -205,6 +205,18 @@ const char *const methods[] = {
     "tng:reference=last+ema,search=hindsight",
     "tng:reference=snapshot,refresh=3",
     "tng:reference=snapshot+last,refresh=2,search=worker",
+    "threshold:density=0.05,exchange=owner",
+    "threshold:density=0.05,twoway=1,exchange=owner",
+    "chunk-topk:k=16,exchange=owner-exact",
+    "gspar:density=0.1,value=shared,exchange=owner",
+    "terngrad:exchange=owner",
+    "randk:density=0.1,exchange=owner-exact",
+    "dgc:density=0.1,exchange=owner",
+    "diana:select=randk,density=0.2,exchange=owner",
+    "ef21:density=0.1,exchange=owner-exact",
+    "cdadam:exchange=owner",
+    "gdsec:xi=1,exchange=owner",
+    "tng:reference=last+ema+mean,search=worker,exchange=owner",
 };
 
 bool usesIterates(const std::string &recipe)
@@ -570,7 +582,8 @@ TEST_P(Nccl, ReplayedGraphEqualsCalls)
 {
     const int replays = 100;
     std::atomic<bool> captured{true};
-    for (const char *recipe : {"gspar:density=0.05", "threshold:density=0.02", "chunk-topk:k=4", "randk"}) {
+    for (const char *recipe : {"gspar:density=0.05", "threshold:density=0.02", "chunk-topk:k=4", "randk",
+                               "threshold:density=0.02,exchange=owner", "cdadam:exchange=owner"}) {
         Plan plan = planOf(recipe, GS_BFLOAT16, 5000);
         std::vector<gst::Results> expected;
         {
