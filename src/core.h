@@ -114,6 +114,11 @@ typedef struct gsBackend {
                             uint64_t n, gsRedOp_t op, gsStream_t stream);
     /* dense: sum -> recvbuff, NaN everywhere if one element is not finite; sets gsState.verdict */
     gsResult_t (*finishDense)(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
+    /* lists: addresses of tensors -> r->buffers, from the first on; wherever a stage above takes a gradient or a result, or a dense sum,
+     * it then takes a part of that table */
+    gsResult_t (*setTensors)(gsReducer_t r, void *const *tensors, uint32_t first, uint32_t n, gsStream_t stream);
+    /* lists: the tensors of one table to those of another */
+    gsResult_t (*gather)(gsReducer_t r, const void *from, void *to, gsStream_t stream);
     /* what the state holds in gradient units, and a remembered vector, times factor */
     gsResult_t (*scaleState)(gsReducer_t r, float factor, gsStream_t stream);
     gsResult_t (*scale)(gsReducer_t r, void *vector, float factor, gsStream_t stream);
@@ -124,6 +129,22 @@ GS_INTERNAL extern const gsBackend gsCpuBackend;
 GS_INTERNAL extern const gsBackend gsCudaBackend; /* in libgradsieve_cuda */
 
 /* ---- the reducer -------------------------------------------------------------------------------------------------------- */
+
+/* A list's call, also as it waits on a CPU stream. */
+typedef struct {
+    gsReducer_t reducer;
+    gsRedOp_t op;
+    void *tensors[]; /* all gradients, then all results */
+} gsListCall;
+
+/* A result, while results are compared with each other. */
+typedef struct {
+    uintptr_t begin, end;
+    uint32_t tensor;
+} gsListRange;
+
+/* Rows of a list's `buffers`; the last two of a dense reducer. */
+enum { GS_GRADIENTS = 0, GS_RESULTS = 1, GS_GATHERED = 2, GS_SUMS = 3 };
 
 struct gsReducer {
     gsComm_t comm;
@@ -154,6 +175,17 @@ struct gsReducer {
     uint8_t *recvRecords;    /* nranks slots; dense: slices, then sums */
     uint8_t *denseBuffer;    /* slices, then sums, of a */
 
+    /* A list of tensors, in the backend's memory too. */
+    gsListBlock *list;
+    gsRecordSegment *entries;
+    void **buffers;    /* [GS_GRADIENTS ..][tensor]: what a call reads and writes */
+    uint8_t *gathered; /* dense: the gradients, one behind the other */
+    /* And in host memory. */
+    uint64_t *sizes; /* elements of each tensor */
+    void **tensors;  /* a row of `buffers`, before it goes there */
+    gsListCall *listCall;
+    gsListRange *listRanges;
+
     const void *params, *xi, *stale; /* the caller's */
     gsReducer_t server; /* twoway: the second half, a reducer of one rank over the result; otherwise NULL */
     gsComm_t serverComm;
@@ -174,12 +206,24 @@ struct gsReducer {
 gsResult_t gsRecipeParse(const char *text, gsSpec *spec);
 /* spec.c: configuration -> spec; of the second half of a two-way reducer too. */
 gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int secondHalf, gsSpec *spec);
+/* list.c: a configuration's list of tensors: whether it makes sense, its sizes in the spec, its tables (in host memory). */
+gsResult_t gsListCheck(const gsReducerConfig_t *config);
+void gsListMeasure(const gsReducerConfig_t *config, gsSpec *spec);
+uint64_t gsListFixed(const gsReducerConfig_t *config, uint32_t k); /* slots of layout "chunked" */
+/* list.c: what a reducer of a list holds, once its memory is there; the host's part of it goes with gsListRelease. */
+gsResult_t gsListPrepare(gsReducer_t r, const gsReducerConfig_t *config);
+void gsListRelease(gsReducer_t r);
+/* list.c: the tensors of a buffer in which they stand one behind the other, to r->tensors; results must not overlap. */
+void gsListSpread(gsReducer_t r, const void *buffer);
+gsResult_t gsListCheckResults(gsReducer_t r, void *const *recvbuffs);
 /* configHash for any number of ranks. */
 uint64_t gsRecipeHash(const gsSpec *spec);
 /* exchange.c: own record -> all records; the dense sum; the sum of a vector of the state's precision, which *sum then points to. */
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream);
+/* Where the dense exchange leaves the sum. */
+uint8_t *gsDenseSums(gsReducer_t r);
 /* reducer.c: every vector that lives from call to call, with the name that gsReducerRead knows it by. A pair counts as one: the
  * current one of the two. */
 typedef struct {
@@ -217,10 +261,10 @@ static inline int gsHasDenseSteps(const gsSpec *spec)
     return spec->firstDense || spec->refresh || spec->resync;
 }
 
-/* Elements of a rank's slice in the dense exchange; the last slices may be short or empty. */
-static inline uint64_t gsSliceElements(const gsSpec *spec)
+/* Elements of a rank's slice of `count`; the last slices may be short or empty. */
+static inline uint64_t gsSliceElements(const gsSpec *spec, uint64_t count)
 {
-    return (spec->count + spec->nranks - 1) / spec->nranks;
+    return (count + spec->nranks - 1) / spec->nranks;
 }
 
 static inline size_t gsTypeBytes(gsDataType_t type)

@@ -17,7 +17,7 @@ typedef struct {
 } allocation;
 
 typedef struct {
-    allocation list[32];
+    allocation list[40];
     int n;
 } allocations;
 
@@ -61,6 +61,18 @@ static void listVectors(struct gsReducer *r, allocations *a)
         add(a, &r->work, padded, SCRATCH);
 }
 
+/* A list's tables, and its gradients where they have to stand one behind the other. */
+static void listTables(struct gsReducer *r, allocations *a)
+{
+    const gsSpec *s = &r->spec;
+    int dense = s->select == GS_SELECT_DENSE;
+    add(a, &r->list, s->blocks * sizeof(gsListBlock), SCRATCH);
+    add(a, &r->entries, s->tensors * sizeof(gsRecordSegment), SCRATCH);
+    add(a, &r->buffers, (size_t)s->tensors * (dense ? 4 : 2) * sizeof(void *), SCRATCH);
+    if (dense)
+        add(a, &r->gathered, s->count * gsTypeWidth(s->type), WIRE);
+}
+
 /* Rows of sums that the statistics need at once. */
 static size_t sumRows(const gsSpec *s)
 {
@@ -73,8 +85,10 @@ static allocations listAllocations(struct gsReducer *r)
     size_t blocks = s->blocks, groups = (size_t)gsRecordGroups(s->value);
     allocations a = {.n = 0};
     add(&a, &r->state, sizeof(gsState), STATE);
+    if (s->tensors)
+        listTables(r, &a);
     if (s->select == GS_SELECT_DENSE) { /* slices of all ranks, then their sums */
-        add(&a, &r->recvRecords, 2 * gsSliceElements(s) * gsTypeBytes((gsDataType_t)s->type) * s->nranks, WIRE);
+        add(&a, &r->recvRecords, 2 * gsSliceElements(s, s->count) * gsTypeWidth(s->type) * s->nranks, WIRE);
         return a;
     }
     listVectors(r, &a);
@@ -89,7 +103,7 @@ static allocations listAllocations(struct gsReducer *r)
     add(&a, &r->sendRecord, s->slotBytes, WIRE);
     add(&a, &r->recvRecords, s->slotBytes * s->nranks, WIRE);
     if (gsHasDenseSteps(s))
-        add(&a, &r->denseBuffer, 2 * gsSliceElements(s) * gsRealBytes(s) * s->nranks, WIRE);
+        add(&a, &r->denseBuffer, 2 * gsSliceElements(s, gsVectorElements(s)) * gsRealBytes(s) * s->nranks, WIRE);
     return a;
 }
 
@@ -99,7 +113,7 @@ int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS])
                                                    [GS_REFERENCE_EMA] = "ema",
                                                    [GS_REFERENCE_EMA2] = "ema2",
                                                    [GS_REFERENCE_SNAPSHOT] = "snapshot"};
-    uint64_t count = r->spec.count;
+    uint64_t count = gsVectorElements(&r->spec);
     gsStateVector all[GS_MAX_VECTORS] = {{"residual", r->residual, 1, 1, 1, count},
                                          {"momentum", r->momentum, 1, 1, 1, count},
                                          {"previous", r->previous, 1, 0, 0, count},
@@ -190,7 +204,7 @@ static gsResult_t allocateAll(gsReducer_t r)
 
 typedef struct {
     uint64_t result; /* of this rank's own preparations */
-    uint64_t configHash, count, type, seed;
+    uint64_t configHash, count, type, seed, listHash;
 } agreement;
 
 static gsResult_t compare(gsReducer_t r, const agreement *all)
@@ -204,6 +218,8 @@ static gsResult_t compare(gsReducer_t r, const agreement *all)
         if (other->count != own->count)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has count %llu, rank %d has %llu", i,
                           (unsigned long long)other->count, r->comm->rank, (unsigned long long)own->count);
+        if (other->listHash != own->listHash)
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has another list of tensors than rank %d", i, r->comm->rank);
         if (other->type != own->type)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has datatype %llu, rank %d has %llu", i,
                           (unsigned long long)other->type, r->comm->rank, (unsigned long long)own->type);
@@ -222,7 +238,7 @@ static gsResult_t agree(gsReducer_t r, gsResult_t prepared)
 {
     if (!r->comm->transport->allGatherHost)
         return prepared;
-    agreement own = {prepared, r->spec.configHash, r->spec.count, r->spec.type, r->spec.seed};
+    agreement own = {prepared, r->spec.configHash, r->spec.count, r->spec.type, r->spec.seed, r->spec.listHash};
     agreement *all = calloc((size_t)r->comm->nranks, sizeof *all);
     if (!all)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to compare %d configurations", r->comm->nranks);
@@ -287,6 +303,8 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config, int se
     r->allocatorContext = config->allocatorContext;
     GS_CHECK(checkSupport(r, config));
     GS_CHECK(allocateAll(r));
+    if (r->spec.tensors)
+        GS_CHECK(gsListPrepare(r, config));
     return beginState(r, &none, NULL);
 }
 
@@ -298,6 +316,7 @@ static void destroyReducer(gsReducer_t r)
     destroyReducer(r->server);
     if (r->serverComm)
         gsCommDestroy(r->serverComm);
+    gsListRelease(r);
     free(r);
 }
 

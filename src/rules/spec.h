@@ -40,11 +40,25 @@ enum {
 /* Who chooses among them. */
 enum { GS_SEARCH_NONE = 0, GS_SEARCH_WORKER = 1, GS_SEARCH_HINDSIGHT = 2, GS_SEARCH_FIT = 3 };
 
+/* A block of a list of tensors, each of which begins a block of its own. */
+typedef struct {
+    uint64_t offset; /* of its first element in its tensor */
+    uint64_t
+        place; /* where its codes begin: among the whole tensors' values, among the slots of "chunked", among all codes */
+    uint32_t tensor;
+    uint16_t length;
+    uint16_t whole; /* of a tensor that travels whole */
+} gsListBlock;
+
 #define GS_MAX_WINDOW 32
 #define GS_WARMUP_STAGES 5 /* of a density that falls to its own, in powers of its sixth root (Lin et al. 2018) */
 
 typedef struct {
-    uint64_t count; /* elements */
+    uint64_t count;  /* elements */
+    uint64_t chosen; /* of these, those that are selected from: all but the whole tensors' */
+    uint64_t whole;  /* elements of tensors that travel whole, in the record of the others */
+    uint64_t
+        places; /* codes where every chosen coordinate has one: a tensor's last block is filled up to GS_LIST_ALIGN */
     uint64_t seed;
     uint64_t configHash; /* alike on all ranks; of everything here but rank and the call's own */
     uint64_t slotBytes;  /* room of a record; 0 for dense */
@@ -61,7 +75,10 @@ typedef struct {
     double momentum;      /* u = momentum u + g; 0: none */
     double clip;          /* g is cut to this norm / sqrt(ranks) first; 0: not */
     double ema[2];        /* references: r += ema (result - r) */
-    uint32_t blocks;      /* ceil(count / GS_BLOCK) */
+    uint64_t listHash;    /* of a list of tensors: of their sizes */
+    uint32_t tensors;     /* of a list; 0: one gradient */
+    uint32_t wholeValue;  /* GS_VALUE_ of the whole tensors */
+    uint32_t blocks;      /* ceil(count / GS_BLOCK), of each tensor */
     uint32_t rank;
     uint32_t nranks;
     uint32_t type;        /* gsDataType_t */
@@ -97,7 +114,64 @@ typedef struct {
     uint8_t iterate;     /* the caller gave its parameters */
     uint32_t paramsType; /* gsDataType_t */
     double stepSize, smoothness;
+    /* of a list, in the backend's memory; NULL otherwise */
+    const gsListBlock *list;
+    const gsRecordSegment *entries; /* of its tensors in a record's segment table */
 } gsSpec;
+
+/* Elements of a vector of the state, as it travels: of a list whole blocks. */
+GS_HD uint64_t gsVectorElements(const gsSpec *s)
+{
+    return s->tensors ? (uint64_t)s->blocks * GS_BLOCK : s->count;
+}
+
+/* Elements of block b: GS_BLOCK, fewer in a tensor's last. */
+GS_HD uint32_t gsBlockLength(const gsSpec *s, uint64_t b)
+{
+    uint64_t left = s->count - b * GS_BLOCK;
+    if (s->list)
+        return s->list[b].length;
+    return left < GS_BLOCK ? (uint32_t)left : GS_BLOCK;
+}
+
+GS_HD int gsBlockIsWhole(const gsSpec *s, uint64_t b)
+{
+    return s->list && s->list[b].whole;
+}
+
+/* How a record's elements lie. */
+GS_HD gsRecordExtent gsSpecExtent(const gsSpec *s)
+{
+    gsRecordExtent e;
+    e.chosen = s->chosen;
+    e.whole = s->whole;
+    e.places = s->places;
+    e.fixed = s->capacity;
+    e.blocks = s->blocks;
+    e.tensors = s->tensors;
+    e.wholeValue = s->wholeValue;
+    return e;
+}
+
+/* Where the codes of block b begin, in slots, if that does not depend on the gradient. */
+GS_HD uint64_t gsBlockPlace(const gsSpec *s, uint64_t b)
+{
+    if (s->list)
+        return s->list[b].place;
+    return b * (s->layout == GS_LAYOUT_CHUNKED ? s->k : GS_BLOCK);
+}
+
+/* Coordinates that block b has in a record of layout "chunked". */
+GS_HD uint32_t gsBlockChosen(const gsSpec *s, uint64_t b)
+{
+    return gsBlockIsWhole(s, b) ? 0 : gsTopkKept(s->k, gsBlockLength(s, b));
+}
+
+/* Whether place i of the whole blocks that a vector of the state consists of is an element's. */
+GS_HD int gsIsElement(const gsSpec *s, uint64_t i)
+{
+    return i % GS_BLOCK < gsBlockLength(s, i / GS_BLOCK);
+}
 
 /* Whether a = "the gradient against what is remembered" is made by a pass of its own, because more than g + e goes into it or
  * because it is read more than once. */
