@@ -19,7 +19,7 @@ static gsResult_t exchangeExact(gsReducer_t r)
 
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream)
 {
-    if (r->spec.exact)
+    if (gsSpecIsExact(&r->spec))
         return exchangeExact(r);
     return r->comm->transport->allGather(r->comm, r->sendRecord, r->recvRecords, r->spec.slotBytes, stream);
 }

@@ -204,7 +204,7 @@ static int takeValue(int key, const char *text, size_t length, reading *in)
     case GS_KEY_SELECT_AT: return in->compressor != NULL; /* read before */
     case GS_KEY_REFERENCE_AT: return readReferences(text, length, &in->references);
     case GS_KEY_BUCKET_AT: return readChoice("4096|all", text, length, x);
-    case GS_KEY_EXCHANGE_AT: return readChoice("capacity|exact", text, length, x);
+    case GS_KEY_EXCHANGE_AT: return readChoice("capacity|exact|owner|owner-exact|hierarchical|auto", text, length, x);
     case GS_KEY_FIRST_AT: return readChoice("zero|dense", text, length, x);
     case GS_KEY_MODE_AT: return readChoice("difference|quotient", text, length, x);
     case GS_KEY_SEARCH_AT: return readChoice("none|worker|hindsight|fit", text, length, x);
@@ -467,7 +467,7 @@ static void fillSteps(gsSpec *spec, const reading *in)
     spec->firstDense = does & GS_DOES_FIRST_DENSE || in->number[GS_KEY_FIRST_AT] > 0;
     spec->resync = (uint32_t)in->number[GS_KEY_RESYNC_AT];
     spec->participate = (uint32_t)in->number[GS_KEY_PARTICIPATE_AT];
-    spec->exact = in->given & GS_KEY_EXCHANGE ? in->number[GS_KEY_EXCHANGE_AT] > 0 : (does & GS_DOES_EXACT) != 0;
+    spec->exchange = (uint8_t)in->number[GS_KEY_EXCHANGE_AT];
     spec->twoway = does & GS_DOES_TWOWAY || in->number[GS_KEY_TWOWAY_AT] > 0;
 }
 
@@ -509,6 +509,7 @@ static void fillDefaults(reading *in)
     x[GS_KEY_XI_AT] = lag ? defaultXi(does) : 100;
     if (does & (GS_DOES_STALE_TRIGGER | GS_DOES_CODED_TRIGGER)) /* the papers' */
         x[GS_KEY_STALENESS_AT] = does & GS_DOES_STALE_TRIGGER ? 50 : 100;
+    x[GS_KEY_EXCHANGE_AT] = does & GS_DOES_EXACT ? GS_EXCHANGE_EXACT : GS_EXCHANGE_CAPACITY;
     x[GS_KEY_EMA_AT] = 0.25;
     x[GS_KEY_EMA2_AT] = 1.0 / 24.0;
 }

@@ -281,7 +281,9 @@ static gsResult_t beginState(gsReducer_t r, const gsCounters *counters, gsStream
 static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
 {
     const gsSpec *s = &r->spec;
-    if (s->exact && s->select != GS_SELECT_DENSE && !r->comm->transport->allGatherExact &&
+    if (s->exchange > GS_EXCHANGE_EXACT)
+        return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": expected exchange=capacity or exact", config->recipe);
+    if (gsSpecIsExact(s) && s->select != GS_SELECT_DENSE && !r->comm->transport->allGatherExact &&
         r->comm->transport != &gsNoTransport)
         return gsFail(
             GS_ERROR_UNSUPPORTED,

@@ -127,7 +127,8 @@ static gsResult_t setSizes(const gsReducerConfig_t *config, gsSpec *s)
 /* The second half of a two-way reducer compresses as the first does, and is alone: it has no silence, no references, no turns. */
 static void makeSecondHalf(gsSpec *s)
 {
-    s->twoway = s->exact = s->bypassed = 0;
+    s->twoway = s->bypassed = 0;
+    s->exchange = GS_EXCHANGE_CAPACITY;
     s->pool = s->search = s->quotient = s->refresh = 0;
     s->trigger = GS_TRIGGER_NONE;
     s->staleness = 0;
@@ -173,6 +174,9 @@ static gsResult_t settleList(const gsReducerConfig_t *config, gsSpec *s)
     if (gsSpecReadsIterate(s))
         return gsFail(GS_ERROR_UNSUPPORTED,
                       "recipe \"%s\" looks at iterates, which are one vector each: it takes no list", config->recipe);
+    if (s->exchange > GS_EXCHANGE_EXACT)
+        return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": a list of tensors takes exchange=capacity or exact",
+                      config->recipe);
     if (s->select == GS_SELECT_DENSE) { /* all the same */
         s->chosen = s->count;
         s->whole = s->places = 0;

@@ -8,7 +8,7 @@ static uint64_t wireBytes(const gsReducer_t r, const gsCounters *n)
     uint64_t others = s->nranks - 1;
     if (s->select == GS_SELECT_DENSE)
         return n->calls * (2 * others * s->count * gsTypeBytes((gsDataType_t)s->type) / s->nranks);
-    if (s->exact)
+    if (gsSpecIsExact(s))
         return r->exactBytes + r->denseBytes;
     return (n->calls - n->denseRounds) * others * s->slotBytes + r->denseBytes;
 }

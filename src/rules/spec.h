@@ -43,12 +43,21 @@ enum { GS_SEARCH_NONE = 0, GS_SEARCH_WORKER = 1, GS_SEARCH_HINDSIGHT = 2, GS_SEA
 /* A block of a list of tensors, each of which begins a block of its own. */
 typedef struct {
     uint64_t offset; /* of its first element in its tensor */
-    uint64_t
-        place; /* where its codes begin: among the whole tensors' values, among the slots of "chunked", among all codes */
+    uint64_t place;  /* where its codes begin: among the whole values, the slots of "chunked", or all codes */
     uint32_t tensor;
     uint16_t length;
     uint16_t whole; /* of a tensor that travels whole */
 } gsListBlock;
+
+/* How records reach the ranks that sum them. */
+enum {
+    GS_EXCHANGE_CAPACITY = 0,     /* all to all, in fixed slots */
+    GS_EXCHANGE_EXACT = 1,        /* with their true lengths */
+    GS_EXCHANGE_OWNER = 2,        /* a part of each to the rank that owns its blocks, and the owners' sums to all */
+    GS_EXCHANGE_OWNER_EXACT = 3,  /* likewise, with true lengths */
+    GS_EXCHANGE_HIERARCHICAL = 4, /* dense inside a node, in slots between nodes */
+    GS_EXCHANGE_AUTO = 5          /* what the cost model says; never left in a reducer's spec */
+};
 
 #define GS_MAX_WINDOW 32
 #define GS_WARMUP_STAGES 5 /* of a density that falls to its own, in powers of its sixth root (Lin et al. 2018) */
@@ -104,7 +113,7 @@ typedef struct {
     uint8_t random;     /* draws decide, the mean is kept: an overflow is thinned, values are rounded stochastically */
     uint8_t quotient;   /* a = g / r, not g - r */
     uint8_t firstDense; /* the first step travels dense */
-    uint8_t exact;      /* records travel with their true length */
+    uint8_t exchange;   /* GS_EXCHANGE_ */
     uint8_t twoway;     /* the result is compressed again */
     uint8_t bypassed;   /* dense because of GS_DISABLE */
     /* of the call under way, set by the host: ranks must agree on the first two */
@@ -207,6 +216,12 @@ GS_HD int gsSlotDraws(const gsSpec *s)
 GS_HD int gsSpecAnchors(const gsSpec *s)
 {
     return s->trigger == GS_TRIGGER_SERVER || s->trigger == GS_TRIGGER_STALE;
+}
+
+/* Whether records travel with their true lengths. */
+GS_HD int gsSpecIsExact(const gsSpec *s)
+{
+    return s->exchange == GS_EXCHANGE_EXACT || s->exchange == GS_EXCHANGE_OWNER_EXACT;
 }
 
 /* How many of the pool's references there are. */
