@@ -73,6 +73,8 @@ const gsBackend gsCudaBackend = {
     gsCudaWantsGradient,
     nullptr, /* sumSlices: NCCL sums */
     gsCudaFinishDense,
+    gsCudaSetTensors,
+    gsCudaGather,
     gsCudaScaleState,
     gsCudaScale,
     gsCudaOptimize,

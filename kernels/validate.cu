@@ -112,7 +112,7 @@ static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const 
                                                       const gsRecordGroup &group, uint64_t slots, uint64_t b)
 {
     const uint64_t blocks = spec.blocks;
-    const uint32_t length = b < blocks ? gsBlockLength(spec, (uint32_t)b) : 0;
+    const uint32_t length = b < blocks && !gsBlockIsWhole(&spec, b) ? gsBlockLength(&spec, b) : 0;
     uint64_t first, last;
     if (spec.layout == GS_LAYOUT_GLOBAL) {
         const uint32_t *table = (const uint32_t *)(record + group.table);
@@ -122,7 +122,7 @@ static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const 
             (b + 1 >= blocks && last != slots))
             return GS_FAULT_TABLE;
     } else { /* chunked */
-        first = b * spec.k;
+        first = b < blocks ? gsBlockPlace(&spec, b) : 0;
         last = slots ? first + gsTopkKept(spec.k, length) : first;
     }
     uint32_t fault = GS_FAULT_NONE;
@@ -140,7 +140,7 @@ static __device__ __forceinline__ uint32_t numberFault(const gsRecordShape &shap
 {
     bool good = true;
     if (b == 0 && (shape.flags & GS_FLAG_REFERENCES) && gsLane() < GS_MAX_POOL)
-        good = gsFinite(((const double *)(record + GS_RECORD_SECTIONS))[gsLane()]);
+        good = gsFinite(((const double *)(record + gsRecordTableEnd(shape.of.tensors)))[gsLane()]);
     const uint32_t each = shape.value == GS_VALUE_BOOK ? GS_BOOK : 1;
     if (gsLane() < each && each * b + gsLane() < gsRecordScaleBytes(&shape) / sizeof(float)) {
         const float scale = ((const float *)(record + group.scales))[each * b + gsLane()];
@@ -149,9 +149,20 @@ static __device__ __forceinline__ uint32_t numberFault(const gsRecordShape &shap
     return good ? GS_FAULT_NONE : GS_FAULT_VALUE;
 }
 
+/* Whether a part's share of the tensors in a record's segment table are the own ones. Threads share them. */
+static __device__ __forceinline__ bool hasOwnTensors(const gsSpec &spec, const uint8_t *record, uint64_t part,
+                                                     uint32_t parts)
+{
+    const uint2 *theirs = (const uint2 *)(record + GS_RECORD_SECTIONS), *own = (const uint2 *)spec.entries;
+    bool same = true;
+    for (uint64_t i = part * GS_CTA + threadIdx.x; i < 2ull * spec.tensors; i += (uint64_t)parts * GS_CTA)
+        same = same && theirs[i].x == own[i].x && theirs[i].y == own[i].y;
+    return same;
+}
+
 /*
  * A CTA takes eight blocks of a record, a warp each: 1. coefficients and the block's scale, 2. the block table's two entries,
- * 3. the indices between them. A silent rank's record has nothing.
+ * 3. the indices between them. A silent rank's record has nothing of these. 4. All share the entries of a list's tensors.
  * Traffic: reads scales, tables and indices, 1.5 bytes a slot, twice from the cache.
  * Bad case: many ranks with few slots a block, where most lanes idle.
  */
@@ -164,9 +175,14 @@ __global__ void __launch_bounds__(GS_CTA)
         const uint8_t *record = records + rank * spec.slotBytes;
         const gsRecordHeader *h = (const gsRecordHeader *)record;
         const uint64_t b = cta % parts * GS_WARPS + gsWarp();
-        if (!hasGoodHeader(spec, state, record, rank) || b >= blocks)
+        if (!hasGoodHeader(spec, state, record, rank))
             continue;
-        const gsRecordShape shape = gsRecordShapeOf(h, (const gsRecordSegment *)(record + sizeof *h));
+        if (!hasOwnTensors(spec, record, cta % parts, parts))
+            report(state, rank, GS_FAULT_LAYOUT);
+        if (b >= blocks)
+            continue;
+        const gsRecordExtent extent = gsSpecExtent(&spec);
+        const gsRecordShape shape = gsRecordShapeOf(h, (const gsRecordSegment *)(record + sizeof *h), &extent);
         const gsRecordSections sections = gsRecordLayout(&shape);
         if (h->flags & GS_FLAG_SKIP)
             continue;
@@ -224,7 +240,7 @@ gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream)
     GS_CHECK(gsLaunch("gsSumRecords", gsSumRecords, (uint64_t)sumParts * spec.nranks, GS_CTA, stream, spec, r->state,
                       bytes, sumParts, sums));
     const bool indices = spec.layout == GS_LAYOUT_GLOBAL || spec.layout == GS_LAYOUT_CHUNKED;
-    if (indices || gsValueIsScaled(spec.value) || spec.pool)
+    if (indices || gsValueIsScaled(spec.value) || spec.pool || spec.tensors)
         GS_CHECK(gsLaunch("gsCheckSections", gsCheckSections, (uint64_t)blockParts * spec.nranks, GS_CTA, stream, spec,
                           r->state, bytes, blockParts));
     return gsLaunch("gsJudge", gsJudge, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums);

@@ -49,11 +49,6 @@ static int travelsWhole(const gsReducerConfig_t *config, uint64_t elements)
     return elements < (config->wholeBelow ? config->wholeBelow : WHOLE_BELOW);
 }
 
-static uint64_t alignedPlaces(uint64_t elements)
-{
-    return (elements + GS_LIST_ALIGN - 1) / GS_LIST_ALIGN * GS_LIST_ALIGN;
-}
-
 /* FNV-1a, of sizes and kinds. */
 static uint64_t hashOf(const gsReducerConfig_t *config)
 {
@@ -75,7 +70,7 @@ void gsListMeasure(const gsReducerConfig_t *config, gsSpec *spec)
             spec->whole += elements;
         } else {
             spec->chosen += elements;
-            spec->places += alignedPlaces(elements);
+            spec->places += gsListPlaces(elements);
         }
     }
 }
@@ -101,7 +96,7 @@ static gsListBlock *fillTensor(const gsSpec *spec, const gsListBlock *tensor, ui
         if (tensor->whole)
             *place += length;
         else
-            *place += spec->layout == GS_LAYOUT_CHUNKED ? gsTopkKept(spec->k, (uint32_t)length) : alignedPlaces(length);
+            *place += spec->layout == GS_LAYOUT_CHUNKED ? gsTopkKept(spec->k, (uint32_t)length) : gsListPlaces(length);
     }
     return block;
 }

@@ -71,7 +71,7 @@ static int addTensor(const gsRecordSegment *entry, uint32_t k, gsRecordExtent *e
     e->tensors++;
     if (entry->aux == 0) {
         e->chosen += entry->count;
-        e->places += (entry->count + GS_LIST_ALIGN - 1) / GS_LIST_ALIGN * GS_LIST_ALIGN;
+        e->places += gsListPlaces(entry->count);
         e->fixed += gsTopkTotal(k, entry->count);
         return 1;
     }

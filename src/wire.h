@@ -89,9 +89,10 @@ typedef struct {
 #define GS_RECORD_ONE_SCALE 256u
 #define GS_RECORD_WHOLE 256u
 #define GS_RECORD_MAX_TENSORS 65534 /* the header counts segments in 16 bits */
-#define GS_LIST_ALIGN 32 /* where every coordinate has a code, a tensor's last block is filled up to a multiple */
-#define GS_BOOK 4        /* codes of the 2-bit codebook */
-#define GS_MAX_POOL 8    /* references of a pool, and coefficients of a record */
+#define GS_LIST_ALIGN \
+    128               /* where every coordinate has a code, each of a list's tensors takes a multiple: whole 16 bytes */
+#define GS_BOOK 4     /* codes of the 2-bit codebook */
+#define GS_MAX_POOL 8 /* references of a pool, and coefficients of a record */
 
 /* How a record's elements lie, by its segment table or by a reducer's configuration. */
 typedef struct {
@@ -131,6 +132,12 @@ typedef struct {
 GS_HD uint64_t gsAlign16(uint64_t bytes)
 {
     return (bytes + GS_RECORD_ALIGN - 1) / GS_RECORD_ALIGN * GS_RECORD_ALIGN;
+}
+
+/* Places that a list's tensor of n elements takes where every coordinate has a code. */
+GS_HD uint64_t gsListPlaces(uint64_t n)
+{
+    return (n + GS_LIST_ALIGN - 1) / GS_LIST_ALIGN * GS_LIST_ALIGN;
 }
 
 GS_HD int gsRecordGroups(uint32_t value)

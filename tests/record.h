@@ -326,7 +326,7 @@ inline void readMap(Record &r, uint64_t slots, SectionReader &sections)
 inline void checkBetween(Record &r, const uint8_t *values, uint32_t bits)
 {
     for (size_t b = 0; b < r.blocks.size() && r.tensors; b++) {
-        uint64_t end = r.blocks[b].place + (r.blocks[b].length + 31) / 32 * 32;
+        uint64_t end = r.blocks[b].place + (r.blocks[b].length + 127) / 128 * 128;
         for (uint64_t i = r.blocks[b].place + r.blocks[b].length; i < end && !r.blocks[b].whole; i++)
             if (readCode(values, bits, i) != 0)
                 r.problem = "a code between tensors is not zero";
@@ -376,7 +376,7 @@ inline void readTensors(Record &r, const uint8_t *record, uint64_t segments)
             uint64_t length = std::min<uint64_t>(4096, count - at);
             r.blocks.push_back({element + at, length, whole, r.places});
             if (!whole)
-                r.places += segments > 1 ? (length + 31) / 32 * 32 : length;
+                r.places += segments > 1 ? (length + 127) / 128 * 128 : length;
         }
         element += count;
     }

@@ -238,7 +238,7 @@ static void packBlocks(gsReducer_t r, gsVector x, uint8_t *record)
 /* Behind a tensor's last code, up to where the next one's begin. */
 static void fillUp(uint8_t *values, uint64_t place, uint32_t n, uint32_t bits)
 {
-    uint64_t full = (n + GS_LIST_ALIGN - 1) / GS_LIST_ALIGN * GS_LIST_ALIGN, used = ((uint64_t)n * bits + 7) / 8;
+    uint64_t full = gsListPlaces(n), used = ((uint64_t)n * bits + 7) / 8;
     memset(values + place * bits / 8 + used, 0, full * bits / 8 - used);
 }
 

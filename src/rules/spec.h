@@ -66,8 +66,7 @@ typedef struct {
     uint64_t count;  /* elements */
     uint64_t chosen; /* of these, those that are selected from: all but the whole tensors' */
     uint64_t whole;  /* elements of tensors that travel whole, in the record of the others */
-    uint64_t
-        places; /* codes where every chosen coordinate has one: a tensor's last block is filled up to GS_LIST_ALIGN */
+    uint64_t places; /* codes where every chosen coordinate has one; of a list more than these, see gsListPlaces */
     uint64_t seed;
     uint64_t configHash; /* alike on all ranks; of everything here but rank and the call's own */
     uint64_t slotBytes;  /* room of a record; 0 for dense */
