@@ -89,10 +89,14 @@ typedef struct {
     uint32_t version; /* GS_VERSION_CODE */
     int32_t
         timeoutMs; /* deadline of every exchange, in milliseconds; 0: the environment's GS_TIMEOUT_MS, else 600000 */
+    int32_t ranksPerNode; /* rank r is on node r / ranksPerNode; 0: the environment's GS_RANKS_PER_NODE, else nodes
+                             are found: MPI ranks that can share memory, NCCL ranks of one host, all threads */
+    const struct gsCluster *cluster; /* for recipes with exchange=auto: figures that need no measuring; NULL: none.
+                                         Copied; alike on all ranks; its ranks is 0 or theirs */
 } gsCommConfig_t;
-#define GS_COMM_CONFIG_INIT                        \
-    {                                              \
-        sizeof(gsCommConfig_t), GS_VERSION_CODE, 0 \
+#define GS_COMM_CONFIG_INIT                                 \
+    {                                                       \
+        sizeof(gsCommConfig_t), GS_VERSION_CODE, 0, 0, NULL \
     }
 
 /* Ranks as threads of this process. Makes `nranks` (1..1024) communicators; each thread then uses its own. config may be
@@ -105,7 +109,8 @@ GS_API gsResult_t gsCommInitAll(gsComm_t *comms, int nranks, const gsCommConfig_
  * MPI_THREAD_SERIALIZED all calls come from the main thread, and CPU streams cannot be used. In libgradsieve_mpi. */
 GS_API gsResult_t gsCommInitMpi(gsComm_t *comm, const void *mpiComm, const gsCommConfig_t *config);
 
-/* Ranks as NCCL ranks. ncclComm is the ncclComm_t itself; it stays the caller's and must outlive the communicator. Records
+/* Ranks as NCCL ranks. ncclComm is the ncclComm_t itself; it stays the caller's and must outlive the communicator. The first
+ * reducer with exchange=hierarchical splits it, into parts that gsCommDestroy ends: destroy graphs that use them before. Records
  * travel on the stream of the call, in the order of the calls, like any NCCL call, but not inside ncclGroupStart and
  * ncclGroupEnd. The communicator's device must be current. The deadline is watched by gsCommSynchronize. In
  * libgradsieve_nccl. */
@@ -113,6 +118,10 @@ GS_API gsResult_t gsCommInitNccl(gsComm_t *comm, void *ncclComm, const gsCommCon
 
 GS_API gsResult_t gsCommCount(gsComm_t comm, int *nranks);
 GS_API gsResult_t gsCommUserRank(gsComm_t comm, int *rank);
+
+/* How many nodes the ranks are on, and which is this rank's; they count from 0 in the order of their lowest ranks. Collective:
+ * every rank calls. Synchronises. */
+GS_API gsResult_t gsCommGetNodes(gsComm_t comm, int *nodes, int *node);
 
 /* Waits for the work on `stream` (of this communicator's kind) and returns its first error. Past the deadline the
  * communicator is aborted and GS_ERROR_TIMEOUT returned. Synchronises. */
@@ -250,11 +259,33 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *                            record has room for. Default: 1.25 D plus six standard deviations, sqrt(D/count) each;
  *                            gdsec 1. What does not fit stays in the residual or in g - h; unbiased recipes thin the
  *                            kept to the capacity and scale them up
- *       exchange=capacity|exact records in slots of equal size (default), or with their true length: threads and MPI
- *                            only, the default of recipes that may be silent, which save nothing otherwise
+ *       exchange=capacity|exact records in slots of equal size (default), or with their true length: the default of
+ *                            recipes that may be silent, which save nothing otherwise. On CUDA the host waits for the
+ *                            lengths, and the call cannot be captured
+ *       exchange=owner|owner-exact for many ranks: records go in parts to the ranks that own their blocks: see below
+ *       exchange=hierarchical for nodes with fast links inside and slow ones between: see below
  *       twoway=1             the result is compressed again, as gspar's Algorithm 1 may; feedback or memory as the
- *                            first half has. On all ranks alike. (cdadam is ef21 with it.) Not with tng and those that
- *                            may be silent
+ *                            first half has. On all ranks alike, or at the owners, each its own blocks. (cdadam is ef21
+ *                            with it.) Not with tng and those that may be silent
+ *
+ * exchange=owner, owner-exact: block b of 4096 elements belongs to rank b mod ranks. A rank's record is cut into parts, one an
+ * owner; an owner sums what it is sent of its blocks, in rank order, and all ranks gather the owners' sums: without loss, so that
+ * results and states are those of exchange=capacity, bit for bit; or, with twoway=1, compressed again, so that what leaves a rank
+ * does not grow with their number. Then each owner alone has what the second half remembers of its blocks (and H of the first
+ * half), and densities hold in each owner's blocks. owner: parts have slots, of 1.5 times their share of the capacity and six
+ * deviations, and what does not fit is treated as a full record's rest is; may be captured. owner-exact: true lengths; a part may
+ * fill the whole capacity. Without a second half the owners send min(ranks * density, 1) of the vector, at full precision, and
+ * where all coordinates travel a sum of finite values that overflows is NaN everywhere. A part's loss, or ranks that disagree, is
+ * found by its owner and told to all. Not with recipes that may be silent, nor with mode=quotient; with twoway=1 neither first=dense,
+ * gdsec nor randk. gsReducerImportRanks gives blocks to their new owners. State in all: twoway 2 S / ranks less for memories;
+ * otherwise, with memory or references, 2 S more of work space.
+ *
+ * exchange=hierarchical: the ranks of a node (gsCommGetNodes; all have as many) sum their gradients, each a slice of whole
+ * blocks of 4096; ranks of equal place on all nodes exchange records of their slice, in slots; and the node's ranks gather
+ * the result. What is remembered is about the slice of the node's sum (of its mean, with GS_AVG: stay with one op), statistics
+ * too, and densities hold in each slice. With one rank a node results and states are those of exchange=capacity. A node's sum
+ * is as dense's is: a sum of finite values that overflows is NaN everywhere. Not with recipes that may be silent, participate and
+ * clip.
  *
  * Lists of tensors. A reducer may be one of a list: gsReducerConfig_t.segments has the elements of each tensor, `count` is
  * their sum, and gsAllReduceSegments takes a pointer to each. All go in one record and one exchange, with one launch a stage on CUDA. A
@@ -306,6 +337,11 @@ typedef struct {
 
 /* Bytes that gsReducerCreate will ask for, without making anything. */
 GS_API gsResult_t gsReducerGetMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory);
+
+/* The same for exchange=hierarchical, which gsReducerGetMemory refuses: of the rank with the longest slice. Other exchanges do not care
+ * for nodes. */
+GS_API gsResult_t gsReducerGetNodeMemory(const gsReducerConfig_t *config, int nranks, int ranksPerNode,
+                                         gsMemory_t *memory);
 
 /* Collective: ranks whose configurations differ all get GS_ERROR_MISMATCH. Synchronises. */
 GS_API gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config);
@@ -360,6 +396,7 @@ typedef struct {
     uint64_t sentTotal;
     uint64_t payloadBytes;  /* sum of own records' lengths; dense: of the gradient's */
     uint64_t wireBytes;     /* bytes that left this rank: (P-1) slots a call, dense 2(P-1)/P of the gradient */
+    uint64_t nodeBytes;     /* hierarchical: of these, what went to ranks of the same node */
     double encodeSeconds;   /* CPU only: wall time in select and pack */
     double exchangeSeconds; /* CPU only: waiting for the other ranks included */
     double decodeSeconds;   /* CPU only */
@@ -382,7 +419,8 @@ GS_API gsResult_t gsReducerImport(gsReducer_t reducer, const void *buffer, size_
 /* The states of all `nstates` ranks of an earlier job, in rank order, into this one, whatever its number of ranks P: what is additive
  * (residual, momentum, memory) goes from rank r to rank r mod P by addition, what is a mean over ranks is scaled by nstates / P, a
  * residual that is owed to an average by P / nstates; triggers send at the next call. `report` (may be NULL) says what was done.
- * Every rank calls it with the same states. Synchronises. */
+ * Every rank calls it with the same states. Not with exchange=hierarchical, whose states fit as many nodes of as many ranks alone.
+ * Synchronises. */
 GS_API gsResult_t gsReducerImportRanks(gsReducer_t reducer, const void *const *states, const size_t *bytes, int nstates,
                                        char *report, size_t reportBytes);
 
@@ -424,6 +462,75 @@ typedef int (*gsGradientFunction)(const void *params, void *gradient, void *cont
  * towards the value with every iteration; for quadratics it is exact in the limit. */
 GS_API gsResult_t gsEstimateSmoothness(gsGradientFunction gradient, void *context, const void *params, size_t count,
                                        gsDataType_t datatype, int iterations, uint64_t seed, double *smoothness);
+
+/* ---- which exchange pays: the cost model ----------------------------------------------------------------------------- */
+
+/* How a gradient travels: dense, or by a recipe's exchange=. */
+typedef enum {
+    GS_MODE_DENSE = 0,
+    GS_MODE_CAPACITY = 1,
+    GS_MODE_EXACT = 2,
+    GS_MODE_OWNER = 3,
+    GS_MODE_OWNER_EXACT = 4,
+    GS_MODE_HIERARCHICAL = 5
+} gsMode_t;
+#define GS_MODES 6
+GS_API const char *gsGetModeName(gsMode_t mode); /* as the recipe spells it; never NULL */
+
+typedef enum { GS_OVER_MPI = 0, GS_OVER_THREADS = 1, GS_OVER_NCCL = 2 } gsOver_t;
+
+/* A cluster, as far as the model knows it. All times in seconds. 0 where a figure is not known: gsCommMeasure measures it, others
+ * take the default in brackets. */
+typedef struct gsCluster {
+    size_t size;      /* sizeof(gsCluster_t) */
+    uint32_t version; /* GS_VERSION_CODE */
+    int32_t ranks;
+    int32_t ranksPerNode; /* (1) */
+    int32_t over;         /* GS_OVER_ */
+    double latency;       /* between nodes: until a short message has come (10 us) */
+    double
+        bandwidth; /* between nodes: bytes a second out of a node, and as many into it, its ranks together (12.5e9) */
+    double nodeLatency;   /* inside a node (2 us) */
+    double nodeBandwidth; /* inside a node: of a rank, each way, while all its ranks send (5e9; NCCL 200e9) */
+    double message;       /* what a rank spends on a message besides (1 us) */
+    double call;          /* encoding and decoding, however short the gradient (20 us) */
+    double encode; /* an element encoded (by the recipe: 0.9 ns for threshold on one core; NCCL: a 100th of a core's) */
+    double decode; /* a coordinate of a record decoded (3 ns, 0.15 where all coordinates travel) */
+    double write;  /* an element of the result written by decoding (0.35 ns) */
+    double sum;    /* an element of a dense sum: added over the ranks, where the library does it, and written (1 ns) */
+} gsCluster_t;
+#define GS_CLUSTER_INIT                                                             \
+    {                                                                               \
+        sizeof(gsCluster_t), GS_VERSION_CODE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+    }
+
+/* Collective. Fills what is 0 in *cluster with what this communicator's own calls take, in well under a second, and ranks,
+ * ranksPerNode and over with its own. The codec's speed is that of config's recipe, type and count; NULL: of
+ * threshold:density=0.01. All ranks end with equal figures, the slowest rank's. Synchronises. */
+GS_API gsResult_t gsCommMeasure(gsComm_t comm, const gsReducerConfig_t *config, gsCluster_t *cluster);
+
+/* What the model says of one call. It knows no more of a gradient than its recipe does: records of recipes that may be silent
+ * are taken to be sent, and those whose recipe names no density to fill their capacity. */
+typedef struct {
+    gsMode_t mode; /* the fastest that is possible */
+    double
+        seconds[GS_MODES];  /* by gsMode_t; below 0: the recipe, or this number of ranks or nodes, does not allow it */
+    double bytes[GS_MODES]; /* that leave a rank, the mean */
+    double nodeBytes[GS_MODES]; /* that leave a node, all its ranks together */
+    double density;             /* of a record, as expected */
+    double
+        breakEven; /* where a flat all-gather of records sends as much as a dense ring: 2 b_dense / (ranks b_coordinate) bits;
+                                     above it no link is slow enough for `capacity` */
+} gsPlan_t;
+
+/* Chooses for a recipe, whatever its own exchange= says. */
+GS_API gsResult_t gsPlanChoose(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsPlan_t *plan);
+
+/* The same in words, at most `bytes` with the 0 at the end: each mode's time and bytes, and why one won. 4096 are enough. */
+GS_API gsResult_t gsPlanExplain(const gsReducerConfig_t *config, const gsCluster_t *cluster, char *text, size_t bytes);
+
+/* How this reducer's gradients travel: with exchange=auto, what was chosen. Steps that a recipe sends dense are not meant. */
+GS_API gsResult_t gsReducerGetMode(gsReducer_t reducer, gsMode_t *mode);
 
 /* ---- optimizer steps ------------------------------------------------------------------------------------------------ */
 
@@ -497,7 +604,11 @@ typedef struct {
 #define GS_RECORD_REFERENCES 64u /* coefficients of references follow the segment */
 #define GS_RECORD_MAP 128u       /* shared: the coordinates of one magnitude travel as a ternary map */
 
-/* What a reducer remembers, to host memory: `count` floats (doubles for GS_FLOAT64), a list's tensors one behind the other. name: "residual", "momentum",
+/* The elements of the gradient that this rank's state is about: all of them, but with exchange=hierarchical. */
+GS_API gsResult_t gsReducerGetSlice(gsReducer_t reducer, size_t *first, size_t *count);
+
+/* What a reducer remembers, to host memory: `count` (the slice's) floats (doubles for GS_FLOAT64), a list's tensors
+ * one behind the other. name: "residual", "momentum",
  * "memory" (own h), "shared" (H, the sum of all ranks' h), "previous" and "anchor" (iterates), "before" (clag: the last
  * gradient), "last", "ema", "ema2", "snapshot"; "server." before it for the second half of a two-way reducer.
  * Synchronises. */

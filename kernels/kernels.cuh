@@ -118,6 +118,12 @@ gsResult_t gsCudaWantsGradient(gsReducer_t r, int *wants);
 
 /* select.cu */
 gsResult_t gsCudaSelect(gsReducer_t r, const void *sendbuff, gsStream_t stream);
+gsResult_t gsCudaPlanParts(gsReducer_t r, gsStream_t stream);
+/* owner.cu */
+gsResult_t gsCudaHandDown(gsReducer_t r, gsStream_t stream);
+gsResult_t gsCudaHandBack(gsReducer_t r, gsStream_t stream);
+gsResult_t gsCudaMakeResult(gsReducer_t r, gsRedOp_t op, gsStream_t stream);
+gsResult_t gsCudaRememberParts(gsReducer_t r, gsStream_t stream);
 /* pack.cu: laq's trigger, which looks at what the coding does; the record */
 gsResult_t gsCudaWatchCoding(gsReducer_t r, const gsInput &x, gsStream_t stream);
 gsResult_t gsCudaPack(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream);
@@ -125,6 +131,7 @@ gsResult_t gsCudaPack(gsReducer_t r, const void *sendbuff, void *record, gsStrea
 gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream);
 /* accumulate.cu */
 gsResult_t gsCudaAccumulate(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream);
+gsResult_t gsCudaValidateDense(gsReducer_t r, const void *sum, gsStream_t stream);
 gsResult_t gsCudaAccumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsCudaCommit(gsReducer_t r, gsStream_t stream);
 /* dense.cu; the sum is a vector, or a list's table */
@@ -135,6 +142,10 @@ gsResult_t gsCudaScale(gsReducer_t r, void *vector, float factor, gsStream_t str
 /* list.cu */
 gsResult_t gsCudaSetTensors(gsReducer_t r, void *const *tensors, uint32_t first, uint32_t n, gsStream_t stream);
 gsResult_t gsCudaGather(gsReducer_t r, const void *from, void *to, gsStream_t stream);
+/* hierarchy.cu */
+gsResult_t gsCudaSeal(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream);
+gsResult_t gsCudaOpenSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream);
+gsResult_t gsCudaAssemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream);
 /* optimizer.cu */
 gsResult_t gsCudaOptimize(const gsOptimizerCall *call, gsStream_t stream);
 

@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(GS_CTA)
     if (thread != 0)
         return;
     *(gsRecordHeader *)record = gsCallHeader(&spec, state);
-    *(gsRecordSegment *)(record + sizeof(gsRecordHeader)) = gsCallSegment(&spec, &call);
+    *(gsRecordSegment *)(record + sizeof(gsRecordHeader)) = gsCallSegment(&spec, state);
     const gsRecordGroup &at = call.sections.group[0];
     clearEnd(record, call.sections.whole, at.table);
     if (whole || skip)
@@ -116,7 +116,7 @@ static __device__ __forceinline__ void packWhole(const gsSpec &spec, const gsCal
 {
     using Real = gsRealOf<T>;
     const gsCoding how = gsWholeCodingOf(spec, call.scale);
-    const uint64_t first = b * GS_BLOCK, place = gsBlockPlace(&spec, b);
+    const uint64_t first = gsBlockAt(&spec, b) * GS_BLOCK, place = gsBlockPlace(&spec, b);
     const unsigned length = call.nonFinite ? 0 : gsBlockLength(&spec, b);
     uint8_t *values = record + call.sections.whole;
     for (unsigned n = threadIdx.x; n < length; n += blockDim.x) {
@@ -211,9 +211,9 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
     const bool map = (call.flags & GS_FLAG_MAP) != 0;
     gsCoding how = gsCodingOf(spec, call.scale);
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        const uint64_t first = b * GS_BLOCK;
-        const T *x = packing.input.template block<T>(state, b);
-        uint32_t word = packing.keptBits[b * GS_BLOCK_WORDS + threadIdx.x], drawn = 0;
+        const uint64_t at = gsBlockAt(&spec, b), first = at * GS_BLOCK;
+        const T *x = packing.input.template block<T>(state, at);
+        uint32_t word = packing.keptBits[at * GS_BLOCK_WORDS + threadIdx.x], drawn = 0;
         for (uint32_t left = groups == 2 ? word : 0; left; left &= left - 1) {
             const unsigned place = threadIdx.x * 32 + (unsigned)__ffs((int)left) - 1;
             if (!((Real)call.s * gsAbs(gsVector<T>::to(x[place])) >= (Real)1))
@@ -388,9 +388,9 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
     if (call.skip || call.nonFinite)
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        const T *block = packing.input.template block<T>(state, b);
+        const uint64_t of = gsBlockAt(&spec, b), first = of * GS_BLOCK, begin = gsBlockPlace(&spec, b);
+        const T *block = packing.input.template block<T>(state, of);
         const unsigned length = gsBlockLength(&spec, b);
-        const uint64_t begin = gsBlockPlace(&spec, b);
         const bool wide = gsIsWide(block, length);
         if (gsBlockIsWhole(&spec, b)) {
             if (scaled && threadIdx.x == 0)
@@ -417,7 +417,7 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
 #pragma unroll 1
         for (unsigned v = 0; v < GS_QUADS; v++) {
             const unsigned place = gsQuadAt(v), present = place >= length ? 0 : length - place < 4 ? length - place : 4;
-            const uint64_t i = b * GS_BLOCK + place;
+            const uint64_t i = first + place;
             Real a[4], decoded[4] = {};
             gsPhilox4 drawn = {};
             if (present == 0)
@@ -498,7 +498,7 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<Real>)
         return;
     for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks;
          b += (uint64_t)gridDim.x * GS_WARPS) {
-        const unsigned length = gsBlockLength(&spec, (uint32_t)b);
+        const unsigned length = gsBlockLength(&spec, b);
         float scale = state->call.scale;
         double coded = 0.0, error = 0.0;
         auto load = [&](unsigned at, Real *quad) { gsLoadState(input.template block<Real>(state, b) + at, quad); };

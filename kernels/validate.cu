@@ -107,12 +107,22 @@ __global__ void __launch_bounds__(GS_CTA) gsSumRecords(const __grid_constant__ g
     }
 }
 
-/* One block's slots in one group of a record; `slots` in all. Lanes of a warp share the indices. */
-static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const uint8_t *record,
-                                                      const gsRecordGroup &group, uint64_t slots, uint64_t b)
+/* Elements of block b of a record of `count` that slots may be about. */
+static __device__ __forceinline__ uint32_t recordLength(const gsSpec &spec, uint64_t count, uint64_t b)
 {
-    const uint64_t blocks = spec.blocks;
-    const uint32_t length = b < blocks && !gsBlockIsWhole(&spec, b) ? gsBlockLength(&spec, b) : 0;
+    const uint64_t left = count - b * GS_BLOCK;
+    if (spec.list)
+        return spec.list[b].whole ? 0 : spec.list[b].length;
+    return left < GS_BLOCK ? (uint32_t)left : GS_BLOCK;
+}
+
+/* One block's slots in one group of a record; `slots` in all. Lanes of a warp share the indices. */
+static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const gsRecordShape &shape,
+                                                      const uint8_t *record, const gsRecordGroup &group, uint64_t slots,
+                                                      uint64_t b)
+{
+    const uint64_t blocks = shape.of.blocks;
+    const uint32_t length = b < blocks ? recordLength(spec, ((const gsRecordHeader *)record)->count, b) : 0;
     uint64_t first, last;
     if (spec.layout == GS_LAYOUT_GLOBAL) {
         const uint32_t *table = (const uint32_t *)(record + group.table);
@@ -169,7 +179,6 @@ static __device__ __forceinline__ bool hasOwnTensors(const gsSpec &spec, const u
 __global__ void __launch_bounds__(GS_CTA)
     gsCheckSections(const __grid_constant__ gsSpec spec, gsState *state, const uint8_t *records, uint32_t parts)
 {
-    const uint64_t blocks = spec.blocks ? spec.blocks : 1; /* a table of one entry */
     for (uint64_t cta = blockIdx.x; cta < (uint64_t)parts * spec.nranks; cta += gridDim.x) {
         const uint32_t rank = (uint32_t)(cta / parts);
         const uint8_t *record = records + rank * spec.slotBytes;
@@ -179,12 +188,11 @@ __global__ void __launch_bounds__(GS_CTA)
             continue;
         if (!hasOwnTensors(spec, record, cta % parts, parts))
             report(state, rank, GS_FAULT_LAYOUT);
-        if (b >= blocks)
-            continue;
-        const gsRecordExtent extent = gsSpecExtent(&spec);
+        const gsRecordExtent extent = gsSpecExtent(&spec, h->count);
         const gsRecordShape shape = gsRecordShapeOf(h, (const gsRecordSegment *)(record + sizeof *h), &extent);
         const gsRecordSections sections = gsRecordLayout(&shape);
-        if (h->flags & GS_FLAG_SKIP)
+        if (h->flags & GS_FLAG_SKIP ||
+            b >= (shape.of.blocks ? shape.of.blocks : 1)) /* of no blocks there is a table of one entry */
             continue;
         const uint32_t number = numberFault(shape, record, sections.group[0], b);
         if (number != GS_FAULT_NONE)
@@ -195,7 +203,7 @@ __global__ void __launch_bounds__(GS_CTA)
         for (int group = 0; group < 2; group++) {
             if (group >= (h->flags & GS_FLAG_MAP ? 1 : gsRecordGroups(spec.value)))
                 break;
-            uint32_t fault = blockFault(spec, record, sections.group[group], shape.slots[group], b);
+            uint32_t fault = blockFault(spec, shape, record, sections.group[group], shape.slots[group], b);
             if (fault != GS_FAULT_NONE)
                 report(state, rank, fault);
         }

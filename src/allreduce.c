@@ -3,27 +3,11 @@
  * the comparison and comes back to it with the sum; a two-way reducer goes it twice, the second time alone.
  */
 #include "core.h"
+#include "lap.h"
 #include "range.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Adds the time since *mark to a stage's seconds. Devices run on their own clock: nothing is added for them. */
-static void lap(gsReducer_t r, double *mark, double *seconds)
-{
-    double time = now();
-    if (!r->comm->backend->onDevice)
-        *seconds += time - *mark;
-    *mark = time;
-}
 
 /* tensor: of a list, where `name` is an array; -1 of one buffer. */
 static gsResult_t refuseBuffer(const char *name, int64_t tensor, const void *buffer, gsDataType_t type)
@@ -48,9 +32,9 @@ static gsResult_t checkElements(gsReducer_t r, size_t count, gsDataType_t type)
 {
     if (!r)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
-    if (count != r->spec.count)
+    if (count != gsCallElements(r))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; the reducer was made for %llu", count,
-                      (unsigned long long)r->spec.count);
+                      (unsigned long long)gsCallElements(r));
     if (type != (gsDataType_t)r->spec.type)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "datatype is %d; the reducer was made for %u", type, r->spec.type);
     return GS_SUCCESS;
@@ -125,7 +109,7 @@ static gsResult_t checkList(gsReducer_t r, const void *const *sendbuffs, void *c
 static gsResult_t encode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("select");
     gsResult_t result = backend->select(r, sendbuff, stream);
     GS_RANGE_END();
@@ -133,43 +117,43 @@ static gsResult_t encode(gsReducer_t r, const void *sendbuff, void *record, gsSt
     GS_RANGE_BEGIN("pack");
     result = backend->pack(r, sendbuff, record, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.encodeSeconds);
+    gsLap(r, &mark, &r->stats.encodeSeconds);
     return result;
 }
 
-/* A fault found on the CPU is this call's error; on a device it waits for gsReducerGetAsyncError. */
-static gsResult_t callError(gsReducer_t r)
-{
-    if (r->comm->backend->onDevice)
-        return GS_SUCCESS;
-    gsResult_t error = gsVerdictError(r->state);
-    r->state->fault = GS_FAULT_NONE;
-    return error;
-}
-
-static gsResult_t decode(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+static gsResult_t accumulate(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("accumulate");
     gsResult_t result = backend->validate(r, records, stream);
     if (result == GS_SUCCESS)
         result = backend->accumulate(r, records, recvbuff, op, stream);
-    if (result == GS_SUCCESS)
-        result = backend->commit(r, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.decodeSeconds);
+    gsLap(r, &mark, &r->stats.decodeSeconds);
+    return result;
+}
+
+static gsResult_t commit(gsReducer_t r, gsStream_t stream)
+{
+    double mark = gsNow();
+    gsResult_t result = GS_SUCCESS;
+    if (r->owners && !r->spec.denseNow)
+        result = r->comm->backend->commit(r->server, stream);
+    if (result == GS_SUCCESS)
+        result = r->comm->backend->commit(r, stream);
+    gsLap(r, &mark, &r->stats.decodeSeconds);
     GS_CHECK(result);
-    return callError(r);
+    return gsCallError(r);
 }
 
 static gsResult_t exchange(gsReducer_t r, gsStream_t stream)
 {
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("exchange");
     gsResult_t result = gsExchangeRecords(r, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.exchangeSeconds);
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
     return result;
 }
 
@@ -177,23 +161,22 @@ static gsResult_t reduceSparse(gsReducer_t r, const void *sendbuff, void *recvbu
 {
     GS_CHECK(encode(r, sendbuff, r->sendRecord, stream));
     GS_CHECK(exchange(r, stream));
-    return decode(r, r->recvRecords, recvbuff, op, stream);
+    return accumulate(r, r->recvRecords, recvbuff, op, stream);
 }
 
 /* A step of a sparse recipe that travels dense: what the gradient is compared to, summed. */
 static gsResult_t reducePlanned(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    const void *sum;
-    double mark = now();
+    double mark = gsNow();
     GS_CHECK(backend->compare(r, sendbuff, stream));
-    lap(r, &mark, &r->stats.encodeSeconds);
-    GS_CHECK(gsExchangeVector(r, r->work, &sum, stream));
-    lap(r, &mark, &r->stats.exchangeSeconds);
-    GS_CHECK(backend->accumulateDense(r, sum, recvbuff, op, stream));
-    GS_CHECK(backend->commit(r, stream));
-    lap(r, &mark, &r->stats.decodeSeconds);
-    return callError(r);
+    gsLap(r, &mark, &r->stats.encodeSeconds);
+    GS_CHECK(gsExchangeVector(r, r->work, &r->denseSum, stream));
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    GS_CHECK(backend->validateDense(r, r->denseSum, stream));
+    GS_CHECK(backend->accumulateDense(r, r->denseSum, recvbuff, op, stream));
+    gsLap(r, &mark, &r->stats.decodeSeconds);
+    return GS_SUCCESS;
 }
 
 /* H from all h anew: what it has drifted by rounding is gone. */
@@ -206,11 +189,9 @@ static gsResult_t resynchronize(gsReducer_t r, gsStream_t stream)
 
 static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    double mark = now();
+    double mark = gsNow();
     gsResult_t result = gsExchangeDense(r, sendbuff, recvbuff, op, stream);
-    if (result == GS_SUCCESS)
-        result = r->comm->backend->commit(r, stream);
-    lap(r, &mark, &r->stats.exchangeSeconds);
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
     return result;
 }
 
@@ -246,7 +227,8 @@ static uint8_t isDenseStep(const gsReducer_t r)
     return (s->firstDense && r->steps == 0) || (s->refresh && r->steps % s->refresh == 0);
 }
 
-static gsResult_t reduceOnce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+/* One half of the road, up to the commit. */
+static gsResult_t propose(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     r->spec.average = op == GS_AVG;
     r->spec.denseNow = isDenseStep(r);
@@ -254,6 +236,8 @@ static gsResult_t reduceOnce(gsReducer_t r, const void *sendbuff, void *recvbuff
         return reduceDense(r, sendbuff, recvbuff, op, stream);
     if (r->spec.denseNow)
         return reducePlanned(r, sendbuff, recvbuff, op, stream);
+    if (gsSpecHasOwners(&r->spec))
+        return gsReduceByOwners(r, sendbuff, recvbuff, op, stream);
     return reduceSparse(r, sendbuff, recvbuff, op, stream);
 }
 
@@ -270,21 +254,84 @@ static gsResult_t countSteps(gsReducer_t r, gsStream_t stream)
     return r->comm->backend->get(&r->steps, &r->state->step, sizeof r->steps, stream);
 }
 
-/* One half of the road. */
-static gsResult_t reduceHalf(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+static gsResult_t settle(gsReducer_t r, gsStream_t stream)
 {
     uint64_t before = r->steps;
-    GS_CHECK(reduceOnce(r, sendbuff, recvbuff, op, stream));
+    GS_CHECK(commit(r, stream));
     GS_CHECK(countSteps(r, stream));
     if (r->spec.resync && r->steps != before && r->steps % r->spec.resync == 0)
         return resynchronize(r, stream);
     return GS_SUCCESS;
 }
 
+static gsResult_t reduceHalf(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    GS_CHECK(propose(r, sendbuff, recvbuff, op, stream));
+    return settle(r, stream);
+}
+
+/* ---- hierarchical: nothing is settled before the node's last step, after which nothing can fail ---- */
+
+static gsResult_t proposeSlice(gsReducer_t r, const void *from, void *result, gsRedOp_t op, gsStream_t stream)
+{
+    r->spec.preview = (uint8_t)gsSpecRemembers(&r->spec);
+    return propose(r, from, result, op, stream);
+}
+
+/* What the proposal left as it was follows now: records, or the dense sum, are still there. */
+static gsResult_t settleSlice(gsReducer_t r, void *result, gsRedOp_t op, gsStream_t stream)
+{
+    const gsBackend *backend = r->comm->backend;
+    double mark = gsNow();
+    if (r->spec.preview) {
+        r->spec.preview = 0;
+        GS_CHECK(r->spec.denseNow ? backend->accumulateDense(r, r->denseSum, result, op, stream)
+                                  : backend->accumulate(r, r->recvRecords, result, op, stream));
+    }
+    gsLap(r, &mark, &r->stats.decodeSeconds);
+    return settle(r, stream);
+}
+
+static gsResult_t sumInNode(gsReducer_t r, const void *sendbuff, gsRedOp_t op, gsStream_t stream)
+{
+    double mark = gsNow();
+    GS_RANGE_BEGIN("reduce-scatter");
+    gsResult_t result = gsHierarchyReduceScatter(r, sendbuff, op, stream);
+    GS_RANGE_END();
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    return result;
+}
+
+static gsResult_t gatherInNode(gsReducer_t r, void *recvbuff, gsStream_t stream)
+{
+    double mark = gsNow();
+    GS_RANGE_BEGIN("all-gather");
+    gsResult_t result = gsHierarchyAllGather(r, recvbuff, stream);
+    GS_RANGE_END();
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    return result;
+}
+
+static gsResult_t reduceInNodes(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    void *result = gsHierarchySlot(r);
+    GS_CHECK(sumInNode(r, sendbuff, op, stream));
+    GS_CHECK(proposeSlice(r, r->nodes.sum, result, op, stream));
+    if (r->server)
+        GS_CHECK(proposeSlice(r->server, result, result, GS_SUM, stream));
+    GS_CHECK(gatherInNode(r, recvbuff, stream));
+    GS_CHECK(settleSlice(r, result, op, stream));
+    return r->server ? settleSlice(r->server, result, GS_SUM, stream) : GS_SUCCESS;
+}
+
 static gsResult_t reduceWhole(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
+    if (r->nodes.ranks)
+        return reduceInNodes(r, sendbuff, recvbuff, op, stream);
     GS_CHECK(reduceHalf(r, sendbuff, recvbuff, op, stream));
-    return r->server ? reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream) : GS_SUCCESS;
+    if (!r->server || gsSpecHasOwners(&r->spec))
+        return GS_SUCCESS;
+    return reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream);
 }
 
 static gsResult_t reduceBuffers(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
@@ -367,8 +414,9 @@ static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record
 {
     if (r->spec.select == GS_SELECT_DENSE)
         return gsFail(GS_ERROR_INVALID_USAGE, "the reducer is dense: it has no records to encode or decode");
-    if (r->server || gsHasDenseSteps(&r->spec))
-        return gsFail(GS_ERROR_UNSUPPORTED, "a recipe with dense steps or a second half has no single stages");
+    if (r->server || r->nodes.ranks || gsHasDenseSteps(&r->spec))
+        return gsFail(GS_ERROR_UNSUPPORTED,
+                      "a recipe with dense steps, a second half, owners or nodes has no single stages");
     GS_CHECK(checkIterate(r));
     if (!record || (uintptr_t)record % GS_RECORD_ALIGN)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, record,
@@ -413,7 +461,8 @@ static gsResult_t decodeBuffer(gsReducer_t r, const void *records, void *recvbuf
 {
     void *to;
     GS_CHECK(placeBuffer(r, GS_RESULTS, recvbuff, &to, stream));
-    return decode(r, records, to, op, stream);
+    GS_CHECK(accumulate(r, records, to, op, stream));
+    return commit(r, stream);
 }
 
 static gsResult_t runDecode(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)

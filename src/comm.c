@@ -11,7 +11,7 @@ gsResult_t gsGetVersion(int *version)
     return GS_SUCCESS;
 }
 
-gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, int64_t *timeoutMs)
+gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, gsCommSettings *settings)
 {
     static const gsCommConfig_t defaults = GS_COMM_CONFIG_INIT;
     if (!config)
@@ -25,23 +25,28 @@ gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, int64_t *timeoutMs)
     if (config->timeoutMs < 0)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->timeoutMs is %d; expected 0 (default) or more",
                       config->timeoutMs);
-    *timeoutMs = config->timeoutMs;
-    if (*timeoutMs > 0)
-        return GS_SUCCESS;
-    return gsParamInt("GS_TIMEOUT_MS", 1, INT32_MAX, 600000, timeoutMs);
+    if (config->ranksPerNode < 0)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->ranksPerNode is %d; expected 0 (find them) or more",
+                      config->ranksPerNode);
+    *settings = (gsCommSettings){config->timeoutMs, config->ranksPerNode};
+    if (!config->timeoutMs)
+        GS_CHECK(gsParamInt("GS_TIMEOUT_MS", 1, INT32_MAX, 600000, &settings->timeoutMs));
+    if (!config->ranksPerNode)
+        GS_CHECK(gsParamInt("GS_RANKS_PER_NODE", 1, INT32_MAX, 0, &settings->ranksPerNode));
+    return GS_SUCCESS;
 }
 
 gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const gsBackend *backend, int rank, int nranks,
                       const gsCommConfig_t *config)
 {
-    int64_t timeoutMs;
+    gsCommSettings settings;
     if (!comm)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "comm is NULL; expected a place for the communicator");
     *comm = NULL;
     if (nranks < 1 || rank < 0 || rank >= nranks || nranks >= 1 << 24) /* a draw's counter has 24 bits for the rank */
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "rank %d of %d ranks; expected 0 <= rank < nranks < 2^24", rank,
                       nranks);
-    GS_CHECK(gsCommConfigCheck(config, &timeoutMs));
+    GS_CHECK(gsCommConfigCheck(config, &settings));
     gsComm_t made = calloc(1, sizeof *made);
     if (!made)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a communicator", sizeof *made);
@@ -50,7 +55,8 @@ gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const gsBack
                             .rank = rank,
                             .nranks = nranks,
                             .localRanks = 1,
-                            .timeoutMs = timeoutMs};
+                            .timeoutMs = settings.timeoutMs,
+                            .ranksPerNode = (int)settings.ranksPerNode};
     *comm = made;
     return GS_SUCCESS;
 }
@@ -107,6 +113,7 @@ gsResult_t gsCommDestroy(gsComm_t comm)
         return gsFail(GS_ERROR_INVALID_USAGE, "the communicator still has %d reducers; destroy them first",
                       comm->reducers);
     comm->transport->destroy(comm);
+    gsCommFreeParts(comm);
     free(comm);
     return GS_SUCCESS;
 }
@@ -122,6 +129,20 @@ static gsResult_t noExchange(void)
 static gsResult_t noAllGather(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream)
 {
     (void)comm, (void)send, (void)recv, (void)bytes, (void)stream;
+    return noExchange();
+}
+
+static gsResult_t noAllGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot,
+                                   gsStream_t stream)
+{
+    (void)comm, (void)send, (void)bytes, (void)recv, (void)slot, (void)stream;
+    return noExchange();
+}
+
+static gsResult_t noAllToAllExact(gsComm_t comm, const void *send, const size_t *bytes, void *recv, size_t slot,
+                                  gsStream_t stream)
+{
+    (void)comm, (void)send, (void)bytes, (void)recv, (void)slot, (void)stream;
     return noExchange();
 }
 
@@ -152,6 +173,8 @@ static void nothingToDestroy(gsComm_t comm)
 const gsTransport gsNoTransport = {
     .name = "stages",
     .allGather = noAllGather,
+    .allGatherExact = noAllGatherExact,
+    .allToAllExact = noAllToAllExact,
     .scatterSlices = noScatterSlices,
     .allReduce = NULL,     /* a dense call ends in scatterSlices */
     .allGatherHost = NULL, /* reducers compare their configurations at every decode instead */

@@ -10,6 +10,7 @@
 
 #include "rules/call.h"
 #include "rules/optimizer.h"
+#include "rules/seal.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -43,22 +44,33 @@ typedef struct gsTransport {
     const char *name;
     /* `bytes` from each rank to every rank: recv = ranks' bytes in rank order. send may be recv + rank * bytes. */
     gsResult_t (*allGather)(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream);
-    /* The same where ranks' bytes differ, at most `slot`, and travel as they are: rank q's come to recv + q slot. NULL: not on
-     * this transport. */
-    gsResult_t (*allGatherExact)(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot);
+    /* The same where ranks' bytes differ, at most `slot`, and travel as they are: rank q's come to recv + q slot. On devices the
+     * host reads the lengths: the stream is waited for, within the deadline, and cannot be captured. */
+    gsResult_t (*allGatherExact)(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot,
+                                 gsStream_t stream);
+    /* Part q of every rank, the first bytes[q] at send + q slot, to rank q: rank r's comes to recv + r slot. Waits as
+     * allGatherExact does. */
+    gsResult_t (*allToAllExact)(gsComm_t comm, const void *send, const size_t *bytes, void *recv, size_t slot,
+                                gsStream_t stream);
     /* Slice q of every rank's `send` to rank q: recv = slices in rank order, sliceBytes apart. A send of totalBytes has its
-     * slices sliceBytes apart; the last ones may be short or empty. NULL where allReduce is not. */
+     * slices sliceBytes apart; the last ones may be short or empty. */
     gsResult_t (*scatterSlices)(gsComm_t comm, const void *send, size_t totalBytes, void *recv, size_t sliceBytes,
                                 gsStream_t stream);
-    /* The transport's own dense sum; NULL where it has none and slices are summed by the backend. */
+    /* The transport's own dense sum, and slice `rank` of it, countPerRank elements; NULL where slices are summed by the backend. */
     gsResult_t (*allReduce)(gsComm_t comm, const void *send, void *recv, size_t count, gsDataType_t type, gsRedOp_t op,
                             gsStream_t stream);
+    gsResult_t (*reduceScatter)(gsComm_t comm, const void *send, void *recv, size_t countPerRank, gsDataType_t type,
+                                gsRedOp_t op, gsStream_t stream);
     /* Small host buffers, synchronous, with the deadline: for creating reducers. */
     gsResult_t (*allGatherHost)(gsComm_t comm, const void *send, void *recv, size_t bytes); /* NULL: no comparison */
+    /* Collective: *part has the ranks that name this color (0 or more), in the order of key and rank. Exchanges of parts are made by all
+     * ranks of `comm` together, each on its own part: so a deadline, a mismatch or an abort is everyone's. A part lives as long as comm,
+     * which ends it. NULL: this transport has no parts. */
+    gsResult_t (*split)(gsComm_t comm, int color, int key, gsComm_t *part);
     gsResult_t (*synchronize)(gsComm_t comm, gsStream_t stream);
     gsResult_t (*asyncError)(gsComm_t comm);
     gsResult_t (*abort)(gsComm_t comm);
-    void (*destroy)(gsComm_t comm); /* frees comm->impl */
+    void (*destroy)(gsComm_t comm); /* frees comm->impl and that of its parts */
 } gsTransport;
 
 struct gsComm {
@@ -68,17 +80,55 @@ struct gsComm {
     int rank, nranks;
     int localRanks; /* ranks that share this process's processors: for the default number of threads */
     int64_t timeoutMs;
-    int reducers; /* alive: a communicator must outlive them */
+    int reducers;     /* alive: a communicator must outlive them */
+    int ranksPerNode; /* as configured; 0: ranks of equal `host` share a node */
+    uint64_t host;    /* the transport's, of this rank */
+
+    gsComm_t parts;        /* what it has been split into, the newest first; */
+    gsComm_t node, across; /* of these: this rank's node, and the ranks of its place on all nodes (hierarchy.c) */
+    /* of a part; parent is NULL otherwise */
+    gsComm_t parent, next;
+    int *members; /* by rank: the parent's ranks */
+    int split, color;
 };
+
+/* What a configuration says, defaults filled in. */
+typedef struct {
+    int64_t timeoutMs, ranksPerNode;
+} gsCommSettings;
 
 /* comm.c. gsCommMake allocates and fills; the transport sets impl itself. */
 GS_INTERNAL gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const struct gsBackend *backend,
                                   int rank, int nranks, const gsCommConfig_t *config);
-GS_INTERNAL gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, int64_t *timeoutMs);
+/* parts.c: the same for gsTransport.split; collective. */
+GS_INTERNAL gsResult_t gsCommMakePart(gsComm_t parent, int color, int key, gsComm_t *part);
+void gsCommFreeParts(gsComm_t parent);
+GS_INTERNAL gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, gsCommSettings *settings);
+/* nodes.c: collective. */
+typedef struct {
+    int nodes, node; /* how many, and this rank's */
+    int ranks;       /* of this rank's node */
+    int place;       /* of this rank among them */
+    int even;        /* all nodes have as many */
+    char sizes[80];  /* "4, 4, 3" */
+} gsNodes;
+gsResult_t gsFindNodes(gsComm_t comm, gsNodes *nodes);
 GS_INTERNAL extern const gsTransport gsNoTransport; /* gsCommInitStages: every exchange is a usage error */
 extern const gsTransport gsSelfTransport;           /* transport/self.c: one rank */
 
 /* ---- backend: computes -------------------------------------------------------------------------------------------------- */
+
+/* exchange=hierarchical: the gradient is cut into as many slices as a node has ranks. */
+typedef struct {
+    int ranks;          /* of a node; 0: another mode */
+    gsComm_t part;      /* of this node's ranks */
+    uint64_t count;     /* elements of the gradient */
+    uint64_t slice;     /* elements of a slice, whole blocks; the last ones may be short or empty */
+    uint64_t slotBytes; /* a slice of the result, and GS_SEALS seals at the end */
+    uint8_t *slots;     /* [ranks] */
+    uint8_t *sum;       /* own slice of the node's sum */
+    int32_t *members;   /* ranks of the reducer's communicator, by their numbers in the whole */
+} gsHierarchy;
 
 /* Every stage enqueues on the stream (CPU: runs). The state's `call` carries results from stage to stage, on the device. */
 typedef struct gsBackend {
@@ -103,15 +153,25 @@ typedef struct gsBackend {
     /* flips the phase and advances the step if the verdict allows; counts */
     gsResult_t (*commit)(gsReducer_t r, gsStream_t stream);
 
-    /* a step that travels dense: gradient -> a, in `work`; and the sum of everybody's a -> result and memories */
+    /* owner (owner.c): select's plan, by parts; what came up in the own part's records -> the sum's state; the sum -> what its record is
+     * made of; the sums' verdict -> the call's and its parts'; the two-way memories, once that is known */
+    gsResult_t (*planParts)(gsReducer_t r, gsStream_t stream);
+    gsResult_t (*handDown)(gsReducer_t r, gsStream_t stream);
+    gsResult_t (*makeResult)(gsReducer_t r, gsRedOp_t op, gsStream_t stream);
+    gsResult_t (*handBack)(gsReducer_t r, gsStream_t stream);
+    gsResult_t (*rememberParts)(gsReducer_t r, gsStream_t stream);
+
+    /* a step that travels dense: gradient -> a, in `work`; whether the sum of everybody's a can be used; that sum, or one that owners made
+     * -> result and memories */
     gsResult_t (*compare)(gsReducer_t r, const void *sendbuff, gsStream_t stream);
+    gsResult_t (*validateDense)(gsReducer_t r, const void *sum, gsStream_t stream);
     gsResult_t (*accumulateDense)(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream);
     /* what the server's trigger will say in the coming select; synchronous */
     gsResult_t (*wantsGradient)(gsReducer_t r, int *wants);
 
-    /* dense: out[0..n) = op over ranks of slices (sliceElements apart); NULL where the transports have allReduce */
-    gsResult_t (*sumSlices)(gsReducer_t r, gsDataType_t type, const void *slices, uint64_t sliceElements, void *out,
-                            uint64_t n, gsRedOp_t op, gsStream_t stream);
+    /* dense: out[0..n) = op over so many ranks of slices (sliceElements apart); NULL where the transports sum themselves */
+    gsResult_t (*sumSlices)(gsReducer_t r, gsDataType_t type, const void *slices, uint32_t ranks,
+                            uint64_t sliceElements, void *out, uint64_t n, gsRedOp_t op, gsStream_t stream);
     /* dense: sum -> recvbuff, NaN everywhere if one element is not finite; sets gsState.verdict */
     gsResult_t (*finishDense)(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
     /* lists: addresses of tensors -> r->buffers, from the first on; wherever a stage above takes a gradient or a result, or a dense sum,
@@ -119,6 +179,11 @@ typedef struct gsBackend {
     gsResult_t (*setTensors)(gsReducer_t r, void *const *tensors, uint32_t first, uint32_t n, gsStream_t stream);
     /* lists: the tensors of one table to those of another */
     gsResult_t (*gather)(gsReducer_t r, const void *from, void *to, gsStream_t stream);
+    /* hierarchical: gsState.verdict -> the own slot's seal (ranks: gsSealOf's); all slots' seals -> gsState.verdict; slots -> recvbuff,
+     * NaN everywhere if a seal says so, nothing after a bad verdict */
+    gsResult_t (*seal)(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream);
+    gsResult_t (*openSeals)(gsReducer_t r, const gsHierarchy *nodes, uint32_t half, gsStream_t stream);
+    gsResult_t (*assemble)(gsReducer_t r, const gsHierarchy *nodes, void *recvbuff, gsStream_t stream);
     /* what the state holds in gradient units, and a remembered vector, times factor */
     gsResult_t (*scaleState)(gsReducer_t r, float factor, gsStream_t stream);
     gsResult_t (*scale)(gsReducer_t r, void *vector, float factor, gsStream_t stream);
@@ -147,8 +212,9 @@ typedef struct {
 enum { GS_GRADIENTS = 0, GS_RESULTS = 1, GS_GATHERED = 2, GS_SUMS = 3 };
 
 struct gsReducer {
-    gsComm_t comm;
-    gsSpec spec;
+    gsComm_t comm; /* hierarchical: the part of the ranks that have this one's slice */
+    gsSpec spec;   /* hierarchical: of the slice */
+    gsHierarchy nodes;
     int cpuThreads;
     const void *cpuStages; /* the instruction set's stages (cpu/) */
     int encoded;           /* gsEncode was called: gsDecode may follow */
@@ -161,7 +227,7 @@ struct gsReducer {
     void *previous[2];       /* the iterate of the last call */
     void *anchor;            /* the iterate of the last gradient sent */
     void *before[2];         /* the gradient of the last call */
-    void *memory, *shared;   /* h; H, the sum of all ranks' h */
+    void *memory, *shared;   /* h; H, the sum of all ranks' h, or an owner's part of it */
     void *pool[GS_MAX_POOL]; /* references that are vectors of their own */
     void *history;           /* [window]: the last results */
     void *work;              /* a, where no residual holds it */
@@ -174,6 +240,20 @@ struct gsReducer {
     uint8_t *sendRecord;     /* one slot */
     uint8_t *recvRecords;    /* nranks slots; dense: slices, then sums */
     uint8_t *denseBuffer;    /* slices, then sums, of a */
+    /* owner: a state for each part of the record, and its blocks' offsets, part by part; the sum of this rank's own blocks and, two-way,
+     * what it becomes; all owners' sums, where something is remembered of them */
+    gsState *partState;
+    uint32_t *partOffset;
+    void *ownSum, *ownResult, *sum;
+    struct gsOwners *owners;
+    uint64_t sharedCount; /* elements of H */
+    enum {
+        GS_OWNS_NOTHING,
+        GS_OWNS_SHARED,
+        GS_OWNS_OTHERS
+    } owns;               /* which vectors are of this rank's own blocks alone */
+    uint64_t recipeHash;  /* the configHash whatever the number of ranks */
+    const void *denseSum; /* of a dense step under way: where the sum is */
 
     /* A list of tensors, in the backend's memory too. */
     gsListBlock *list;
@@ -187,7 +267,7 @@ struct gsReducer {
     gsListRange *listRanges;
 
     const void *params, *xi, *stale; /* the caller's */
-    gsReducer_t server; /* twoway: the second half, a reducer of one rank over the result; otherwise NULL */
+    gsReducer_t server; /* twoway: the second half, of one rank over the result; owner: of this rank's sum; or NULL */
     gsComm_t serverComm;
     const gsState
         *upstream;       /* of a second half: the first one's. Where that has failed, on a device, nothing may change */
@@ -216,6 +296,9 @@ void gsListRelease(gsReducer_t r);
 /* list.c: the tensors of a buffer in which they stand one behind the other, to r->tensors; results must not overlap. */
 void gsListSpread(gsReducer_t r, const void *buffer);
 gsResult_t gsListCheckResults(gsReducer_t r, void *const *recvbuffs);
+/* owner: the spec of the record of an owner's sum; and of all owners' records together, whose sums are of this type. */
+gsResult_t gsSpecMakeOwner(const gsReducerConfig_t *config, const gsSpec *whole, gsSpec *spec);
+gsSpec gsSpecOfSums(const gsSpec *whole, const gsSpec *sums, uint32_t type);
 /* configHash for any number of ranks. */
 uint64_t gsRecipeHash(const gsSpec *spec);
 /* exchange.c: own record -> all records; the dense sum; the sum of a vector of the state's precision, which *sum then points to. */
@@ -224,6 +307,19 @@ gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, 
 gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream);
 /* Where the dense exchange leaves the sum. */
 uint8_t *gsDenseSums(gsReducer_t r);
+gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream);
+/* owner.c: the reducer as each of its parts sees it, once its memory is there; and the road by way of the owners. */
+gsResult_t gsOwnersPrepare(gsReducer_t r);
+gsResult_t gsReduceByOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
+/* hierarchy.c: what recipe and nodes have to fulfil, the parts, and the slice that the reducer is about from here on; collective. Then
+ * the two steps inside a node. */
+gsResult_t gsHierarchyMake(gsReducer_t r, const gsReducerConfig_t *config, gsReducerConfig_t *slice);
+gsResult_t gsHierarchyReduceScatter(gsReducer_t r, const void *sendbuff, gsRedOp_t op, gsStream_t stream);
+gsResult_t gsHierarchyAllGather(gsReducer_t r, void *recvbuff, gsStream_t stream);
+uint64_t gsHierarchyFirst(const gsReducer_t r); /* element of the gradient that the reducer's vectors begin with */
+uint64_t gsHierarchyBytes(const gsReducer_t r); /* of a call, that stay inside the node */
+/* reducer.c: of a configuration, a slice's where there is one. */
+gsResult_t gsAddUpMemory(const gsReducerConfig_t *config, int nranks, const gsHierarchy *nodes, gsMemory_t *memory);
 /* reducer.c: every vector that lives from call to call, with the name that gsReducerRead knows it by. A pair counts as one: the
  * current one of the two. */
 typedef struct {
@@ -233,6 +329,7 @@ typedef struct {
     int ranks;  /* 0: alike on all ranks; 1: this rank's own, additive */
     int degree; /* of the gradient's unit: 1, or 0 for iterates */
     uint64_t elements;
+    int owned; /* of this rank's own blocks alone */
 } gsStateVector;
 enum { GS_MAX_VECTORS = 16 };
 int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS]);
@@ -244,6 +341,19 @@ gsResult_t gsStreamPush(gsStream_t stream, gsTask task, const void *arguments, s
 /* error.c: the state's fault as an error with its text, GS_SUCCESS for none; and what a GS_FAULT_ means. */
 GS_INTERNAL gsResult_t gsVerdictError(const gsState *state);
 GS_INTERNAL const char *gsFaultText(uint32_t fault);
+/* A fault found on the CPU is this call's error, and gone; on a device it waits for gsReducerGetAsyncError. */
+GS_INTERNAL gsResult_t gsCallError(gsReducer_t r);
+
+/* A part's exchanges are its parent's: the deadline, and this rank's number there. */
+static inline gsComm_t gsCommWhole(gsComm_t comm)
+{
+    return comm->parent ? comm->parent : comm;
+}
+
+static inline int gsCommMember(gsComm_t comm, int rank)
+{
+    return comm->parent ? comm->members[rank] : rank;
+}
 
 static inline size_t gsRealBytes(const gsSpec *spec)
 {
@@ -261,7 +371,19 @@ static inline int gsHasDenseSteps(const gsSpec *spec)
     return spec->firstDense || spec->refresh || spec->resync;
 }
 
-/* Elements of a rank's slice of `count`; the last slices may be short or empty. */
+/* What a call has, where a reducer may be about a slice of it. */
+static inline uint64_t gsCallElements(const gsReducer_t r)
+{
+    return r->nodes.ranks ? r->nodes.count : r->spec.count;
+}
+
+/* hierarchical: the own slice of the result. */
+static inline void *gsHierarchySlot(gsReducer_t r)
+{
+    return r->nodes.slots + (uint64_t)r->nodes.part->rank * r->nodes.slotBytes;
+}
+
+/* Elements of a rank's slice of `count` in the dense exchange; the last slices may be short or empty. */
 static inline uint64_t gsSliceElements(const gsSpec *spec, uint64_t count)
 {
     return (count + spec->nranks - 1) / spec->nranks;

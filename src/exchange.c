@@ -1,18 +1,20 @@
 /*
- * The exchange: own record to all ranks, in fixed slots (mode "capacity") or with its true length (mode "exact"); and the dense sum, of
- * gradients (mode "dense") or of what they are compared to, in steps that travel dense.
+ * The exchange: own record to all ranks, in fixed slots (mode "capacity") or with its true length (mode "exact"); its parts to their
+ * owners; and the dense sum, of gradients (mode "dense") or of what they are compared to, in steps that travel dense.
  */
 #include "core.h"
 
-#include <string.h>
-
-/* Which ranks speak is known behind the exchange alone: every record travels, a silent rank's is a header. */
-static gsResult_t exchangeExact(gsReducer_t r)
+/* Which ranks speak is known behind the exchange alone: every record travels, a silent rank's is a header. A device is waited for, with
+ * the deadline, before it is asked for the length. */
+static gsResult_t exchangeExact(gsReducer_t r, gsStream_t stream)
 {
+    const gsTransport *transport = r->comm->transport;
     gsRecordHeader header;
-    memcpy(&header, r->sendRecord, sizeof header);
-    GS_CHECK(r->comm->transport->allGatherExact(r->comm, r->sendRecord, header.recordBytes, r->recvRecords,
-                                                r->spec.slotBytes));
+    if (r->comm->backend->onDevice)
+        GS_CHECK(transport->synchronize(r->comm, stream));
+    GS_CHECK(r->comm->backend->get(&header, r->sendRecord, sizeof header, stream));
+    GS_CHECK(transport->allGatherExact(r->comm, r->sendRecord, header.recordBytes, r->recvRecords, r->spec.slotBytes,
+                                       stream));
     r->exactBytes += (r->spec.nranks - 1) * (header.recordBytes + sizeof(uint64_t)); /* and its length before */
     return GS_SUCCESS;
 }
@@ -20,8 +22,36 @@ static gsResult_t exchangeExact(gsReducer_t r)
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream)
 {
     if (gsSpecIsExact(&r->spec))
-        return exchangeExact(r);
+        return exchangeExact(r, stream);
     return r->comm->transport->allGather(r->comm, r->sendRecord, r->recvRecords, r->spec.slotBytes, stream);
+}
+
+static gsResult_t readLengths(gsReducer_t r, size_t *bytes, gsStream_t stream)
+{
+    for (uint32_t q = 0; q < r->spec.nranks; q++) {
+        gsRecordHeader header;
+        GS_CHECK(r->comm->backend->get(&header, r->sendRecord + q * r->spec.partSlot, sizeof header, stream));
+        bytes[q] = header.recordBytes;
+    }
+    return GS_SUCCESS;
+}
+
+/* Parts of own records to their owners. */
+gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream)
+{
+    const gsSpec *s = &r->spec;
+    const gsTransport *transport = r->comm->transport;
+    size_t bytes[s->nranks];
+    if (!gsSpecIsExact(s))
+        return transport->scatterSlices(r->comm, r->sendRecord, s->nranks * s->partSlot, r->recvRecords, s->partSlot,
+                                        stream);
+    if (r->comm->backend->onDevice)
+        GS_CHECK(transport->synchronize(r->comm, stream));
+    GS_CHECK(readLengths(r, bytes, stream));
+    GS_CHECK(transport->allToAllExact(r->comm, r->sendRecord, bytes, r->recvRecords, s->partSlot, stream));
+    for (uint32_t q = 0; q < s->nranks; q++)
+        r->exactBytes += q == s->rank ? 0 : bytes[q] + sizeof(uint64_t);
+    return GS_SUCCESS;
 }
 
 /* A vector's way to its sum. */
@@ -42,7 +72,7 @@ static gsResult_t sumBySlices(gsReducer_t r, const denseSum *d, gsStream_t strea
     uint64_t own = first >= d->count ? 0 : d->count - first < slice ? d->count - first : slice;
     uint8_t *ownSum = d->sums + r->spec.rank * sliceBytes;
     GS_CHECK(transport->scatterSlices(r->comm, d->send, d->count * width, d->slices, sliceBytes, stream));
-    GS_CHECK(r->comm->backend->sumSlices(r, d->type, d->slices, slice, ownSum, own, d->op, stream));
+    GS_CHECK(r->comm->backend->sumSlices(r, d->type, d->slices, r->spec.nranks, slice, ownSum, own, d->op, stream));
     return transport->allGather(r->comm, ownSum, d->sums, sliceBytes, stream);
 }
 

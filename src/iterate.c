@@ -49,8 +49,9 @@ gsResult_t gsReducerSetParams(gsReducer_t r, const gsParams_t *params)
     if (r->spec.tensors)
         return gsFail(GS_ERROR_UNSUPPORTED, "the reducer is of a list of tensors, whose recipes look at no iterate");
     GS_CHECK(checkParams(r, params));
-    r->params = params->params;
-    r->xi = params->xi;
+    uint64_t skipped = gsHierarchyFirst(r) * gsTypeBytes(params->datatype);
+    r->params = (const char *)params->params + skipped;
+    r->xi = params->xi ? (const char *)params->xi + skipped : NULL;
     r->stale = params->stale;
     r->spec.iterate = 1;
     r->spec.paramsType = params->datatype;
@@ -80,6 +81,8 @@ gsResult_t gsReducerSetParticipation(gsReducer_t r, int takesPart)
         return gsFail(
             GS_ERROR_UNSUPPORTED,
             "only a recipe that remembers h (ef21, diana, cdadam, gdsec, lag and its kin) can do without a rank");
+    if (r->nodes.ranks)
+        return gsFail(GS_ERROR_UNSUPPORTED, "with exchange=hierarchical a node's sum needs all of its ranks");
     if (r->spec.layout == GS_LAYOUT_MASK)
         return gsFail(GS_ERROR_UNSUPPORTED,
                       "randk's mask is drawn by all ranks together; a rank that is left out needs select=uniform");
@@ -115,15 +118,15 @@ gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t c
     if (!name || !values)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", name ? "values" : "name",
                       name ? "a place for the vector" : "a vector's name");
-    if (count != r->spec.count)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; the reducer was made for %llu", count,
-                      (unsigned long long)r->spec.count);
     if (strncmp(name, "server.", 7) == 0 && r->server)
         return gsReducerRead(r->server, name + 7, values, count);
     int n = gsListVectors(r, list);
     const gsStateVector *v = findVector(list, n, name);
     if (!v)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "this recipe remembers no \"%s\"", name);
+    if (count != v->elements)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; \"%s\" has %llu elements", count, name,
+                      (unsigned long long)v->elements);
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
     const char *vector = gsVectorNow(v, state.phase);
     if (r->spec.tensors)

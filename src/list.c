@@ -66,12 +66,10 @@ void gsListMeasure(const gsReducerConfig_t *config, gsSpec *spec)
     for (uint32_t t = 0; t < config->segmentCount; t++) {
         uint64_t elements = config->segments[t];
         spec->blocks += (uint32_t)((elements + GS_BLOCK - 1) / GS_BLOCK);
-        if (travelsWhole(config, elements)) {
+        if (travelsWhole(config, elements))
             spec->whole += elements;
-        } else {
-            spec->chosen += elements;
+        else
             spec->places += gsListPlaces(elements);
-        }
     }
 }
 

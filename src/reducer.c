@@ -49,7 +49,7 @@ static void listVectors(struct gsReducer *r, allocations *a)
         addPair(a, r->before, padded);
     if (s->memory) {
         add(a, &r->memory, padded, STATE);
-        add(a, &r->shared, padded, STATE);
+        add(a, &r->shared, (r->sharedCount + GS_BLOCK - 1) / GS_BLOCK * GS_BLOCK * gsRealBytes(s), STATE);
     }
     for (int p = 0; p < GS_MAX_POOL; p++)
         if (s->pool >> p & 1u &&
@@ -57,7 +57,7 @@ static void listVectors(struct gsReducer *r, allocations *a)
             add(a, &r->pool[p], padded, STATE);
     if (s->pool >> GS_REFERENCE_WINDOW & 1u)
         add(a, &r->history, s->window * padded, STATE);
-    if (gsHasDenseSteps(s) || (gsSpecPrepares(s) && !s->feedback))
+    if (gsHasDenseSteps(s) || (gsSpecPrepares(s) && !s->feedback) || (gsSpecHasOwners(s) && s->memory))
         add(a, &r->work, padded, SCRATCH);
 }
 
@@ -73,6 +73,19 @@ static void listTables(struct gsReducer *r, allocations *a)
         add(a, &r->gathered, s->count * gsTypeWidth(s->type), WIRE);
 }
 
+static void listParts(struct gsReducer *r, allocations *a)
+{
+    const gsSpec *s = &r->spec;
+    size_t blocks = s->blocks, own = (size_t)gsPartBlocks(s, 0) * GS_BLOCK * gsRealBytes(s);
+    add(a, &r->partState, s->nranks * sizeof(gsState), SCRATCH);
+    add(a, &r->partOffset, (size_t)gsRecordGroups(s->value) * (blocks + s->nranks) * sizeof(uint32_t), SCRATCH);
+    add(a, &r->ownSum, own, SCRATCH);
+    if (s->twoway)
+        add(a, &r->ownResult, own, SCRATCH);
+    else if (gsSpecRemembers(s))
+        add(a, &r->sum, blocks * GS_BLOCK * gsRealBytes(s), SCRATCH);
+}
+
 /* Rows of sums that the statistics need at once. */
 static size_t sumRows(const gsSpec *s)
 {
@@ -82,6 +95,7 @@ static size_t sumRows(const gsSpec *s)
 static allocations listAllocations(struct gsReducer *r)
 {
     const gsSpec *s = &r->spec;
+    const gsHierarchy *h = &r->nodes;
     size_t blocks = s->blocks, groups = (size_t)gsRecordGroups(s->value);
     allocations a = {.n = 0};
     add(&a, &r->state, sizeof(gsState), STATE);
@@ -100,10 +114,18 @@ static allocations listAllocations(struct gsReducer *r)
         add(&a, &r->blockBelow, blocks * sizeof(uint32_t), SCRATCH);
     if (s->select == GS_SELECT_THRESHOLD || s->select == GS_SELECT_LARGEST)
         add(&a, &r->histogram, GS_HISTOGRAM_BINS * sizeof(uint32_t), SCRATCH);
-    add(&a, &r->sendRecord, s->slotBytes, WIRE);
-    add(&a, &r->recvRecords, s->slotBytes * s->nranks, WIRE);
+    size_t slots = gsSpecHasOwners(s) ? s->partSlot * s->nranks : s->slotBytes * s->nranks;
+    add(&a, &r->sendRecord, gsSpecHasOwners(s) ? slots : s->slotBytes, WIRE);
+    add(&a, &r->recvRecords, slots, WIRE);
+    if (gsSpecHasOwners(s))
+        listParts(r, &a);
     if (gsHasDenseSteps(s))
         add(&a, &r->denseBuffer, 2 * gsSliceElements(s, gsVectorElements(s)) * gsRealBytes(s) * s->nranks, WIRE);
+    if (h->ranks) {
+        add(&a, &r->nodes.slots, (size_t)h->ranks * h->slotBytes, WIRE);
+        add(&a, &r->nodes.sum, h->slice * gsTypeBytes((gsDataType_t)s->type), WIRE);
+        add(&a, &r->nodes.members, s->nranks * sizeof(int32_t), SCRATCH);
+    }
     return a;
 }
 
@@ -114,28 +136,58 @@ int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS])
                                                    [GS_REFERENCE_EMA2] = "ema2",
                                                    [GS_REFERENCE_SNAPSHOT] = "snapshot"};
     uint64_t count = gsVectorElements(&r->spec);
-    gsStateVector all[GS_MAX_VECTORS] = {{"residual", r->residual, 1, 1, 1, count},
-                                         {"momentum", r->momentum, 1, 1, 1, count},
-                                         {"previous", r->previous, 1, 0, 0, count},
-                                         {"anchor", &r->anchor, 0, 1, 0, count},
-                                         {"memory", &r->memory, 0, 1, 1, count},
-                                         {"shared", &r->shared, 0, 0, 1, count},
-                                         {"before", r->before, 1, 1, 1, count},
+    gsStateVector all[GS_MAX_VECTORS] = {{"residual", r->residual, 1, 1, 1, count, 0},
+                                         {"momentum", r->momentum, 1, 1, 1, count, 0},
+                                         {"previous", r->previous, 1, 0, 0, count, 0},
+                                         {"anchor", &r->anchor, 0, 1, 0, count, 0},
+                                         {"memory", &r->memory, 0, 1, 1, count, 0},
+                                         {"shared", &r->shared, 0, 0, 1, r->sharedCount, 0},
+                                         {"before", r->before, 1, 1, 1, count, 0},
                                          {"history", &r->history, 0, 0, 1,
-                                          (uint64_t)r->spec.window * r->spec.blocks * GS_BLOCK}};
+                                          (uint64_t)r->spec.window * r->spec.blocks * GS_BLOCK, 0}};
     int n = 8, there = 0;
     for (int p = 0; p < GS_MAX_POOL; p++)
         if (names[p])
-            all[n++] = (gsStateVector){names[p], &r->pool[p], 0, 0, 1, count};
-    for (int i = 0; i < n; i++)
+            all[n++] = (gsStateVector){names[p], &r->pool[p], 0, 0, 1, count, 0};
+    for (int i = 0; i < n; i++) {
+        all[i].owned = r->owns == (all[i].place == &r->shared ? GS_OWNS_SHARED : GS_OWNS_OTHERS);
         if (*all[i].place)
             list[there++] = all[i];
+    }
     return there;
 }
 
 void *gsVectorNow(const gsStateVector *v, uint32_t phase)
 {
     return v->place[v->pair ? phase : 0];
+}
+
+/* Whether there is a reducer behind this one: of the result, or of this owner's sum. */
+static int hasSecond(const gsSpec *s)
+{
+    return s->twoway || gsSpecHasOwners(s);
+}
+
+/* A two-way reducer by owners needs H at each block's owner alone. */
+static void setShared(struct gsReducer *r)
+{
+    r->owns = r->spec.twoway && gsSpecHasOwners(&r->spec) ? GS_OWNS_SHARED : GS_OWNS_NOTHING;
+    r->sharedCount = r->owns ? gsPartCount(&r->spec, r->spec.rank) : gsVectorElements(&r->spec);
+}
+
+static gsResult_t makeSecondSpec(const gsReducerConfig_t *config, const struct gsReducer *r, struct gsReducer *second)
+{
+    second->sharedCount = gsVectorElements(&r->spec); /* all ranks know what all owners have sent */
+    if (!gsSpecHasOwners(&r->spec)) {
+        GS_CHECK(gsSpecMake(config, 0, 1, 1, &second->spec));
+        second->recipeHash = gsRecipeHash(&second->spec);
+        return GS_SUCCESS;
+    }
+    GS_CHECK(gsSpecMakeOwner(config, &r->spec, &second->spec));
+    second->spec.exchange = gsSpecIsExact(&r->spec) ? GS_EXCHANGE_EXACT : GS_EXCHANGE_CAPACITY;
+    second->owns = GS_OWNS_OTHERS;
+    second->recipeHash = r->recipeHash + 1; /* its own sizes depend on the number of ranks */
+    return GS_SUCCESS;
 }
 
 static void addMemory(struct gsReducer *r, uint64_t bytes[3])
@@ -145,22 +197,35 @@ static void addMemory(struct gsReducer *r, uint64_t bytes[3])
         bytes[a.list[i].kind] += a.list[i].bytes;
 }
 
-gsResult_t gsReducerGetMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory)
+gsResult_t gsAddUpMemory(const gsReducerConfig_t *config, int nranks, const gsHierarchy *nodes, gsMemory_t *memory)
 {
-    struct gsReducer r = {0};
+    struct gsReducer r = {.nodes = *nodes};
     uint64_t bytes[3] = {0};
     if (!memory)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "memory is NULL; expected a place for the figures");
-    if (nranks < 1)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "nranks is %d; expected 1 or more", nranks);
     GS_CHECK(gsSpecMake(config, 0, nranks, 0, &r.spec));
+    setShared(&r);
     addMemory(&r, bytes);
-    if (r.spec.twoway) {
-        GS_CHECK(gsSpecMake(config, 0, 1, 1, &r.spec));
-        addMemory(&r, bytes);
+    if (hasSecond(&r.spec)) {
+        struct gsReducer second = {0};
+        GS_CHECK(makeSecondSpec(config, &r, &second));
+        addMemory(&second, bytes);
     }
     *memory = (gsMemory_t){.stateBytes = bytes[STATE], .wireBytes = bytes[WIRE], .scratchBytes = bytes[SCRATCH]};
     return GS_SUCCESS;
+}
+
+gsResult_t gsReducerGetMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory)
+{
+    static const gsHierarchy none;
+    gsSpec spec;
+    if (nranks < 1)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "nranks is %d; expected 1 or more", nranks);
+    GS_CHECK(gsSpecMake(config, 0, nranks, 0, &spec));
+    if (spec.exchange == GS_EXCHANGE_HIERARCHICAL)
+        return gsFail(GS_ERROR_UNSUPPORTED,
+                      "recipe \"%s\": its memory depends on the nodes; ask gsReducerGetNodeMemory", config->recipe);
+    return gsAddUpMemory(config, nranks, &none, memory);
 }
 
 static gsResult_t allocateOne(gsReducer_t r, const allocation *a)
@@ -207,49 +272,52 @@ typedef struct {
     uint64_t configHash, count, type, seed, listHash;
 } agreement;
 
-static gsResult_t compare(gsReducer_t r, const agreement *all)
+static gsResult_t compare(gsComm_t comm, const agreement *all)
 {
-    const agreement *own = &all[r->comm->rank];
-    for (int i = 0; i < r->comm->nranks; i++) {
+    const agreement *own = &all[comm->rank];
+    for (int i = 0; i < comm->nranks; i++) {
         const agreement *other = &all[i];
         if (other->result != GS_SUCCESS)
             return gsFail(GS_ERROR_MISMATCH, "rank %d could not make its reducer (%s)", i,
                           gsGetErrorString((gsResult_t)other->result));
         if (other->count != own->count)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has count %llu, rank %d has %llu", i,
-                          (unsigned long long)other->count, r->comm->rank, (unsigned long long)own->count);
+                          (unsigned long long)other->count, comm->rank, (unsigned long long)own->count);
         if (other->listHash != own->listHash)
-            return gsFail(GS_ERROR_MISMATCH, "rank %d has another list of tensors than rank %d", i, r->comm->rank);
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has another list of tensors than rank %d", i, comm->rank);
         if (other->type != own->type)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has datatype %llu, rank %d has %llu", i,
-                          (unsigned long long)other->type, r->comm->rank, (unsigned long long)own->type);
+                          (unsigned long long)other->type, comm->rank, (unsigned long long)own->type);
         if (other->seed != own->seed)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has seed %llu, rank %d has %llu", i,
-                          (unsigned long long)other->seed, r->comm->rank, (unsigned long long)own->seed);
+                          (unsigned long long)other->seed, comm->rank, (unsigned long long)own->seed);
         if (other->configHash != own->configHash)
-            return gsFail(GS_ERROR_MISMATCH, "rank %d has another recipe (or GS_DISABLE) than rank %d", i,
-                          r->comm->rank);
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has another recipe (or GS_DISABLE) than rank %d", i, comm->rank);
     }
     return GS_SUCCESS;
 }
 
-/* Takes part even where this rank has failed, so that the others hear of it now and not at their deadline. */
+/* Takes part even where this rank has failed, so that the others hear of it now and not at their deadline. Slices differ; of what they
+ * are cut from the ranks have agreed before. */
 static gsResult_t agree(gsReducer_t r, gsResult_t prepared)
 {
-    if (!r->comm->transport->allGatherHost)
+    gsComm_t comm = gsCommWhole(r->comm);
+    if (!comm->transport->allGatherHost)
         return prepared;
     agreement own = {prepared, r->spec.configHash, r->spec.count, r->spec.type, r->spec.seed, r->spec.listHash};
-    agreement *all = calloc((size_t)r->comm->nranks, sizeof *all);
+    if (r->nodes.ranks)
+        own = (agreement){.result = prepared};
+    agreement *all = calloc((size_t)comm->nranks, sizeof *all);
     if (!all)
-        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to compare %d configurations", r->comm->nranks);
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to compare %d configurations", comm->nranks);
     char reason[512];
     strncpy(reason, gsGetLastError(), sizeof reason - 1);
     reason[sizeof reason - 1] = 0;
-    gsResult_t result = r->comm->transport->allGatherHost(r->comm, &own, all, sizeof own);
+    gsResult_t result = comm->transport->allGatherHost(comm, &own, all, sizeof own);
     if (prepared != GS_SUCCESS)
         result = gsFail(prepared, "%s", reason);
     else if (result == GS_SUCCESS)
-        result = compare(r, all);
+        result = compare(comm, all);
     free(all);
     return result;
 }
@@ -280,24 +348,16 @@ static gsResult_t beginState(gsReducer_t r, const gsCounters *counters, gsStream
 /* What the communicator cannot do for this recipe. */
 static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
 {
-    const gsSpec *s = &r->spec;
-    if (s->exchange > GS_EXCHANGE_EXACT)
-        return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": expected exchange=capacity or exact", config->recipe);
-    if (gsSpecIsExact(s) && s->select != GS_SELECT_DENSE && !r->comm->transport->allGatherExact &&
-        r->comm->transport != &gsNoTransport)
-        return gsFail(
-            GS_ERROR_UNSUPPORTED,
-            "recipe \"%s\" sends records with their true length, which ranks over %s do not; add exchange=capacity "
-            "(a silent rank then saves nothing)",
-            config->recipe, r->comm->transport->name);
+    if (r->spec.exchange > GS_EXCHANGE_OWNER_EXACT && !r->nodes.ranks)
+        return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": expected exchange=capacity, exact, owner or owner-exact",
+                      config->recipe);
     return r->comm->backend->prepare ? r->comm->backend->prepare(r) : GS_SUCCESS;
 }
 
-static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config, int secondHalf)
+static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
 {
     static const gsCounters none;
     int64_t threads;
-    GS_CHECK(gsSpecMake(config, r->comm->rank, r->comm->nranks, secondHalf, &r->spec));
     GS_CHECK(gsParamInt("GS_THREADS", 1, 1024, defaultThreads(r->comm, r->spec.blocks), &threads));
     r->cpuThreads = config->cpuThreads ? config->cpuThreads : (int)threads;
     r->allocateBytes = config->allocate;
@@ -307,6 +367,9 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config, int se
     GS_CHECK(allocateAll(r));
     if (r->spec.tensors)
         GS_CHECK(gsListPrepare(r, config));
+    if (r->nodes.ranks)
+        GS_CHECK(r->comm->backend->put(r->nodes.members, r->comm->members,
+                                       (size_t)r->comm->nranks * sizeof *r->nodes.members, NULL));
     return beginState(r, &none, NULL);
 }
 
@@ -316,32 +379,59 @@ static void destroyReducer(gsReducer_t r)
         return;
     releaseAll(r);
     destroyReducer(r->server);
+    free(r->owners);
     if (r->serverComm)
         gsCommDestroy(r->serverComm);
     gsListRelease(r);
     free(r);
 }
 
-/* Two-way: a reducer of one rank over the result, alike on all ranks. */
-static gsResult_t prepareServer(gsReducer_t r, const gsReducerConfig_t *config)
+/* Two-way without owners: a reducer of one rank, alike on all ranks. */
+static gsResult_t prepareAlone(gsReducer_t r)
 {
     gsCommConfig_t commConfig = GS_COMM_CONFIG_INIT;
-    if (!r->spec.twoway)
-        return GS_SUCCESS;
     GS_CHECK(gsCommMake(&r->serverComm, &gsSelfTransport, r->comm->backend, 0, 1, &commConfig));
     r->serverComm->localRanks = r->comm->localRanks;
+    r->server->comm = r->serverComm;
+    r->server->upstream = r->state;
+    return GS_SUCCESS;
+}
+
+static gsResult_t prepareSecond(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    int owners = gsSpecHasOwners(&r->spec);
+    if (!hasSecond(&r->spec))
+        return GS_SUCCESS;
     r->server = calloc(1, sizeof *r->server);
     if (!r->server)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof *r);
-    r->server->comm = r->serverComm;
-    r->server->upstream = r->state;
-    return prepare(r->server, config, 1);
+    r->server->comm = r->comm;
+    if (!owners)
+        GS_CHECK(prepareAlone(r));
+    GS_CHECK(makeSecondSpec(config, r, r->server));
+    GS_CHECK(prepare(r->server, config));
+    return owners ? gsOwnersPrepare(r) : GS_SUCCESS;
 }
 
 static gsResult_t prepareWhole(gsReducer_t r, const gsReducerConfig_t *config)
 {
-    GS_CHECK(prepare(r, config, 0));
-    return prepareServer(r, config);
+    GS_CHECK(gsSpecMake(config, r->comm->rank, r->comm->nranks, 0, &r->spec));
+    r->recipeHash = gsRecipeHash(&r->spec);
+    setShared(r);
+    GS_CHECK(prepare(r, config));
+    return prepareSecond(r, config);
+}
+
+static gsResult_t make(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    gsReducerConfig_t slice;
+    gsResult_t result = gsSpecMake(config, r->comm->rank, r->comm->nranks, 0, &r->spec);
+    if (result == GS_SUCCESS && r->spec.exchange == GS_EXCHANGE_HIERARCHICAL) {
+        GS_CHECK(agree(r, GS_SUCCESS)); /* parts are made by all ranks */
+        result = gsHierarchyMake(r, config, &slice);
+        config = &slice;
+    }
+    return agree(r, result == GS_SUCCESS ? prepareWhole(r, config) : result);
 }
 
 gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config)
@@ -355,7 +445,7 @@ gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerC
     if (!r)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof *r);
     r->comm = comm;
-    gsResult_t result = agree(r, prepareWhole(r, config));
+    gsResult_t result = make(r, config);
     if (result != GS_SUCCESS) {
         destroyReducer(r);
         return result;
@@ -384,7 +474,7 @@ gsResult_t gsReducerDestroy(gsReducer_t r)
               r->comm->rank, (unsigned long long)stats.calls, (unsigned long long)stats.compressed,
               (unsigned long long)stats.dense, (unsigned long long)stats.bypassed, (unsigned long long)stats.failed,
               (unsigned long long)stats.wireBytes);
-    r->comm->reducers--;
+    gsCommWhole(r->comm)->reducers--;
     destroyReducer(r);
     return GS_SUCCESS;
 }
@@ -440,6 +530,8 @@ gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
     if (*asyncError == GS_SUCCESS)
         return GS_SUCCESS;
     r->stats.failed++;
+    if (r->owners)
+        GS_CHECK(r->comm->backend->put(&r->server->state->fault, none, sizeof none, NULL));
     return r->comm->backend->put(&r->state->fault, none, sizeof none, NULL);
 }
 

@@ -41,19 +41,39 @@ static uint64_t checksum(const void *bytes, size_t length)
 
 /* ---- sizes ---- */
 
-static size_t vectorBytes(const gsReducer_t r, const gsStateVector *v)
+/* Elements that a rank of so many has of a vector: all, or those of its own blocks. */
+static uint64_t elementsOf(const gsReducer_t r, const gsStateVector *v, uint32_t rank, uint32_t nranks)
 {
-    return (v->elements * gsRealBytes(&r->spec) + 7) / 8 * 8; /* whole words for the checksum */
+    uint64_t count = r->spec.count > r->sharedCount ? r->spec.count : r->sharedCount;
+    gsSpec whole = {.count = count, .blocks = (uint32_t)((count + GS_BLOCK - 1) / GS_BLOCK), .nranks = nranks};
+    return v->owned ? gsPartCount(&whole, rank) : v->elements;
 }
 
-static size_t partBytes(gsReducer_t r)
+static size_t vectorBytes(const gsReducer_t r, const gsStateVector *v, uint32_t rank, uint32_t nranks)
+{
+    return (elementsOf(r, v, rank, nranks) * gsRealBytes(&r->spec) + 7) / 8 * 8; /* whole words for the checksum */
+}
+
+/* Where vector `which` of the list is in that rank's part; of the list's length: the part's bytes. */
+static size_t offsetOf(gsReducer_t r, int which, uint32_t rank, uint32_t nranks)
 {
     gsStateVector list[GS_MAX_VECTORS];
-    int n = gsListVectors(r, list);
-    size_t bytes = sizeof(stateHeader);
-    for (int i = 0; i < n; i++)
-        bytes += vectorBytes(r, &list[i]);
-    return bytes;
+    size_t at = sizeof(stateHeader);
+    gsListVectors(r, list);
+    for (int i = 0; i < which; i++)
+        at += vectorBytes(r, &list[i], rank, nranks);
+    return at;
+}
+
+static size_t partBytes(gsReducer_t r, uint32_t rank, uint32_t nranks)
+{
+    gsStateVector list[GS_MAX_VECTORS];
+    return offsetOf(r, gsListVectors(r, list), rank, nranks);
+}
+
+static size_t ownBytes(gsReducer_t r)
+{
+    return partBytes(r, r->spec.rank, r->spec.nranks);
 }
 
 /* ---- export ---- */
@@ -63,12 +83,12 @@ static gsResult_t exportPart(gsReducer_t r, char *out)
     gsStateVector list[GS_MAX_VECTORS];
     gsState state;
     int n = gsListVectors(r, list);
-    size_t bytes = partBytes(r);
-    char *at = out + sizeof(stateHeader);
+    size_t bytes = ownBytes(r);
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
     memset(out, 0, bytes);
-    for (int i = 0; i < n; i++, at += vectorBytes(r, &list[i - 1]))
-        GS_CHECK(r->comm->backend->get(at, gsVectorNow(&list[i], state.phase), list[i].elements * gsRealBytes(&r->spec),
+    for (int i = 0; i < n; i++)
+        GS_CHECK(r->comm->backend->get(out + offsetOf(r, i, r->spec.rank, r->spec.nranks),
+                                       gsVectorNow(&list[i], state.phase), list[i].elements * gsRealBytes(&r->spec),
                                        NULL));
     stateHeader h;
     memset(&h, 0, sizeof h);
@@ -78,7 +98,7 @@ static gsResult_t exportPart(gsReducer_t r, char *out)
                       .nranks = r->spec.nranks,
                       .step = state.step,
                       .configHash = r->spec.configHash,
-                      .recipeHash = gsRecipeHash(&r->spec),
+                      .recipeHash = r->recipeHash,
                       .bytes = bytes,
                       .tau = state.tau,
                       .average = state.average,
@@ -97,7 +117,7 @@ gsResult_t gsReducerExport(gsReducer_t r, void *buffer, size_t *bytes)
     if (!r || !bytes)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", r ? "bytes" : "reducer",
                       r ? "the buffer's room" : "a reducer");
-    size_t own = partBytes(r), needed = own + (r->server ? partBytes(r->server) : 0), room = *bytes;
+    size_t own = ownBytes(r), needed = own + (r->server ? ownBytes(r->server) : 0), room = *bytes;
     *bytes = needed;
     if (!buffer)
         return GS_SUCCESS;
@@ -118,10 +138,13 @@ static gsResult_t checkPart(gsReducer_t r, const char *part, size_t room, stateH
     if (h->magic != STATE_MAGIC || h->version != STATE_VERSION)
         return gsFail(GS_ERROR_CORRUPT, "the state begins with %08x, version %u; expected %08x, version %d", h->magic,
                       h->version, STATE_MAGIC, STATE_VERSION);
-    if (h->recipeHash != gsRecipeHash(&r->spec))
+    if (h->recipeHash != r->recipeHash)
         return gsFail(GS_ERROR_MISMATCH, "the state is of another recipe, count, type or seed");
-    if (h->bytes != partBytes(r) || h->bytes > room)
-        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected %zu", room, partBytes(r));
+    if (h->nranks < 1 || h->rank >= h->nranks)
+        return gsFail(GS_ERROR_CORRUPT, "the state is rank %u's of %u", h->rank, h->nranks);
+    size_t expected = partBytes(r, h->rank, h->nranks);
+    if (h->bytes != expected || h->bytes > room)
+        return gsFail(GS_ERROR_CORRUPT, "the state has %zu bytes; expected %zu", room, expected);
     if (h->checksum != checksum(part, h->bytes))
         return gsFail(GS_ERROR_CORRUPT, "the state does not match its checksum");
     return GS_SUCCESS;
@@ -172,10 +195,10 @@ static gsResult_t importPart(gsReducer_t r, const char *part)
     gsStateVector list[GS_MAX_VECTORS];
     stateHeader h;
     int n = gsListVectors(r, list);
-    const char *at = part + sizeof h;
     memcpy(&h, part, sizeof h);
-    for (int i = 0; i < n; i++, at += vectorBytes(r, &list[i - 1]))
-        GS_CHECK(r->comm->backend->put(list[i].place[0], at, list[i].elements * gsRealBytes(&r->spec), NULL));
+    for (int i = 0; i < n; i++)
+        GS_CHECK(r->comm->backend->put(list[i].place[0], part + offsetOf(r, i, h.rank, h.nranks),
+                                       list[i].elements * gsRealBytes(&r->spec), NULL));
     return putState(r, &h);
 }
 
@@ -218,19 +241,33 @@ static double share(const gsReducer_t r, const gsStateVector *v, uint32_t from, 
                                                           : 1.0; /* what is owed counts 1/ranks of the average */
 }
 
-static gsResult_t importVector(gsReducer_t r, const gsStateVector *v, size_t offset, const void *const *states,
-                               uint32_t old)
+/* The own blocks, from the ranks that owned them. */
+static void gatherOwned(gsReducer_t r, const gsStateVector *v, int which, const char *const *parts, uint32_t old,
+                        char *out)
+{
+    size_t block = GS_BLOCK * gsRealBytes(&r->spec), bytes = v->elements * gsRealBytes(&r->spec);
+    for (size_t l = 0; l * block < bytes; l++) {
+        uint64_t b = r->spec.rank + l * r->spec.nranks;
+        uint32_t from = (uint32_t)(b % old);
+        memcpy(out + l * block, parts[from] + offsetOf(r, which, from, old) + b / old * block,
+               bytes - l * block < block ? bytes - l * block : block);
+    }
+}
+
+static gsResult_t importVector(gsReducer_t r, const gsStateVector *v, int which, const char *const *parts, uint32_t old)
 {
     char *sum = calloc(v->elements + 1, gsRealBytes(&r->spec));
     if (!sum)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to add up %u states", old);
-    for (uint32_t from = 0; from < old; from++) {
+    for (uint32_t from = 0; !v->owned && from < old; from++) {
         stateHeader h;
-        memcpy(&h, states[from], sizeof h);
+        memcpy(&h, parts[from], sizeof h);
         double factor = share(r, v, from, &h);
         if (factor != 0.0)
-            addTo(&r->spec, sum, (const char *)states[from] + offset, v->elements, factor);
+            addTo(&r->spec, sum, parts[from] + offsetOf(r, which, from, old), v->elements, factor);
     }
+    if (v->owned)
+        gatherOwned(r, v, which, parts, old, sum);
     gsResult_t result = r->comm->backend->put(v->place[0], sum, v->elements * gsRealBytes(&r->spec), NULL);
     free(sum);
     return result;
@@ -256,13 +293,20 @@ static gsResult_t checkRanks(gsReducer_t r, const void *const *states, const siz
 }
 
 /* The second half holds results: means, where the op was one. */
-static gsResult_t importSecondHalf(gsReducer_t r, const char *part, const stateHeader *first)
+static gsResult_t importSecondHalf(gsReducer_t r, const char *const *parts, const stateHeader *first)
 {
     gsStateVector list[GS_MAX_VECTORS];
     gsReducer_t server = r->server;
+    stateHeader h;
     int n = gsListVectors(server, list);
     float growth = (float)first->nranks / (float)r->spec.nranks;
-    GS_CHECK(importPart(server, part));
+    memcpy(&h, parts[server->spec.rank % first->nranks], sizeof h);
+    for (int i = 0; i < n; i++)
+        GS_CHECK(list[i].owned
+                     ? importVector(server, &list[i], i, parts, first->nranks)
+                     : r->comm->backend->put(list[i].place[0], parts[0] + offsetOf(server, i, 0, first->nranks),
+                                             list[i].elements * gsRealBytes(&server->spec), NULL));
+    GS_CHECK(putState(server, &h));
     for (int i = 0; i < n && first->average; i++)
         GS_CHECK(r->comm->backend->scale(server, list[i].place[0], growth, NULL));
     return GS_SUCCESS;
@@ -273,17 +317,27 @@ gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const 
 {
     gsStateVector list[GS_MAX_VECTORS];
     stateHeader h;
-    size_t offset = sizeof h;
     if (!r || !states || !bytes || nstates < 1)
         return gsFail(GS_ERROR_INVALID_ARGUMENT,
                       "reducer %p, states %p, bytes %p, nstates %d; expected none NULL, 1 state or more", (void *)r,
                       (const void *)states, (const void *)bytes, nstates);
+    if (r->nodes.ranks)
+        return gsFail(
+            GS_ERROR_UNSUPPORTED,
+            "with exchange=hierarchical a rank's state is about a slice; it is imported by the same rank of as "
+            "many nodes of as many ranks (gsReducerImport)");
     GS_CHECK(checkRanks(r, states, bytes, nstates));
+    const char *parts[nstates], *second[nstates];
+    for (int i = 0; i < nstates; i++) {
+        parts[i] = states[i];
+        memcpy(&h, parts[i], sizeof h);
+        second[i] = parts[i] + h.bytes;
+    }
     memcpy(&h, states[r->spec.rank % (uint32_t)nstates], sizeof h); /* tau is a rank's own */
     GS_CHECK(gsReducerReset(r, NULL));
     int n = gsListVectors(r, list);
-    for (int i = 0; i < n; i++, offset += vectorBytes(r, &list[i - 1]))
-        GS_CHECK(importVector(r, &list[i], offset, states, (uint32_t)nstates));
+    for (int i = 0; i < n; i++)
+        GS_CHECK(importVector(r, &list[i], i, parts, (uint32_t)nstates));
     h.sent = h.nranks == r->spec.nranks ? h.sent : 0; /* a trigger first sends */
     GS_CHECK(putState(r, &h));
     if (report && reportBytes)
@@ -291,5 +345,5 @@ gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const 
                  r->spec.nranks, h.average ? ", residual scaled to the average" : "",
                  r->spec.trigger ? "; reset: the trigger, every rank sends next" : "",
                  r->spec.nranks > (uint32_t)nstates ? "; joiners begin at 0" : "");
-    return r->server ? importSecondHalf(r, (const char *)states[0] + h.bytes, &h) : GS_SUCCESS;
+    return r->server ? importSecondHalf(r, second, &h) : GS_SUCCESS;
 }

@@ -6,7 +6,8 @@
 #include "methods.h"
 #include "reference.h"
 
-namespace {
+namespace
+{
 
 using gst::Buffer;
 using gst::Plan;
@@ -27,15 +28,19 @@ int sizeOf(MPI_Comm comm)
 }
 
 /* A communicator of this process, with or without a reducer. */
-class MpiRank {
-public:
+class MpiRank
+{
+  public:
     explicit MpiRank(int timeoutMs = 20000, MPI_Comm world = MPI_COMM_WORLD)
     {
         gsCommConfig_t config = GS_COMM_CONFIG_INIT;
         config.timeoutMs = timeoutMs;
         EXPECT_EQ(GS_SUCCESS, gsCommInitMpi(&comm, &world, &config)) << gsGetLastError();
     }
-    explicit MpiRank(const Plan &plan) : MpiRank(plan.timeoutMs) { EXPECT_EQ(GS_SUCCESS, add(plan)); }
+    explicit MpiRank(const Plan &plan) : MpiRank(plan.timeoutMs)
+    {
+        EXPECT_EQ(GS_SUCCESS, add(plan));
+    }
     ~MpiRank()
     {
         for (gsReducer_t reducer : reducers)
@@ -62,10 +67,17 @@ public:
     std::vector<gsReducer_t> reducers;
 };
 
-class Mpi : public testing::Test {
-protected:
-    void SetUp() override { MPI_Barrier(MPI_COMM_WORLD); }
-    void TearDown() override { MPI_Barrier(MPI_COMM_WORLD); }
+class Mpi : public testing::Test
+{
+  protected:
+    void SetUp() override
+    {
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
+    void TearDown() override
+    {
+        MPI_Barrier(MPI_COMM_WORLD);
+    }
 
     Plan planOf(const std::string &recipe, gsDataType_t type = GS_FLOAT32, uint64_t count = 10007) const
     {
@@ -80,7 +92,10 @@ protected:
     {
         return Buffer(plan.type, gst::makeGradients(Shape::Skewed, plan, static_cast<uint64_t>(step))[mine()]);
     }
-    size_t mine() const { return static_cast<size_t>(rank); }
+    size_t mine() const
+    {
+        return static_cast<size_t>(rank);
+    }
     gsResult_t asyncError(gsComm_t comm) const
     {
         gsResult_t error = GS_ERROR_SYSTEM;
@@ -174,7 +189,8 @@ TEST_F(Mpi, EveryMethodEqualsThreads)
 
 TEST_F(Mpi, ExactModeEqualsCapacityModeAndSendsWhatIsThere)
 {
-    for (const char *recipe : {"topk:density=0.05", "gspar:density=0.1", "ef-sign", "tng:reference=last+ema,search=worker"}) {
+    for (const char *recipe :
+         {"topk:density=0.05", "gspar:density=0.1", "ef-sign", "tng:reference=last+ema,search=worker"}) {
         SCOPED_TRACE(recipe);
         Plan exact = planOf(std::string(recipe) + ",exchange=exact"), slots = planOf(recipe);
         if (std::string(recipe).find(':') == std::string::npos)
@@ -188,7 +204,8 @@ TEST_F(Mpi, ExactModeEqualsCapacityModeAndSendsWhatIsThere)
         }
         gsStats_t stats = gst::statsOf(one.reducers[0]);
         EXPECT_EQ(stats.wireBytes, (stats.payloadBytes + 4 * 8) * static_cast<uint64_t>(nranks - 1));
-        EXPECT_LE(stats.wireBytes, gst::statsOf(other.reducers[0]).wireBytes + 4 * 8 * static_cast<uint64_t>(nranks - 1));
+        EXPECT_LE(stats.wireBytes,
+                  gst::statsOf(other.reducers[0]).wireBytes + 4 * 8 * static_cast<uint64_t>(nranks - 1));
     }
 }
 
@@ -233,13 +250,147 @@ TEST_F(Mpi, ScatterBringsEachRankItsSlices)
         std::vector<uint8_t> send(total), slices(slice * static_cast<size_t>(nranks) + 1, 0xee);
         for (size_t i = 0; i < total; i++)
             send[i] = byteOf(mine(), i);
-        ASSERT_EQ(GS_SUCCESS, ranks.comm->transport->scatterSlices(ranks.comm, send.data(), total, slices.data(), slice,
-                                                                   nullptr));
+        ASSERT_EQ(GS_SUCCESS,
+                  ranks.comm->transport->scatterSlices(ranks.comm, send.data(), total, slices.data(), slice, nullptr));
         for (size_t r = 0; r < static_cast<size_t>(nranks); r++)
             for (size_t i = mine() * slice; i < (mine() + 1) * slice && i < total; i++)
                 ASSERT_EQ(byteOf(r, i), slices[r * slice + i - mine() * slice]);
         ASSERT_EQ(0xee, slices.back());
     }
+}
+
+/* How many bytes rank `from` has for rank `to`, of at most `slot`: none among them, and whole slots. */
+size_t lengthOf(size_t from, size_t to, size_t slot)
+{
+    return slot * ((3 * from + 5 * to) % 4) / 3;
+}
+
+/* On the whole and on parts: ranks of a part are `step` apart, the first of them is rank % step. */
+void expectExactExchanges(gsComm_t comm, size_t rank, size_t step, size_t slot)
+{
+    const size_t nranks = static_cast<size_t>(comm->nranks), own = static_cast<size_t>(comm->rank);
+    auto world = [&](size_t r) { return rank % step + r * step; };
+    std::vector<uint8_t> send(nranks * slot), recv(nranks * slot + 1, 0xee), expected = recv;
+    std::vector<size_t> lengths;
+    for (size_t i = 0; i < send.size(); i++)
+        send[i] = byteOf(rank, i);
+    for (size_t r = 0; r < nranks; r++) {
+        lengths.push_back(lengthOf(rank, world(r), slot));
+        for (size_t i = 0; i < lengthOf(world(r), rank, slot); i++)
+            expected[r * slot + i] = byteOf(world(r), own * slot + i);
+    }
+    ASSERT_EQ(GS_SUCCESS,
+              comm->transport->allToAllExact(comm, send.data(), lengths.data(), recv.data(), slot, nullptr));
+    ASSERT_EQ(expected, recv) << "slot " << slot;
+    recv.assign(recv.size(), 0xee);
+    expected = recv;
+    for (size_t r = 0; r < nranks; r++)
+        for (size_t i = 0; i < lengthOf(world(r), 0, slot); i++)
+            expected[r * slot + i] = byteOf(world(r), i);
+    ASSERT_EQ(GS_SUCCESS,
+              comm->transport->allGatherExact(comm, send.data(), lengthOf(rank, 0, slot), recv.data(), slot, nullptr));
+    ASSERT_EQ(expected, recv) << "slot " << slot;
+}
+
+TEST_F(Mpi, ExactExchangesBringWhatThereIs)
+{
+    MpiRank ranks;
+    for (size_t slot : {size_t{0}, size_t{3}, size_t{3} << 18, size_t{9} << 18})
+        expectExactExchanges(ranks.comm, mine(), 1, slot);
+}
+
+/* ---- parts ---- */
+
+/* This rank's part of two, one rank after the other into the next. */
+gsComm_t dealt(gsComm_t comm, int key = 0)
+{
+    gsComm_t part = nullptr;
+    EXPECT_EQ(GS_SUCCESS, comm->transport->split(comm, comm->rank % 2, key, &part)) << gsGetLastError();
+    return part;
+}
+
+/* One all-gather of 8 bytes. */
+gsResult_t meet(gsComm_t comm)
+{
+    uint64_t own = 1;
+    std::vector<uint64_t> all(static_cast<size_t>(comm->nranks));
+    return comm->transport->allGather(comm, &own, all.data(), sizeof own, nullptr);
+}
+
+TEST_F(Mpi, PartsExchangeAmongThemselves)
+{
+    MpiRank ranks;
+    gsComm_t up = dealt(ranks.comm), down = dealt(ranks.comm, -rank);
+    int members = (nranks - rank % 2 + 1) / 2;
+    ASSERT_EQ(members, up->nranks);
+    ASSERT_EQ(rank / 2, up->rank);
+    ASSERT_EQ(members - 1 - rank / 2, down->rank);
+    uint64_t own = 100u + static_cast<uint64_t>(rank);
+    std::vector<uint64_t> all(static_cast<size_t>(members));
+    ASSERT_EQ(GS_SUCCESS, down->transport->allGather(down, &own, all.data(), sizeof own, nullptr));
+    for (int r = 0; r < members; r++)
+        EXPECT_EQ(static_cast<uint64_t>(100 + rank % 2 + 2 * (members - 1 - r)), all[static_cast<size_t>(r)]);
+    for (size_t slot : {size_t{300}, size_t{3} << 20}) /* and other lengths in the other part */
+        expectExactExchanges(up, mine(), 2, slot + static_cast<size_t>(rank % 2));
+    std::vector<uint8_t> send(static_cast<size_t>(members) * 100), recv(send.size());
+    for (size_t i = 0; i < send.size(); i++)
+        send[i] = byteOf(mine(), i);
+    ASSERT_EQ(GS_SUCCESS, up->transport->scatterSlices(up, send.data(), send.size(), recv.data(), 100, nullptr));
+    for (size_t i = 0; i < recv.size(); i++)
+        ASSERT_EQ(byteOf(mine() % 2 + 2 * (i / 100), static_cast<size_t>(up->rank) * 100 + i % 100), recv[i]);
+}
+
+TEST_F(Mpi, MismatchInOnePartFailsEveryRank)
+{
+    if (nranks < 3)
+        GTEST_SKIP() << "no part of two ranks";
+    MpiRank ranks;
+    gsComm_t part = dealt(ranks.comm), other = dealt(ranks.comm);
+    std::vector<uint8_t> send(64), recv(64 * static_cast<size_t>(nranks));
+    EXPECT_EQ(GS_ERROR_MISMATCH,
+              part->transport->allGather(part, send.data(), recv.data(), rank == 2 ? 48 : 64, nullptr));
+    size_t lengths[4] = {};
+    EXPECT_EQ(GS_ERROR_MISMATCH,
+              part->transport->allToAllExact(part, send.data(), lengths, recv.data(), rank == 0 ? 8 : 16, nullptr));
+    EXPECT_EQ(GS_ERROR_MISMATCH, meet(rank == 1 ? other : part)) << "another split";
+    EXPECT_EQ(GS_ERROR_MISMATCH, meet(rank == 1 ? ranks.comm : part)) << "the whole";
+    EXPECT_EQ(GS_SUCCESS, meet(part)) << gsGetLastError();
+}
+
+/* The last rank is missing, in whichever part it is. */
+TEST_F(Mpi, DeadlineInAPartIsEveryRanks)
+{
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    MpiRank ranks;
+    gsComm_t part = dealt(ranks.comm);
+    ranks.comm->timeoutMs = 300;
+    if (rank != nranks - 1) {
+        EXPECT_EQ(GS_ERROR_TIMEOUT, meet(part));
+        std::string text = gsGetLastError(), absent = "rank " + std::to_string(nranks - 1);
+        EXPECT_NE(std::string::npos, text.find("not heard from: " + absent)) << text;
+        EXPECT_EQ(GS_ERROR_TIMEOUT, asyncError(part));
+        EXPECT_EQ(GS_ERROR_INVALID_USAGE, meet(ranks.comm)) << "the whole has failed with it";
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
+TEST_F(Mpi, AbortOfTheWholeWakesRanksInTheirParts)
+{
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    MpiRank ranks;
+    gsComm_t part = dealt(ranks.comm);
+    if (rank != 0) {
+        std::thread watchdog([&] {
+            std::this_thread::sleep_for(std::chrono::milliseconds(50));
+            EXPECT_EQ(GS_SUCCESS, gsCommAbort(ranks.comm));
+        });
+        EXPECT_EQ(GS_ERROR_ABORTED, meet(part));
+        watchdog.join();
+        EXPECT_EQ(GS_ERROR_ABORTED, asyncError(part));
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
 }
 
 TEST_F(Mpi, NaNOnOneRankIsNaNOnAllAndChangesNoState)
@@ -437,7 +588,8 @@ TEST_F(Mpi, RefusesWhatIsNoCommunicator)
 }
 
 /* Rank 0 prints everything, the others what fails. */
-class FailurePrinter : public testing::EmptyTestEventListener {
+class FailurePrinter : public testing::EmptyTestEventListener
+{
     void OnTestPartResult(const testing::TestPartResult &part) override
     {
         if (part.failed())

@@ -10,7 +10,8 @@
 #include <atomic>
 #include <chrono>
 
-namespace {
+namespace
+{
 
 using gst::Plan;
 using gst::Shape;
@@ -26,8 +27,9 @@ int deviceCount()
 #define EXPECT_CUDA(call) EXPECT_EQ(cudaSuccess, (call))
 
 /* Device memory of the current device, with canaries on both sides of it. */
-class DeviceBuffer {
-public:
+class DeviceBuffer
+{
+  public:
     explicit DeviceBuffer(const Bytes &content) : bytes_(content.size())
     {
         EXPECT_CUDA(cudaMalloc(&memory_, bytes_ + 2 * guard));
@@ -35,10 +37,16 @@ public:
         EXPECT_CUDA(cudaMemcpy(data(), content.data(), bytes_, cudaMemcpyHostToDevice));
         EXPECT_CUDA(cudaDeviceSynchronize());
     }
-    ~DeviceBuffer() { EXPECT_CUDA(cudaFree(memory_)); }
+    ~DeviceBuffer()
+    {
+        EXPECT_CUDA(cudaFree(memory_));
+    }
     DeviceBuffer(const DeviceBuffer &) = delete;
 
-    void *data() { return static_cast<uint8_t *>(memory_) + guard; }
+    void *data()
+    {
+        return static_cast<uint8_t *>(memory_) + guard;
+    }
     Bytes content()
     {
         Bytes all(bytes_ + 2 * guard);
@@ -49,7 +57,7 @@ public:
         return inside;
     }
 
-private:
+  private:
     static constexpr size_t guard = 256;
     size_t bytes_;
     void *memory_ = nullptr;
@@ -72,7 +80,10 @@ struct Rank {
     {
         return gsAllReduce(send, recv, plan.count, plan.type, plan.op, reducer, stream);
     }
-    gsResult_t finish() { return gsCommSynchronize(comm, stream); }
+    gsResult_t finish()
+    {
+        return gsCommSynchronize(comm, stream);
+    }
     gsResult_t reducerError() const
     {
         gsResult_t error = GS_ERROR_SYSTEM;
@@ -118,8 +129,9 @@ template <class Body> void onRanks(int nranks, int timeoutMs, Body body)
     });
 }
 
-class Nccl : public testing::TestWithParam<int> {
-protected:
+class Nccl : public testing::TestWithParam<int>
+{
+  protected:
     void SetUp() override
     {
         if (GetParam() > deviceCount())
@@ -188,11 +200,24 @@ const char *const methods[] = {
     "gdsec:xi=1,value=levels",
     "gdsec:xi=1,participate=1",
     "gdsec:xi=1,resync=2",
-    "lag-wk:exchange=capacity",
+    "lag-wk",
     "lag-ps:exchange=capacity",
+    "ef21:density=0.1,exchange=exact",
     "tng:reference=last+ema,search=hindsight",
     "tng:reference=snapshot,refresh=3",
     "tng:reference=snapshot+last,refresh=2,search=worker",
+    "threshold:density=0.05,exchange=owner",
+    "threshold:density=0.05,twoway=1,exchange=owner",
+    "chunk-topk:k=16,exchange=owner-exact",
+    "gspar:density=0.1,value=shared,exchange=owner",
+    "terngrad:exchange=owner",
+    "randk:density=0.1,exchange=owner-exact",
+    "dgc:density=0.1,exchange=owner",
+    "diana:select=randk,density=0.2,exchange=owner",
+    "ef21:density=0.1,exchange=owner-exact",
+    "cdadam:exchange=owner",
+    "gdsec:xi=1,exchange=owner",
+    "tng:reference=last+ema+mean,search=worker,exchange=owner",
 };
 
 bool usesIterates(const std::string &recipe)
@@ -216,7 +241,8 @@ void tellIterate(gsReducer_t reducer, const Plan &plan, const void *theta)
     gsParams_t params = GS_PARAMS_INIT;
     params.datatype = plan.type;
     params.params = theta;
-    params.xi = plan.recipe.find("resync") != std::string::npos ? theta : nullptr; /* factors by coordinate: once is enough */
+    params.xi =
+        plan.recipe.find("resync") != std::string::npos ? theta : nullptr; /* factors by coordinate: once is enough */
     params.stepSize = 0.125;
     params.smoothness = 2;
     ASSERT_EQ(GS_SUCCESS, gsReducerSetParams(reducer, &params)) << gsGetLastError();
@@ -270,6 +296,15 @@ TEST_P(Nccl, EveryMethodEqualsThreads)
                 gst::expectSameStats(expected.stats[mine], gst::statsOf(rank.reducer));
             });
         }
+    }
+}
+
+/* Records with their true length, the host asking for it; as many bytes leave as over threads. */
+TEST_P(Nccl, ExactModeEqualsThreads)
+{
+    for (const char *recipe : {"gspar:density=0.05", "threshold:density=0.02", "randk:density=0.03"}) {
+        Plan plan = planOf(std::string(recipe) + ",exchange=exact");
+        expectSameAsThreads(plan, false);
     }
 }
 
@@ -548,7 +583,8 @@ TEST_P(Nccl, ReplayedGraphEqualsCalls)
 {
     const int replays = 100;
     std::atomic<bool> captured{true};
-    for (const char *recipe : {"gspar:density=0.05", "threshold:density=0.02", "chunk-topk:k=4", "randk"}) {
+    for (const char *recipe : {"gspar:density=0.05", "threshold:density=0.02", "chunk-topk:k=4", "randk",
+                               "threshold:density=0.02,exchange=owner", "cdadam:exchange=owner"}) {
         Plan plan = planOf(recipe, GS_BFLOAT16, 5000);
         std::vector<gst::Results> expected;
         {
@@ -586,11 +622,218 @@ TEST_P(Nccl, ReplayedGraphEqualsCalls)
         GTEST_SKIP() << "no stream capture here";
 }
 
+/* A call that waits for lengths cannot be captured; it says so, and works as soon as nothing is captured. */
+TEST_P(Nccl, ExactModeIsRefusedInACapture)
+{
+    std::atomic<bool> captured{true};
+    Plan plan = planOf("threshold:density=0.02,exchange=exact");
+    gst::Reference expected = gst::runOnThreads(plan, Shape::Skewed, 1);
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        Bytes gradient = gradientOf(plan, rank.rank, 0), untouched(gradient.size(), 0x11);
+        DeviceBuffer send(gradient), recv(untouched);
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        Bytes state = gst::exportState(rank.reducer);
+        if (cudaStreamBeginCapture(rank.stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+            cudaGetLastError();
+            captured = false;
+            return;
+        }
+        cudaGraph_t graph = nullptr;
+        EXPECT_EQ(GS_ERROR_INVALID_USAGE, rank.call(plan, send.data(), recv.data()));
+        EXPECT_NE(std::string::npos, std::string(gsGetLastError()).find("exchange=capacity")) << gsGetLastError();
+        EXPECT_CUDA(cudaStreamEndCapture(rank.stream, &graph));
+        EXPECT_CUDA(cudaGraphDestroy(graph));
+        EXPECT_EQ(untouched, recv.content());
+        EXPECT_EQ(state, gst::exportState(rank.reducer));
+        ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data())) << gsGetLastError();
+        ASSERT_EQ(GS_SUCCESS, rank.finish());
+        EXPECT_EQ(expected.steps[0][static_cast<size_t>(rank.rank)], recv.content());
+    });
+    if (!captured)
+        GTEST_SKIP() << "no stream capture here";
+}
+
+/* ---- the transport's operations, on the whole and on parts ---- */
+
+class NcclTransport : public Nccl
+{
+};
+
+INSTANTIATE_TEST_SUITE_P(Ranks, NcclTransport, testing::Values(1, 2, 3, 4), testing::PrintToStringParamName());
+
+uint8_t byteOf(int rank, size_t i)
+{
+    return static_cast<uint8_t>(31 * rank + 7 * i + i / 251);
+}
+
+/* How many bytes rank `from` has for rank `to`, of at most `slot`: none among them, and whole slots. */
+size_t lengthOf(int from, int to, size_t slot)
+{
+    return slot * static_cast<size_t>((3 * from + 5 * to) % 4) / 3;
+}
+
+Bytes bytesOf(int rank, size_t bytes)
+{
+    Bytes made(bytes);
+    for (size_t i = 0; i < bytes; i++)
+        made[i] = byteOf(rank, i);
+    return made;
+}
+
+/* Every operation that moves bytes, by ranks `step` apart from each other; the first of them is rank % step. */
+void expectExchanges(const Rank &rank, gsComm_t comm, int step, size_t slot)
+{
+    const gsTransport *transport = comm->transport;
+    const size_t nranks = static_cast<size_t>(comm->nranks), own = static_cast<size_t>(comm->rank);
+    auto world = [&](size_t r) { return rank.rank % step + static_cast<int>(r) * step; };
+    DeviceBuffer send(bytesOf(rank.rank, nranks * slot)), recv(Bytes(nranks * slot, 0xee));
+    Bytes expected(nranks * slot, 0xee);
+    std::vector<size_t> lengths;
+    for (size_t r = 0; r < nranks; r++) {
+        lengths.push_back(lengthOf(rank.rank, world(r), slot));
+        for (size_t i = 0; i < lengthOf(world(r), rank.rank, slot); i++)
+            expected[r * slot + i] = byteOf(world(r), own * slot + i);
+    }
+    ASSERT_EQ(GS_SUCCESS, transport->allToAllExact(comm, send.data(), lengths.data(), recv.data(), slot, rank.stream))
+        << gsGetLastError();
+    ASSERT_EQ(GS_SUCCESS, gsCommSynchronize(comm, rank.stream));
+    ASSERT_EQ(expected, recv.content());
+    DeviceBuffer whole(Bytes(nranks * slot, 0xee));
+    expected.assign(expected.size(), 0xee);
+    for (size_t r = 0; r < nranks; r++)
+        for (size_t i = 0; i < lengthOf(world(r), 0, slot); i++)
+            expected[r * slot + i] = byteOf(world(r), i);
+    ASSERT_EQ(GS_SUCCESS, transport->allGatherExact(comm, send.data(), lengthOf(rank.rank, 0, slot), whole.data(), slot,
+                                                    rank.stream));
+    ASSERT_EQ(GS_SUCCESS, gsCommSynchronize(comm, rank.stream));
+    ASSERT_EQ(expected, whole.content());
+    for (size_t total : {nranks * slot, nranks * slot - slot / 2, slot / 2, size_t{0}}) {
+        DeviceBuffer slices(Bytes(nranks * slot, 0xee));
+        expected.assign(expected.size(), 0xee);
+        for (size_t r = 0; r < nranks; r++)
+            for (size_t i = own * slot; i < (own + 1) * slot && i < total; i++)
+                expected[r * slot + i - own * slot] = byteOf(world(r), i);
+        ASSERT_EQ(GS_SUCCESS, transport->scatterSlices(comm, send.data(), total, slices.data(), slot, rank.stream));
+        ASSERT_EQ(GS_SUCCESS, gsCommSynchronize(comm, rank.stream));
+        ASSERT_EQ(expected, slices.content()) << "total " << total;
+    }
+}
+
+/* Small whole numbers, whose sum has the same bits in any order. */
+void expectReducedSlices(const Rank &rank, gsComm_t comm, int step)
+{
+    const size_t nranks = static_cast<size_t>(comm->nranks), n = 1000;
+    std::vector<float> mine(nranks * n), sum(n);
+    float ranksTogether = 0;
+    for (size_t r = 0; r < nranks; r++)
+        ranksTogether += static_cast<float>(rank.rank % step + static_cast<int>(r) * step);
+    for (size_t i = 0; i < mine.size(); i++)
+        mine[i] = static_cast<float>(i % 100) + static_cast<float>(rank.rank);
+    for (size_t i = 0; i < n; i++)
+        sum[i] = static_cast<float>((static_cast<size_t>(comm->rank) * n + i) % 100) * static_cast<float>(nranks) +
+                 ranksTogether;
+    auto raw = [](const std::vector<float> &x) {
+        Bytes bytes(4 * x.size());
+        memcpy(bytes.data(), x.data(), bytes.size());
+        return bytes;
+    };
+    DeviceBuffer send(raw(mine)), recv(Bytes(4 * n));
+    ASSERT_EQ(GS_SUCCESS,
+              comm->transport->reduceScatter(comm, send.data(), recv.data(), n, GS_FLOAT32, GS_SUM, rank.stream));
+    ASSERT_EQ(GS_SUCCESS, gsCommSynchronize(comm, rank.stream));
+    ASSERT_EQ(raw(sum), recv.content());
+}
+
+/* This rank's part of two, one rank after the other into the next. */
+gsComm_t dealt(gsComm_t comm, int key = 0)
+{
+    gsComm_t part = nullptr;
+    EXPECT_EQ(GS_SUCCESS, comm->transport->split(comm, comm->rank % 2, key, &part)) << gsGetLastError();
+    return part;
+}
+
+TEST_P(NcclTransport, BytesArriveWhereTheyBelong)
+{
+    onRanks(GetParam(), 20000, [&](Rank &rank) {
+        for (size_t slot : {size_t{12}, size_t{30000}})
+            expectExchanges(rank, rank.comm, 1, slot);
+        expectReducedSlices(rank, rank.comm, 1);
+    });
+}
+
+TEST_P(NcclTransport, PartsExchangeAmongThemselves)
+{
+    int nranks = GetParam();
+    onRanks(nranks, 20000, [&](Rank &rank) {
+        gsComm_t up = dealt(rank.comm), down = dealt(rank.comm, -rank.rank);
+        int members = (nranks - rank.rank % 2 + 1) / 2;
+        ASSERT_EQ(members, up->nranks);
+        ASSERT_EQ(rank.rank / 2, up->rank);
+        ASSERT_EQ(members - 1 - rank.rank / 2, down->rank);
+        uint64_t own = 100u + static_cast<uint64_t>(rank.rank);
+        std::vector<uint64_t> all(static_cast<size_t>(members));
+        ASSERT_EQ(GS_SUCCESS, down->transport->allGatherHost(down, &own, all.data(), sizeof own));
+        for (int r = 0; r < members; r++)
+            EXPECT_EQ(static_cast<uint64_t>(100 + rank.rank % 2 + 2 * (members - 1 - r)), all[static_cast<size_t>(r)]);
+        expectExchanges(rank, up, 2, 3000 + static_cast<size_t>(rank.rank % 2));
+        expectReducedSlices(rank, up, 2);
+        expectExchanges(rank, rank.comm, 1, 300);
+    });
+}
+
+/* The last rank does not come. Of the others, the first to lose patience aborts the whole; the rest may hear it from NCCL. */
+TEST_P(NcclTransport, DeadlineWhileLengthsAreTraded)
+{
+    int nranks = GetParam();
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    onRanks(nranks, 20000, [&](Rank &rank) {
+        DeviceBuffer send(Bytes(64)), recv(Bytes(64 * static_cast<size_t>(nranks)));
+        if (rank.rank == nranks - 1) {
+            std::this_thread::sleep_for(milliseconds(600));
+            gsCommAbort(rank.comm);
+            return;
+        }
+        rank.comm->timeoutMs = 200;
+        gsResult_t end = rank.comm->transport->allGatherExact(rank.comm, send.data(), 64, recv.data(), 64, rank.stream);
+        EXPECT_TRUE(end == GS_ERROR_TIMEOUT || end == GS_ERROR_TRANSPORT) << gsGetLastError();
+        EXPECT_EQ(end, rank.commError());
+    });
+}
+
+/* Rank 0 never comes to its part; abort of the whole ends the wait of the others in theirs. */
+TEST_P(NcclTransport, AbortOfTheWholeEndsTheWaitInAPart)
+{
+    int nranks = GetParam();
+    if (nranks < 3)
+        GTEST_SKIP() << "no part of two ranks";
+    onRanks(nranks, 20000, [&](Rank &rank) {
+        gsComm_t part = dealt(rank.comm);
+        DeviceBuffer own(Bytes(64)), all(Bytes(64 * static_cast<size_t>(part->nranks)));
+        std::thread watchdog([&] {
+            std::this_thread::sleep_for(milliseconds(100));
+            EXPECT_EQ(GS_SUCCESS, gsCommAbort(rank.comm));
+        });
+        if (rank.rank != 0) {
+            gsResult_t end = part->transport->allGather(part, own.data(), all.data(), 64, rank.stream);
+            if (rank.rank % 2 == 0) {
+                EXPECT_EQ(GS_SUCCESS, end);
+                end = gsCommSynchronize(part, rank.stream);
+                EXPECT_TRUE(end == GS_ERROR_ABORTED || end == GS_ERROR_TRANSPORT) << gsGetLastError();
+            }
+        }
+        watchdog.join();
+        EXPECT_NE(GS_SUCCESS, rank.commError());
+        EXPECT_NE(GS_SUCCESS, gsCommSynchronize(part, rank.stream));
+    });
+}
+
 /* ---- lists of tensors ---- */
 
 /* A list's tensors on the device, each in memory of its own. */
-class DeviceTensors {
-public:
+class DeviceTensors
+{
+  public:
     DeviceTensors(const Plan &plan, const Bytes &content)
     {
         auto at = content.begin();
@@ -617,7 +860,7 @@ public:
         return all;
     }
 
-private:
+  private:
     std::vector<std::unique_ptr<DeviceBuffer>> buffers_;
 };
 

@@ -11,7 +11,8 @@
 #include <random>
 #include <string>
 
-namespace {
+namespace
+{
 
 using gst::parallel;
 using std::chrono::milliseconds;
@@ -20,8 +21,9 @@ using Bytes = std::vector<unsigned char>;
 const size_t sizes[] = {0, 1, 17, 4096, 1 << 20};
 
 /* The communicators of ranks that are threads. */
-class Comms {
-public:
+class Comms
+{
+  public:
     explicit Comms(int nranks, int timeoutMs = 20000) : comms_(static_cast<size_t>(nranks))
     {
         gsCommConfig_t config = GS_COMM_CONFIG_INIT;
@@ -35,10 +37,16 @@ public:
     }
     Comms(const Comms &) = delete;
 
-    gsComm_t operator[](int rank) const { return comms_[static_cast<size_t>(rank)]; }
-    int count() const { return static_cast<int>(comms_.size()); }
+    gsComm_t operator[](int rank) const
+    {
+        return comms_[static_cast<size_t>(rank)];
+    }
+    int count() const
+    {
+        return static_cast<int>(comms_.size());
+    }
 
-private:
+  private:
     std::vector<gsComm_t> comms_;
 };
 
@@ -63,6 +71,16 @@ gsResult_t allGather(gsComm_t comm, const void *send, void *recv, size_t bytes)
 gsResult_t scatter(gsComm_t comm, const void *send, size_t total, void *recv, size_t slice)
 {
     return comm->transport->scatterSlices(comm, send, total, recv, slice, nullptr);
+}
+
+gsResult_t allGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot)
+{
+    return comm->transport->allGatherExact(comm, send, bytes, recv, slot, nullptr);
+}
+
+gsResult_t allToAllExact(gsComm_t comm, const void *send, const size_t *bytes, void *recv, size_t slot)
+{
+    return comm->transport->allToAllExact(comm, send, bytes, recv, slot, nullptr);
 }
 
 /* One all-gather of 8 bytes, for tests that care about the outcome only. */
@@ -135,6 +153,49 @@ TEST(Threads, ScatterBringsEachRankItsSlices)
     }
 }
 
+/* How many bytes rank `from` has for rank `to`, of at most `slot`: none among them, and whole slots. */
+size_t lengthOf(int from, int to, size_t slot)
+{
+    return slot * static_cast<size_t>((3 * from + 5 * to) % 4) / 3;
+}
+
+TEST(Threads, ExactAllGatherBringsWhatThereIs)
+{
+    for (int nranks : {1, 2, 5, 8}) {
+        Comms ranks(nranks);
+        parallel(nranks, [&](int rank) {
+            for (size_t slot : {size_t{0}, size_t{3}, size_t{3} << 18}) {
+                Bytes send = bytesOf(rank, lengthOf(rank, 0, slot)), recv(nranks * slot, 0xee), expected = recv;
+                for (int r = 0; r < nranks; r++)
+                    for (size_t i = 0; i < lengthOf(r, 0, slot); i++)
+                        expected[r * slot + i] = byteOf(r, i);
+                ASSERT_EQ(GS_SUCCESS, allGatherExact(ranks[rank], send.data(), send.size(), recv.data(), slot));
+                ASSERT_EQ(expected, recv) << "slot " << slot;
+            }
+        });
+    }
+}
+
+TEST(Threads, ExactAllToAllBringsEachRankItsParts)
+{
+    for (int nranks : {1, 2, 5, 8}) {
+        Comms ranks(nranks);
+        parallel(nranks, [&](int rank) {
+            for (size_t slot : {size_t{0}, size_t{3}, size_t{3} << 18}) {
+                Bytes send = bytesOf(rank, nranks * slot), recv(nranks * slot, 0xee), expected = recv;
+                std::vector<size_t> lengths;
+                for (int r = 0; r < nranks; r++) {
+                    lengths.push_back(lengthOf(rank, r, slot));
+                    for (size_t i = 0; i < lengthOf(r, rank, slot); i++)
+                        expected[r * slot + i] = byteOf(r, rank * slot + i);
+                }
+                ASSERT_EQ(GS_SUCCESS, allToAllExact(ranks[rank], send.data(), lengths.data(), recv.data(), slot));
+                ASSERT_EQ(expected, recv) << "slot " << slot;
+            }
+        });
+    }
+}
+
 TEST(Threads, BuffersMayBeReusedAtOnce)
 {
     Comms ranks(4);
@@ -171,7 +232,7 @@ TEST(Threads, DifferentSizesFailEveryRankAndNameBoth)
         Bytes send(64), recv(4 * 64);
         ASSERT_EQ(GS_ERROR_MISMATCH, allGather(ranks[rank], send.data(), recv.data(), rank == 2 ? 48 : 64));
         std::string text = gsGetLastError();
-        for (const char *part : {"rank 0", "rank 2", "64", "48"})
+        for (const char *part : {"rank 1", "rank 2", "64", "48"})
             EXPECT_NE(std::string::npos, text.find(part)) << text;
         ASSERT_EQ(GS_SUCCESS, allGather(ranks[rank], send.data(), recv.data(), 64)) << "an error, not the end";
     });
@@ -183,12 +244,17 @@ TEST(Threads, DifferentOperationsFailEveryRank)
     parallel(3, [&](int rank) {
         Bytes send(96), recv(3 * 96);
         gsComm_t comm = ranks[rank];
-        gsResult_t mixed = rank == 1 ? scatter(comm, send.data(), 96, recv.data(), 32)
-                                     : allGather(comm, send.data(), recv.data(), 96);
+        gsResult_t mixed =
+            rank == 1 ? scatter(comm, send.data(), 96, recv.data(), 32) : allGather(comm, send.data(), recv.data(), 96);
         ASSERT_EQ(GS_ERROR_MISMATCH, mixed);
         mixed = rank == 0 ? comm->transport->allGatherHost(comm, send.data(), recv.data(), 32)
                           : allGather(comm, send.data(), recv.data(), 32);
         ASSERT_EQ(GS_ERROR_MISMATCH, mixed);
+        size_t lengths[3] = {32, 32, 32};
+        mixed = rank == 2 ? allToAllExact(comm, send.data(), lengths, recv.data(), 32)
+                          : allGatherExact(comm, send.data(), 32, recv.data(), 32);
+        ASSERT_EQ(GS_ERROR_MISMATCH, mixed);
+        ASSERT_EQ(GS_ERROR_MISMATCH, allToAllExact(comm, send.data(), lengths, recv.data(), rank ? 32 : 24)) << "slots";
         ASSERT_EQ(GS_SUCCESS, meet(comm));
     });
 }
@@ -356,6 +422,127 @@ TEST(Threads, RefusesWhatItCannotMake)
     config.timeoutMs = -1;
     EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitAll(comms, 2, &config));
     EXPECT_EQ(nullptr, comms[0]);
+}
+
+/* ---- parts ---- */
+
+/* This rank's part: `parts` of them, one rank after the other into the next. */
+gsComm_t dealt(gsComm_t comm, int parts, int key = 0)
+{
+    gsComm_t part = nullptr;
+    EXPECT_EQ(GS_SUCCESS, comm->transport->split(comm, comm->rank % parts, key, &part)) << gsGetLastError();
+    return part;
+}
+
+TEST(Threads, PartsHaveTheRanksOfTheirColorInTheOrderOfKeys)
+{
+    for (int nranks : {1, 3, 6, 7})
+        for (int parts : {1, 2, 3}) {
+            Comms ranks(nranks);
+            parallel(nranks, [&](int rank) {
+                gsComm_t up = dealt(ranks[rank], parts), down = dealt(ranks[rank], parts, -rank);
+                int members = (nranks - rank % parts + parts - 1) / parts, own = rank / parts;
+                ASSERT_EQ(members, up->nranks);
+                ASSERT_EQ(own, up->rank);
+                ASSERT_EQ(members - 1 - own, down->rank);
+                std::vector<uint64_t> all(members);
+                uint64_t mine = 100 + rank;
+                ASSERT_EQ(GS_SUCCESS, allGather(down, &mine, all.data(), sizeof mine));
+                for (int r = 0; r < members; r++)
+                    ASSERT_EQ(100u + rank % parts + (members - 1 - r) * parts, all[r]);
+            });
+        }
+}
+
+/* Every operation, by parts whose ranks have other lengths than those of the next part. */
+TEST(Threads, PartsExchangeAmongThemselves)
+{
+    const int nranks = 7, parts = 2;
+    Comms ranks(nranks);
+    parallel(nranks, [&](int rank) {
+        gsComm_t part = dealt(ranks[rank], parts);
+        int members = part->nranks, color = rank % parts;
+        size_t slot = 300 + 100 * static_cast<size_t>(color);
+        Bytes send = bytesOf(rank, members * slot), recv(members * slot), expected(members * slot, 0xee);
+        ASSERT_EQ(GS_SUCCESS, allGather(part, send.data(), recv.data(), slot));
+        for (int r = 0; r < members; r++)
+            for (size_t i = 0; i < slot; i++)
+                ASSERT_EQ(byteOf(color + r * parts, i), recv[r * slot + i]);
+        ASSERT_EQ(GS_SUCCESS, scatter(part, send.data(), send.size(), recv.data(), slot));
+        for (int r = 0; r < members; r++)
+            for (size_t i = 0; i < slot; i++)
+                ASSERT_EQ(byteOf(color + r * parts, part->rank * slot + i), recv[r * slot + i]);
+        recv.assign(recv.size(), 0xee);
+        std::vector<size_t> lengths(members, 10 + static_cast<size_t>(rank));
+        for (int r = 0; r < members; r++)
+            for (int i = 0; i < 10 + color + r * parts; i++)
+                expected[r * slot + i] = byteOf(color + r * parts, part->rank * slot + i);
+        ASSERT_EQ(GS_SUCCESS, allToAllExact(part, send.data(), lengths.data(), recv.data(), slot));
+        ASSERT_EQ(expected, recv);
+    });
+}
+
+TEST(Threads, DeadlineInAPartIsEveryRanksAndThenTheCallWorks)
+{
+    Comms ranks(4);
+    std::atomic<int> told{0};
+    parallel(4, [&](int rank) {
+        gsComm_t part = dealt(ranks[rank], 2);
+        ranks[rank]->timeoutMs = 300;
+        if (rank == 3)
+            awaitCount(told, 3);
+        ASSERT_EQ(GS_ERROR_TIMEOUT, meet(part)) << "of ranks 0 and 2 none is missing, and yet";
+        std::string text = gsGetLastError();
+        EXPECT_NE(std::string::npos, text.find("did not arrive: rank 3")) << text;
+        told++;
+        awaitCount(told, 4);
+        ASSERT_EQ(GS_SUCCESS, meet(part)) << gsGetLastError();
+        ASSERT_EQ(GS_SUCCESS, meet(ranks[rank])) << gsGetLastError();
+    });
+}
+
+TEST(Threads, MismatchInOnePartFailsEveryRank)
+{
+    Comms ranks(4);
+    parallel(4, [&](int rank) {
+        gsComm_t part = dealt(ranks[rank], 2), other = dealt(ranks[rank], 2);
+        Bytes send(64), recv(4 * 64);
+        ASSERT_EQ(GS_ERROR_MISMATCH, allGather(part, send.data(), recv.data(), rank == 3 ? 48 : 64));
+        std::string text = gsGetLastError();
+        EXPECT_NE(std::string::npos, text.find("rank 1 is")) << text;
+        EXPECT_NE(std::string::npos, text.find("rank 3 in")) << text;
+        ASSERT_EQ(GS_ERROR_MISMATCH, meet(rank == 2 ? other : part)) << "another split";
+        ASSERT_EQ(GS_ERROR_MISMATCH, meet(rank == 2 ? ranks[rank] : part)) << "the whole";
+        ASSERT_EQ(GS_SUCCESS, meet(part));
+    });
+}
+
+TEST(Threads, AbortOfTheWholeWakesRanksInTheirParts)
+{
+    Comms ranks(4);
+    std::vector<gsComm_t> parts(4);
+    parallel(4, [&](int rank) { parts[rank] = dealt(ranks[rank], 2); });
+    std::thread watchdog([&] {
+        std::this_thread::sleep_for(milliseconds(50));
+        EXPECT_EQ(GS_SUCCESS, gsCommAbort(ranks[3]));
+    });
+    parallel(3, [&](int rank) { ASSERT_EQ(GS_ERROR_ABORTED, meet(parts[rank])); });
+    watchdog.join();
+    EXPECT_EQ(GS_ERROR_ABORTED, meet(parts[3]));
+    EXPECT_EQ(GS_ERROR_ABORTED, asyncError(parts[0]));
+}
+
+TEST(Threads, DestroyedRankFailsPartsAtOnce)
+{
+    std::vector<gsComm_t> comms(3);
+    ASSERT_EQ(GS_SUCCESS, gsCommInitAll(comms.data(), 3, nullptr));
+    parallel(3, [&](int rank) {
+        gsComm_t part = dealt(comms[rank], 2);
+        if (rank != 1) {
+            EXPECT_EQ(GS_ERROR_INVALID_USAGE, meet(part));
+        }
+        ASSERT_EQ(GS_SUCCESS, gsCommDestroy(comms[rank]));
+    });
 }
 
 TEST(Threads, ManyRanks)

@@ -57,18 +57,17 @@ static const gsCpuStages *stagesOf(gsReducer_t r)
     return r->cpuStages;
 }
 
-/* Kept coordinates before each block, by group; totals in kept. Offsets past 2^32 - 1 stand still: the capacity is below. */
-static void scanBlocks(gsReducer_t r, uint64_t kept[2])
+/* Kept coordinates before each block of a reducer or a part of one, by group; totals in kept. Offsets past 2^32 - 1 stand still: the
+ * capacity is below. */
+static void scanBlocks(gsReducer_t r, const gsSpec *s, uint32_t *offset, uint64_t kept[2])
 {
-    uint64_t blocks = r->spec.blocks;
     kept[0] = kept[1] = 0;
-    for (int g = 0; g < gsRecordGroups(r->spec.value); g++) {
-        uint32_t *offset = r->blockOffset + (uint64_t)g * (blocks + 1);
-        const uint32_t *counts = r->blockKept + (uint64_t)g * blocks;
-        for (uint64_t b = 0; b <= blocks; b++) {
+    for (int g = 0; g < gsRecordGroups(s->value); g++, offset += s->blocks + 1) {
+        const uint32_t *counts = r->blockKept + (uint64_t)g * r->spec.blocks;
+        for (uint64_t b = 0; b <= s->blocks; b++) {
             offset[b] = kept[g] < UINT32_MAX ? (uint32_t)kept[g] : UINT32_MAX;
-            if (b < blocks)
-                kept[g] += counts[b];
+            if (b < s->blocks)
+                kept[g] += counts[gsBlockAt(s, b)];
         }
     }
 }
@@ -202,7 +201,7 @@ static gsResult_t selectStage(gsReducer_t r, const void *sendbuff, gsStream_t st
         if (r->spec.trigger == GS_TRIGGER_CODED)
             watchCoding(r, x);
         stagesOf(r)->select(r, gsSpecPrepares(&r->spec) ? x : gradientOf(r, sendbuff));
-        scanBlocks(r, kept);
+        scanBlocks(r, &r->spec, r->blockOffset, kept);
     }
     gsCallPlan(&r->spec, r->state, kept);
     return GS_SUCCESS;
@@ -245,7 +244,7 @@ static uint32_t recordFault(gsReducer_t r, const uint8_t *record, uint32_t rank,
 {
     gsRecordHeader h;
     gsRecordSegment segment;
-    gsRecordExtent extent = gsSpecExtent(&r->spec);
+    gsRecordExtent extent;
     memcpy(&h, record, sizeof h);
     memcpy(&segment, record + sizeof h, sizeof segment);
     uint32_t fault = gsExpectedFault(&r->spec, r->state, &h, &segment, rank);
@@ -257,6 +256,7 @@ static uint32_t recordFault(gsReducer_t r, const uint8_t *record, uint32_t rank,
     if (stagesOf(r)->checksum(r, record, key, h.recordBytes) != h.checksum)
         return GS_FAULT_CHECKSUM;
     *nonFinite |= h.flags & GS_FLAG_NONFINITE;
+    extent = gsSpecExtent(&r->spec, h.count);
     return gsRecordStructureFault(record, &h, &segment, &extent);
 }
 
@@ -275,21 +275,21 @@ static gsResult_t validateStage(gsReducer_t r, const void *records, gsStream_t s
     return GS_SUCCESS;
 }
 
-static void fillNaN(uint32_t type, void *block, uint32_t n)
+static void fillNaN(uint32_t type, uint64_t count, void *recvbuff)
 {
-    for (uint32_t i = 0; i < n; i++)
+    for (uint64_t i = 0; i < count; i++)
         switch (type) {
-        case GS_BFLOAT16: ((uint16_t *)block)[i] = GS_BF16_NAN; break;
-        case GS_FLOAT16: ((uint16_t *)block)[i] = GS_F16_NAN; break;
-        case GS_FLOAT64: ((uint64_t *)block)[i] = GS_F64_NAN; break;
-        default: ((uint32_t *)block)[i] = GS_F32_NAN; break;
+        case GS_BFLOAT16: ((uint16_t *)recvbuff)[i] = GS_BF16_NAN; break;
+        case GS_FLOAT16: ((uint16_t *)recvbuff)[i] = GS_F16_NAN; break;
+        case GS_FLOAT64: ((uint64_t *)recvbuff)[i] = GS_F64_NAN; break;
+        default: ((uint32_t *)recvbuff)[i] = GS_F32_NAN; break;
         }
 }
 
 static void fillAllNaN(const gsSpec *spec, void *recvbuff)
 {
     for (uint64_t b = 0; b < spec->blocks; b++)
-        fillNaN(spec->type, outputOf(spec, recvbuff, b), gsBlockLength(spec, b));
+        fillNaN(spec->type, gsBlockLength(spec, b), outputOf(spec, recvbuff, b));
 }
 
 static gsResult_t accumulateStage(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
@@ -305,15 +305,73 @@ static gsResult_t accumulateStage(gsReducer_t r, const void *records, void *recv
 }
 
 /* sum: of everybody's a, as gsReal. */
-static gsResult_t accumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+static gsResult_t validateDense(gsReducer_t r, const void *sum, gsStream_t stream)
 {
     (void)stream;
     r->state->verdict = GS_FAULT_NONE;
     r->state->anyNonFinite = !stagesOf(r)->allFinite(r, remembered(r, sum));
+    return GS_SUCCESS;
+}
+
+static gsResult_t accumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    (void)stream;
+    if (r->state->verdict)
+        return GS_SUCCESS;
     if (r->state->anyNonFinite)
         fillAllNaN(&r->spec, recvbuff);
     else if (r->spec.count) /* of no elements there is no sum */
         stagesOf(r)->accumulate(r, NULL, sum, recvbuff, op);
+    return GS_SUCCESS;
+}
+
+/* ---- owners ---- */
+
+static gsResult_t planParts(gsReducer_t r, gsStream_t stream)
+{
+    uint32_t *offset = r->partOffset;
+    (void)stream;
+    for (uint32_t q = 0; q < r->spec.nranks; q++) {
+        gsSpec part = gsPartSpec(&r->spec, q);
+        uint64_t kept[2] = {0, 0};
+        if (!r->state->call.skip)
+            scanBlocks(r, &part, offset, kept);
+        offset += (uint64_t)gsRecordGroups(part.value) * (part.blocks + 1);
+        r->partState[q] = *r->state;
+        gsCallPlan(&part, &r->partState[q], kept);
+        gsCallAddPart(&r->state->call, &r->partState[q].call, q);
+    }
+    return GS_SUCCESS;
+}
+
+static gsResult_t handDown(gsReducer_t r, gsStream_t stream)
+{
+    (void)stream;
+    gsOwnerHandDown(&r->spec, r->state, &r->partState[r->spec.rank], r->server->state, r->recvRecords);
+    return GS_SUCCESS;
+}
+
+static gsResult_t handBack(gsReducer_t r, gsStream_t stream)
+{
+    (void)stream;
+    gsOwnerHandBack(&r->spec, r->state, r->server->state, &r->partState[r->spec.rank]);
+    for (uint32_t q = 0; q < r->spec.nranks; q++)
+        gsOwnerHandTo(&r->partState[q], r->state);
+    return GS_SUCCESS;
+}
+
+static gsResult_t makeResult(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
+{
+    (void)stream;
+    stagesOf(r)->makeResult(r, op);
+    return GS_SUCCESS;
+}
+
+static gsResult_t rememberParts(gsReducer_t r, gsStream_t stream)
+{
+    (void)stream;
+    if (!r->state->verdict && !r->state->anyNonFinite)
+        stagesOf(r)->rememberParts(r);
     return GS_SUCCESS;
 }
 
@@ -324,11 +382,11 @@ static gsResult_t commitStage(gsReducer_t r, gsStream_t stream)
     return GS_SUCCESS;
 }
 
-static gsResult_t sumSlices(gsReducer_t r, gsDataType_t type, const void *slices, uint64_t apart, void *out, uint64_t n,
-                            gsRedOp_t op, gsStream_t stream)
+static gsResult_t sumSlices(gsReducer_t r, gsDataType_t type, const void *slices, uint32_t ranks, uint64_t apart,
+                            void *out, uint64_t n, gsRedOp_t op, gsStream_t stream)
 {
     (void)stream;
-    stagesOf(r)->sumSlices(r, (gsVector){slices, type, NULL}, apart, out, n, op);
+    stagesOf(r)->sumSlices(r, (gsVector){slices, type, NULL}, ranks, apart, out, n, op);
     return GS_SUCCESS;
 }
 
@@ -373,6 +431,35 @@ static gsResult_t gather(gsReducer_t r, const void *from, void *to, gsStream_t s
     return GS_SUCCESS;
 }
 
+static gsResult_t sealSlice(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream)
+{
+    (void)stream;
+    *seal = gsSealOf(r->state, ranks);
+    return GS_SUCCESS;
+}
+
+static gsResult_t openSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream)
+{
+    (void)stream;
+    gsSealOpen(r->state, h->slots, h->slotBytes, (uint32_t)h->ranks, half);
+    return GS_SUCCESS;
+}
+
+static gsResult_t assemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream)
+{
+    size_t width = gsTypeBytes((gsDataType_t)r->spec.type);
+    (void)stream;
+    if (r->state->verdict)
+        return GS_SUCCESS;
+    if (r->state->anyNonFinite)
+        fillNaN(r->spec.type, h->count, recvbuff);
+    for (uint64_t q = 0, at = 0; at < h->count && !r->state->anyNonFinite; q++, at += h->slice) {
+        uint64_t n = h->count - at < h->slice ? h->count - at : h->slice;
+        memcpy((char *)recvbuff + at * width, h->slots + q * h->slotBytes, n * width);
+    }
+    return GS_SUCCESS;
+}
+
 static gsResult_t scaleState(gsReducer_t r, float factor, gsStream_t stream)
 {
     GS_CHECK(gsStreamSynchronize(stream));
@@ -411,13 +498,22 @@ const gsBackend gsCpuBackend = {
     .validate = validateStage,
     .accumulate = accumulateStage,
     .commit = commitStage,
+    .planParts = planParts,
+    .handDown = handDown,
+    .makeResult = makeResult,
+    .handBack = handBack,
+    .rememberParts = rememberParts,
     .compare = compareStage,
+    .validateDense = validateDense,
     .accumulateDense = accumulateDense,
     .wantsGradient = wantsGradient,
     .sumSlices = sumSlices,
     .finishDense = finishDense,
     .setTensors = setTensors,
     .gather = gather,
+    .seal = sealSlice,
+    .openSeals = openSeals,
+    .assemble = assemble,
     .scaleState = scaleState,
     .scale = scale,
     .optimize = optimize,

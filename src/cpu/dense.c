@@ -1,26 +1,27 @@
 /* Dense loops: the rank-ordered sum of slices, the search for non-finite results, and the scaling of a remembered vector. */
 #include "stages.h"
 
-GS_INLINE void sumRange(const gsReducer_t r, gsVector slices, uint64_t apart, void *out, uint64_t from, uint64_t to,
+GS_INLINE void sumRange(gsVector slices, uint32_t ranks, uint64_t apart, void *out, uint64_t from, uint64_t to,
                         gsReal factor, uint32_t type)
 {
     gsReal sum[GS_BLOCK];
     for (uint64_t i = from; i < to; i++)
         sum[i - from] = loadElement(type, slices.values, i);
-    for (uint32_t rank = 1; rank < r->spec.nranks; rank++)
+    for (uint32_t rank = 1; rank < ranks; rank++)
         for (uint64_t i = from; i < to; i++)
             sum[i - from] += loadElement(type, slices.values, rank * apart + i);
     for (uint64_t i = from; i < to; i++)
         storeElement(type, out, i, sum[i - from] * factor);
 }
 
-void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint64_t apart, void *out, uint64_t n, gsRedOp_t op)
+void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint32_t ranks, uint64_t apart, void *out, uint64_t n,
+                           gsRedOp_t op)
 {
-    gsReal factor = op == GS_AVG ? (gsReal)1 / (gsReal)r->spec.nranks : (gsReal)1;
+    gsReal factor = op == GS_AVG ? (gsReal)1 / (gsReal)ranks : (gsReal)1;
     GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1))
     for (int64_t from = 0; from < (int64_t)n; from += GS_BLOCK) {
         uint64_t to = n - (uint64_t)from < GS_BLOCK ? n : (uint64_t)from + GS_BLOCK;
-        GS_FOR_TYPE(slices.type, sumRange(r, slices, apart, out, (uint64_t)from, to, factor, T));
+        GS_FOR_TYPE(slices.type, sumRange(slices, ranks, apart, out, (uint64_t)from, to, factor, T));
     }
 }
 

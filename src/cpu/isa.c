@@ -3,38 +3,42 @@
 
 #include <string.h>
 
-#define DECLARE(isa, bits)                                                                           \
-    gsSums gsSumVector_##isa##_##bits(gsReducer_t, gsVector, double, uint32_t);                      \
-    void gsFindTau_##isa##_##bits(gsReducer_t, gsVector);                                            \
-    void gsFindLimit_##isa##_##bits(gsReducer_t, gsVector, uint64_t);                                \
-    void gsChooseReference_##isa##_##bits(gsReducer_t, gsVector);                                    \
-    void gsCompare_##isa##_##bits(gsReducer_t, gsVector, void *);                                    \
-    double gsDistance_##isa##_##bits(gsReducer_t, gsVector, gsVector);                               \
-    void gsSelect_##isa##_##bits(gsReducer_t, gsVector);                                             \
-    void gsPack_##isa##_##bits(gsReducer_t, gsVector, uint8_t *);                                    \
-    gsCodedNorms gsMeasureCoding_##isa##_##bits(gsReducer_t, gsVector);                              \
-    uint64_t gsChecksum_##isa##_##bits(const gsReducer_t, const uint8_t *, uint64_t, uint64_t);      \
-    void gsAccumulate_##isa##_##bits(gsReducer_t, const uint8_t *, const void *, void *, gsRedOp_t); \
-    void gsSumSlices_##isa##_##bits(gsReducer_t, gsVector, uint64_t, void *, uint64_t, gsRedOp_t);   \
-    int gsAllFinite_##isa##_##bits(gsReducer_t, gsVector);                                           \
-    void gsScale_##isa##_##bits(gsReducer_t, void *, float);                                         \
-    void gsOptimize_##isa##_##bits(const gsOptimizerCall *);                                         \
-    static const gsCpuStages stages_##isa##_##bits = {#isa,                                          \
-                                                      bits,                                          \
-                                                      gsSumVector_##isa##_##bits,                    \
-                                                      gsFindTau_##isa##_##bits,                      \
-                                                      gsFindLimit_##isa##_##bits,                    \
-                                                      gsChooseReference_##isa##_##bits,              \
-                                                      gsCompare_##isa##_##bits,                      \
-                                                      gsDistance_##isa##_##bits,                     \
-                                                      gsSelect_##isa##_##bits,                       \
-                                                      gsPack_##isa##_##bits,                         \
-                                                      gsMeasureCoding_##isa##_##bits,                \
-                                                      gsChecksum_##isa##_##bits,                     \
-                                                      gsAccumulate_##isa##_##bits,                   \
-                                                      gsSumSlices_##isa##_##bits,                    \
-                                                      gsAllFinite_##isa##_##bits,                    \
-                                                      gsScale_##isa##_##bits,                        \
+#define DECLARE(isa, bits)                                                                                   \
+    gsSums gsSumVector_##isa##_##bits(gsReducer_t, gsVector, double, uint32_t);                              \
+    void gsFindTau_##isa##_##bits(gsReducer_t, gsVector);                                                    \
+    void gsFindLimit_##isa##_##bits(gsReducer_t, gsVector, uint64_t);                                        \
+    void gsChooseReference_##isa##_##bits(gsReducer_t, gsVector);                                            \
+    void gsCompare_##isa##_##bits(gsReducer_t, gsVector, void *);                                            \
+    double gsDistance_##isa##_##bits(gsReducer_t, gsVector, gsVector);                                       \
+    void gsSelect_##isa##_##bits(gsReducer_t, gsVector);                                                     \
+    void gsPack_##isa##_##bits(gsReducer_t, gsVector, uint8_t *);                                            \
+    gsCodedNorms gsMeasureCoding_##isa##_##bits(gsReducer_t, gsVector);                                      \
+    uint64_t gsChecksum_##isa##_##bits(const gsReducer_t, const uint8_t *, uint64_t, uint64_t);              \
+    void gsAccumulate_##isa##_##bits(gsReducer_t, const uint8_t *, const void *, void *, gsRedOp_t);         \
+    void gsSumSlices_##isa##_##bits(gsReducer_t, gsVector, uint32_t, uint64_t, void *, uint64_t, gsRedOp_t); \
+    int gsAllFinite_##isa##_##bits(gsReducer_t, gsVector);                                                   \
+    void gsScale_##isa##_##bits(gsReducer_t, void *, float);                                                 \
+    void gsMakeResult_##isa##_##bits(gsReducer_t, gsRedOp_t);                                                \
+    void gsRememberParts_##isa##_##bits(gsReducer_t);                                                        \
+    void gsOptimize_##isa##_##bits(const gsOptimizerCall *);                                                 \
+    static const gsCpuStages stages_##isa##_##bits = {#isa,                                                  \
+                                                      bits,                                                  \
+                                                      gsSumVector_##isa##_##bits,                            \
+                                                      gsFindTau_##isa##_##bits,                              \
+                                                      gsFindLimit_##isa##_##bits,                            \
+                                                      gsChooseReference_##isa##_##bits,                      \
+                                                      gsCompare_##isa##_##bits,                              \
+                                                      gsDistance_##isa##_##bits,                             \
+                                                      gsSelect_##isa##_##bits,                               \
+                                                      gsPack_##isa##_##bits,                                 \
+                                                      gsMeasureCoding_##isa##_##bits,                        \
+                                                      gsChecksum_##isa##_##bits,                             \
+                                                      gsAccumulate_##isa##_##bits,                           \
+                                                      gsSumSlices_##isa##_##bits,                            \
+                                                      gsAllFinite_##isa##_##bits,                            \
+                                                      gsScale_##isa##_##bits,                                \
+                                                      gsMakeResult_##isa##_##bits,                           \
+                                                      gsRememberParts_##isa##_##bits,                        \
                                                       gsOptimize_##isa##_##bits};
 
 DECLARE(portable, 32)

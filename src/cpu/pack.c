@@ -22,7 +22,8 @@ GS_INLINE void listSurvivors(gsReducer_t r, gsVector block, uint64_t b, int g, s
 {
     const gsSpec *spec = &r->spec;
     const gsCall *c = &r->state->call;
-    const uint32_t *bits = r->keptBits + b * GS_BLOCK_WORDS;
+    uint64_t at = gsBlockAt(spec, b);
+    const uint32_t *bits = r->keptBits + at * GS_BLOCK_WORDS;
     uint64_t j = r->blockOffset[(uint64_t)g * (spec->blocks + 1) + b];
     int whole = c->group[g].sent == c->group[g].kept && !c->nonFinite; /* everything kept is sent: slot j is j */
     out->first = gsCallSlot(spec, c, g, j);
@@ -90,7 +91,7 @@ static void writeBook(gsReducer_t r, uint64_t b, const survivors *s, const gsRea
         uint64_t slot = s->first + i;
         uint32_t code = gsBookCode(v[i], mean, width);
         __atomic_fetch_or(&record[at->values + slot / 4], (uint8_t)(code << slot % 4 * 2), __ATOMIC_RELAXED);
-        settle(r, b * GS_BLOCK + s->index[i], v[i], (gsReal)book[code]);
+        settle(r, gsBlockAt(&r->spec, b) * GS_BLOCK + s->index[i], v[i], (gsReal)book[code]);
     }
 }
 
@@ -102,6 +103,7 @@ GS_INLINE void writeValues(gsReducer_t r, gsVector block, uint64_t b, const surv
     const gsRecordGroup *at = &c->sections.group[0];
     coding how = codingOf(spec, c->scale);
     int draws = gsSlotDraws(spec);
+    uint64_t first = gsBlockAt(spec, b) * GS_BLOCK;
     uint32_t word = 0;
     gsReal v[GS_BLOCK];
     for (uint32_t i = 0; i < s->n; i++)
@@ -115,7 +117,7 @@ GS_INLINE void writeValues(gsReducer_t r, gsVector block, uint64_t b, const surv
         ((float *)(void *)(record + at->scales))[b] = how.scale;
     }
     for (uint32_t i = 0; i < s->n; i++) {
-        uint64_t element = b * GS_BLOCK + s->index[i];
+        uint64_t element = first + s->index[i];
         if (draws)
             word = gsDraw(spec->seed, element, c->step, spec->rank, GS_DRAW_ROUND);
         GS_FOR_SLOT_VALUE(spec->value, {
@@ -179,7 +181,7 @@ GS_INLINE void packGroup(gsReducer_t r, gsVector x, uint8_t *record, uint64_t b,
     const gsCall *c = &r->state->call;
     const gsRecordGroup *at = &c->sections.group[g];
     int map = g == 1 && c->flags & GS_FLAG_MAP;
-    gsVector block = blockOf(x, b);
+    gsVector block = blockOf(x, gsBlockAt(spec, b));
     survivors s;
     listSurvivors(r, block, b, g, &s, type);
     if (spec->layout == GS_LAYOUT_GLOBAL && !map)
@@ -209,18 +211,19 @@ static void packWhole(gsReducer_t r, gsVector x, uint8_t *record, uint64_t b)
     const gsCall *c = &r->state->call;
     gsReal a[GS_BLOCK], decoded[GS_BLOCK];
     uint32_t words[GS_BLOCK], n = gsBlockLength(spec, b);
+    uint64_t of = gsBlockAt(spec, b), first = of * GS_BLOCK;
     uint8_t *values = record + c->sections.whole;
     coding how = wholeCodingOf(spec, c->scale);
     if (c->nonFinite)
         return;
-    GS_FOR_TYPE(x.type, loadBlock(blockOf(x, b), n, a, T));
-    drawBlock(spec->seed, b * GS_BLOCK / 4, c->step, spec->rank, GS_DRAW_ROUND, words);
+    GS_FOR_TYPE(x.type, loadBlock(blockOf(x, of), n, a, T));
+    drawBlock(spec->seed, first / 4, c->step, spec->rank, GS_DRAW_ROUND, words);
     putBlock(&how, values, gsBlockPlace(spec, b), n, a, words);
     if (!spec->feedback)
         return;
     getBlock(&how, values, gsBlockPlace(spec, b), n, decoded);
     for (uint32_t i = 0; i < n; i++)
-        nextOf(r, r->residual)[b * GS_BLOCK + i] = a[i] - decoded[i];
+        nextOf(r, r->residual)[first + i] = a[i] - decoded[i];
 }
 
 static void packBlocks(gsReducer_t r, gsVector x, uint8_t *record)
@@ -253,7 +256,7 @@ static void packAll(gsReducer_t r, gsVector x, uint8_t *record)
     {
         gsReal a[GS_BLOCK], decoded[GS_BLOCK];
         uint32_t words[GS_BLOCK], n = gsBlockLength(spec, (uint64_t)b);
-        uint64_t first = (uint64_t)b * GS_BLOCK, place = gsBlockPlace(spec, (uint64_t)b);
+        uint64_t of = gsBlockAt(spec, (uint64_t)b), first = of * GS_BLOCK, place = gsBlockPlace(spec, (uint64_t)b);
         coding how = codingOf(spec, c->scale);
         if (gsBlockIsWhole(spec, (uint64_t)b)) {
             if (scaled && !one)
@@ -261,7 +264,7 @@ static void packAll(gsReducer_t r, gsVector x, uint8_t *record)
             packWhole(r, x, record, (uint64_t)b);
             continue;
         }
-        GS_FOR_TYPE(x.type, loadBlock(blockOf(x, (uint64_t)b), n, a, T));
+        GS_FOR_TYPE(x.type, loadBlock(blockOf(x, of), n, a, T));
         if (scaled && !one)
             ((float *)(void *)(record + at->scales))[b] = how.scale = scaleOfBlock(spec->value, a, n);
         if (spec->value != GS_VALUE_SIGN && spec->value != GS_VALUE_GRID)
@@ -353,7 +356,7 @@ static void packSections(gsReducer_t r, gsVector x, uint8_t *record)
 void GS_STAGE(gsPack)(gsReducer_t r, gsVector x, uint8_t *record)
 {
     gsRecordHeader header = gsCallHeader(&r->spec, r->state);
-    gsRecordSegment segment = gsCallSegment(&r->spec, &r->state->call);
+    gsRecordSegment segment = gsCallSegment(&r->spec, r->state);
     packSections(r, x, record);
     memcpy(record, &header, sizeof header);
     memcpy(record + sizeof header, &segment, sizeof segment);

@@ -44,9 +44,13 @@ typedef struct {
     /* accumulate.c: records, or a dense sum of a, -> result and memories */
     void (*accumulate)(gsReducer_t r, const uint8_t *records, const void *sum, void *recvbuff, gsRedOp_t op);
     /* dense.c */
-    void (*sumSlices)(gsReducer_t r, gsVector slices, uint64_t apart, void *out, uint64_t n, gsRedOp_t op);
+    void (*sumSlices)(gsReducer_t r, gsVector slices, uint32_t ranks, uint64_t apart, void *out, uint64_t n,
+                      gsRedOp_t op);
     int (*allFinite)(gsReducer_t r, gsVector values);
     void (*scale)(gsReducer_t r, void *values, float factor);
+    /* parts.c: sums of own blocks -> what an owner sends; and the two-way memories' share */
+    void (*makeResult)(gsReducer_t r, gsRedOp_t op);
+    void (*rememberParts)(gsReducer_t r);
     /* optimizer.c */
     void (*optimize)(const gsOptimizerCall *call);
 } gsCpuStages;
@@ -72,9 +76,12 @@ void GS_STAGE(gsPack)(gsReducer_t r, gsVector x, uint8_t *record);
 gsCodedNorms GS_STAGE(gsMeasureCoding)(gsReducer_t r, gsVector x);
 uint64_t GS_STAGE(gsChecksum)(const gsReducer_t r, const uint8_t *record, uint64_t key, uint64_t bytes);
 void GS_STAGE(gsAccumulate)(gsReducer_t r, const uint8_t *records, const void *sum, void *recvbuff, gsRedOp_t op);
-void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint64_t apart, void *out, uint64_t n, gsRedOp_t op);
+void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint32_t ranks, uint64_t apart, void *out, uint64_t n,
+                           gsRedOp_t op);
 int GS_STAGE(gsAllFinite)(gsReducer_t r, gsVector values);
 void GS_STAGE(gsScale)(gsReducer_t r, void *values, float factor);
+void GS_STAGE(gsMakeResult)(gsReducer_t r, gsRedOp_t op);
+void GS_STAGE(gsRememberParts)(gsReducer_t r);
 void GS_STAGE(gsOptimize)(const gsOptimizerCall *call);
 #endif
 

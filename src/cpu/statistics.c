@@ -95,7 +95,7 @@ GS_INLINE void countBlock(gsReducer_t r, gsVector block, const gsReal *e, uint32
 
 void GS_STAGE(gsFindTau)(gsReducer_t r, gsVector x)
 {
-    const gsReal *e = r->spec.feedback && !gsSpecPrepares(&r->spec) ? currentOf(r, r->residual) : NULL;
+    const gsReal *e = gsSpecAdds(&r->spec) ? currentOf(r, r->residual) : NULL;
     for (int bin = 0; bin < GS_HISTOGRAM_BINS; bin++)
         r->histogram[bin] = 0;
     for (uint64_t b = 0; b < r->spec.blocks; b++) {

@@ -63,15 +63,14 @@ enum {
 #define GS_WARMUP_STAGES 5 /* of a density that falls to its own, in powers of its sixth root (Lin et al. 2018) */
 
 typedef struct {
-    uint64_t count;  /* elements */
-    uint64_t chosen; /* of these, those that are selected from: all but the whole tensors' */
-    uint64_t whole;  /* elements of tensors that travel whole, in the record of the others */
-    uint64_t places; /* codes where every chosen coordinate has one; of a list more than these, see gsListPlaces */
+    uint64_t count; /* elements */
     uint64_t seed;
-    uint64_t configHash; /* alike on all ranks; of everything here but rank and the call's own */
-    uint64_t slotBytes;  /* room of a record; 0 for dense */
-    uint64_t target;     /* wanted kept coordinates; threshold with fixed tau: 0 */
-    uint64_t capacity;   /* most kept coordinates in a record */
+    uint64_t configHash;   /* alike on all ranks; of everything here but rank and the call's own */
+    uint64_t slotBytes;    /* room of a record; 0 for dense */
+    uint64_t target;       /* wanted kept coordinates; threshold with fixed tau: 0 */
+    uint64_t capacity;     /* most kept coordinates in a record */
+    uint64_t partCapacity; /* owner: in a part's record, and that record's room */
+    uint64_t partSlot;
     uint64_t warmTarget[GS_WARMUP_STAGES];
     double density;       /* as the recipe gives it */
     double capacityShare; /* likewise; 0: by default */
@@ -84,9 +83,14 @@ typedef struct {
     double clip;          /* g is cut to this norm / sqrt(ranks) first; 0: not */
     double ema[2];        /* references: r += ema (result - r) */
     uint64_t listHash;    /* of a list of tensors: of their sizes */
+    uint64_t whole;       /* of a list: elements of tensors that travel whole, in the record of the others */
+    uint64_t places;      /* of a list: codes where every chosen coordinate has one, see gsListPlaces */
     uint32_t tensors;     /* of a list; 0: one gradient */
     uint32_t wholeValue;  /* GS_VALUE_ of the whole tensors */
     uint32_t blocks;      /* ceil(count / GS_BLOCK), of each tensor */
+    uint32_t first;       /* block b stands for block first + b stride of the gradient and of what is remembered */
+    uint32_t stride;
+    uint32_t parts; /* ranks' records are of parts (part.h), as many as ranks; 0: each is of the whole */
     uint32_t rank;
     uint32_t nranks;
     uint32_t type;        /* gsDataType_t */
@@ -119,7 +123,9 @@ typedef struct {
     uint8_t average;     /* the op; single stages: 0 */
     uint8_t denseNow;    /* a travels dense in this step */
     uint8_t absent;      /* this rank takes no part */
+    uint8_t spread;      /* sums go to the blocks that they stand for; otherwise side by side */
     uint8_t iterate;     /* the caller gave its parameters */
+    uint8_t preview;     /* accumulate: the result alone, memories stay as they are */
     uint32_t paramsType; /* gsDataType_t */
     double stepSize, smoothness;
     /* of a list, in the backend's memory; NULL otherwise */
@@ -147,11 +153,19 @@ GS_HD int gsBlockIsWhole(const gsSpec *s, uint64_t b)
     return s->list && s->list[b].whole;
 }
 
-/* How a record's elements lie. */
-GS_HD gsRecordExtent gsSpecExtent(const gsSpec *s)
+/* Elements that are selected from: all but the whole tensors'. */
+GS_HD uint64_t gsChosen(const gsSpec *s)
+{
+    return s->count - s->whole;
+}
+
+/* How the elements of a record of `count` lie: a list's are always the list's. */
+GS_HD gsRecordExtent gsSpecExtent(const gsSpec *s, uint64_t count)
 {
     gsRecordExtent e;
-    e.chosen = s->chosen;
+    if (!s->tensors)
+        return gsPlainExtent(count, s->k);
+    e.chosen = gsChosen(s);
     e.whole = s->whole;
     e.places = s->places;
     e.fixed = s->capacity;
@@ -169,18 +183,6 @@ GS_HD uint64_t gsBlockPlace(const gsSpec *s, uint64_t b)
     return b * (s->layout == GS_LAYOUT_CHUNKED ? s->k : GS_BLOCK);
 }
 
-/* Coordinates that block b has in a record of layout "chunked". */
-GS_HD uint32_t gsBlockChosen(const gsSpec *s, uint64_t b)
-{
-    return gsBlockIsWhole(s, b) ? 0 : gsTopkKept(s->k, gsBlockLength(s, b));
-}
-
-/* Whether place i of the whole blocks that a vector of the state consists of is an element's. */
-GS_HD int gsIsElement(const gsSpec *s, uint64_t i)
-{
-    return i % GS_BLOCK < gsBlockLength(s, i / GS_BLOCK);
-}
-
 /* Whether a = "the gradient against what is remembered" is made by a pass of its own, because more than g + e goes into it or
  * because it is read more than once. */
 GS_HD int gsSpecPrepares(const gsSpec *s)
@@ -188,6 +190,12 @@ GS_HD int gsSpecPrepares(const gsSpec *s)
     return s->memory || s->pool || s->momentum > 0.0 || s->clip > 0.0 || s->trigger ||
            (s->feedback && (s->select == GS_SELECT_LARGEST || s->select == GS_SELECT_STEP ||
                             s->select == GS_SELECT_ALL || s->rms > 0.0 || s->value == GS_VALUE_F16));
+}
+
+/* Whether selection itself adds the residual. */
+GS_HD int gsSpecAdds(const gsSpec *s)
+{
+    return s->feedback && !gsSpecPrepares(s);
 }
 
 /* Whether the result is more than the sum of the records. */
@@ -221,6 +229,12 @@ GS_HD int gsSpecAnchors(const gsSpec *s)
 GS_HD int gsSpecIsExact(const gsSpec *s)
 {
     return s->exchange == GS_EXCHANGE_EXACT || s->exchange == GS_EXCHANGE_OWNER_EXACT;
+}
+
+/* Whether records go to owners in parts. */
+GS_HD int gsSpecHasOwners(const gsSpec *s)
+{
+    return s->exchange == GS_EXCHANGE_OWNER || s->exchange == GS_EXCHANGE_OWNER_EXACT;
 }
 
 /* How many of the pool's references there are. */

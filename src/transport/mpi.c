@@ -8,6 +8,8 @@
  * failed for good, and what MPI may still touch is left to it, never freed: the pieces, and the duplicated MPI_Comm,
  * for which a message may come yet. One rank may meet its deadline where another has just finished the same exchange:
  * their steps then differ, which is found as a mismatch should such states ever meet again.
+ *
+ * A part of a communicator has an MPI_Comm of its own for the bytes; preambles are traded by all ranks of the whole.
  */
 #include "../core.h"
 #include "wait.h"
@@ -22,45 +24,77 @@
 enum {
     LANES = 2,            /* pieces in flight */
     LANE_BYTES = 4 << 20, /* of all ranks' pieces together */
-    PIECE_MOST = 1 << 20, /* one rank's piece: large enough for full speed, small enough for two to overlap */
+    PIECE_MOST = 1 << 20, /* one rank's piece */
     PIECE_LEAST = 4096,
     GOODBYE_MS = 1000, /* a rank that waits longer leaves without freeing the MPI_Comm */
     TEXT_BYTES = 160,
     RANKS_NAMED = 8
 };
 
-typedef enum { ALL_GATHER = 1, SCATTER_SLICES, ALL_GATHER_HOST, ALL_GATHER_EXACT, GOODBYE } operation_t;
+typedef enum {
+    ALL_GATHER = 1,
+    SCATTER_SLICES,
+    ALL_GATHER_HOST,
+    ALL_GATHER_EXACT,
+    ALL_TO_ALL_EXACT,
+    GOODBYE
+} operation_t;
 
 /* What a rank is about to do. operation 0: not heard from. */
 typedef struct {
     uint64_t operation;
-    uint64_t bytes; /* a rank's contribution */
+    uint64_t bytes; /* a rank's contribution; ALL_TO_ALL_EXACT: the longest part of it */
     uint64_t slice; /* from one rank's part to the next */
+    int split, color;
 } preamble_t;
 
 typedef struct {
     preamble_t plan;
     const char *send;
     char *recv;
+    const size_t *lengths; /* ALL_TO_ALL_EXACT: of what goes to each rank */
     gsWait wait;
 } exchange_t;
 
 typedef struct {
     MPI_Request request;
-    char *send, *recv;    /* a piece for each rank */
-    int *counts, *starts; /* of the pieces in recv */
+    char *send, *recv;        /* a piece for each rank */
+    int *counts, *sendCounts; /* of the pieces in recv, and in send */
+    int *starts;              /* where a rank's piece begins, in both */
 } lane_t;
 
+/* What all parts of a communicator share. */
 typedef struct {
     MPI_Comm comm;
     atomic_int failed; /* gsResult_t; for good */
     bool mainThreadOnly;
-    size_t pieceMost;
     preamble_t ownPreamble;
     preamble_t *preambles;
     MPI_Request preambleRequest;
+    uint64_t *ownLengths, *lengths; /* ALL_TO_ALL_EXACT: of parts to each rank, and from each */
+    MPI_Request lengthsRequest;
     lane_t lanes[LANES];
 } link_t;
+
+/* impl of a part */
+typedef struct {
+    MPI_Comm comm;
+} part_t;
+
+static link_t *linkOf(gsComm_t comm)
+{
+    return gsCommWhole(comm)->impl;
+}
+
+static MPI_Comm mpiOf(gsComm_t comm)
+{
+    return comm->parent ? ((part_t *)comm->impl)->comm : linkOf(comm)->comm;
+}
+
+static const preamble_t *preambleOf(gsComm_t comm, int rank)
+{
+    return &linkOf(comm)->preambles[gsCommMember(comm, rank)];
+}
 
 /* ---- failures ---------------------------------------------------------------------------------------------------- */
 
@@ -113,22 +147,22 @@ static void nameMissing(const link_t *link, int nranks, char *text, size_t room)
             used += (size_t)snprintf(text + used, room - used, "%s%d", named++ ? ", " : "", r);
 }
 
-static gsResult_t timeoutError(gsComm_t comm)
+static gsResult_t timeoutError(gsComm_t whole)
 {
     char missing[TEXT_BYTES] = "";
-    nameMissing(comm->impl, comm->nranks, missing, sizeof missing);
+    nameMissing(whole->impl, whole->nranks, missing, sizeof missing);
     if (*missing)
-        return gsFail(GS_ERROR_TIMEOUT, "rank %d waited %lld ms; not heard from: rank %s", comm->rank,
-                      (long long)comm->timeoutMs, missing);
+        return gsFail(GS_ERROR_TIMEOUT, "rank %d waited %lld ms; not heard from: rank %s", whole->rank,
+                      (long long)whole->timeoutMs, missing);
     return gsFail(GS_ERROR_TIMEOUT, "rank %d: the exchange did not end within %lld ms, though all ranks began it",
-                  comm->rank, (long long)comm->timeoutMs);
+                  whole->rank, (long long)whole->timeoutMs);
 }
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
 static gsResult_t await(gsComm_t comm, MPI_Request *request, gsWait *wait)
 {
-    link_t *link = comm->impl;
+    link_t *link = linkOf(comm);
     for (;;) {
         int done = 0;
         GS_CHECK(checkMpi("MPI_Test", MPI_Test(request, &done, MPI_STATUS_IGNORE)));
@@ -137,7 +171,7 @@ static gsResult_t await(gsComm_t comm, MPI_Request *request, gsWait *wait)
         if (atomic_load(&link->failed) != GS_SUCCESS)
             return abortedError();
         if (!gsWaitPause(wait))
-            return timeoutError(comm);
+            return timeoutError(gsCommWhole(comm));
     }
     gsWaitProgress(wait);
     return GS_SUCCESS;
@@ -147,8 +181,9 @@ static gsResult_t await(gsComm_t comm, MPI_Request *request, gsWait *wait)
 
 static const char *operationName(uint64_t operation)
 {
-    static const char *const names[] = {"nothing",  "an all-gather",       "a scatter",
-                                        "a set-up", "an exact all-gather", "gsCommDestroy"};
+    static const char *const names[] = {"nothing",      "an all-gather",       "a scatter",
+                                        "a set-up",     "an exact all-gather", "an exact all-to-all",
+                                        "gsCommDestroy"};
     return names[operation <= GOODBYE ? operation : 0];
 }
 
@@ -161,35 +196,63 @@ static gsResult_t checkPresent(link_t *link, int nranks)
     return GS_SUCCESS;
 }
 
+/* Whether lengths are each rank's own. */
+static bool isExact(uint64_t operation)
+{
+    return operation == ALL_GATHER_EXACT || operation == ALL_TO_ALL_EXACT;
+}
+
+/* Ranks of one part move alike many bytes; those of different parts are in the same operation of the same split. */
 static bool samePlan(const preamble_t *a, const preamble_t *b)
 {
-    return a->operation == b->operation && a->slice == b->slice &&
-           (a->bytes == b->bytes || a->operation == ALL_GATHER_EXACT);
+    if (a->operation != b->operation || a->split != b->split)
+        return false;
+    return a->color != b->color || (a->slice == b->slice && (a->bytes == b->bytes || isExact(a->operation)));
+}
+
+/* The rank before `r` in its part, or any before it if it is the first. */
+static int before(const link_t *link, int r)
+{
+    for (int q = r - 1; q > 0; q--)
+        if (link->preambles[q].color == link->preambles[r].color)
+            return q;
+    return 0;
 }
 
 static gsResult_t comparePreambles(const link_t *link, int nranks)
 {
-    const preamble_t *a = &link->preambles[0];
     for (int r = 1; r < nranks; r++) {
-        const preamble_t *b = &link->preambles[r];
+        int q = before(link, r);
+        const preamble_t *a = &link->preambles[q], *b = &link->preambles[r];
         if (!samePlan(a, b))
             return gsFail(GS_ERROR_MISMATCH,
-                          "rank 0 is in %s of %llu bytes (slices of %llu), rank %d in %s of %llu (%llu)",
+                          "rank %d is in %s of %llu bytes (slices of %llu), rank %d in %s of %llu (%llu)", q,
                           operationName(a->operation), (unsigned long long)a->bytes, (unsigned long long)a->slice, r,
                           operationName(b->operation), (unsigned long long)b->bytes, (unsigned long long)b->slice);
     }
     return GS_SUCCESS;
 }
 
-static gsResult_t tradePreambles(gsComm_t comm, exchange_t *x)
+static gsResult_t tradePreambles(gsComm_t whole, exchange_t *x)
 {
-    link_t *link = comm->impl;
+    link_t *link = whole->impl;
     link->ownPreamble = x->plan;
-    memset(link->preambles, 0, (size_t)comm->nranks * sizeof *link->preambles);
+    memset(link->preambles, 0, (size_t)whole->nranks * sizeof *link->preambles);
     GS_CHECK(
         checkMpi("MPI_Iallgather", MPI_Iallgather(&link->ownPreamble, sizeof(preamble_t), MPI_BYTE, link->preambles,
                                                   sizeof(preamble_t), MPI_BYTE, link->comm, &link->preambleRequest)));
-    return await(comm, &link->preambleRequest, &x->wait);
+    return await(whole, &link->preambleRequest, &x->wait);
+}
+
+/* How long the parts are that are about to come. */
+static gsResult_t tradeLengths(gsComm_t comm, exchange_t *x)
+{
+    link_t *link = linkOf(comm);
+    for (int q = 0; q < comm->nranks; q++)
+        link->ownLengths[q] = x->lengths[q];
+    GS_CHECK(checkMpi("MPI_Ialltoall", MPI_Ialltoall(link->ownLengths, sizeof(uint64_t), MPI_BYTE, link->lengths,
+                                                     sizeof(uint64_t), MPI_BYTE, mpiOf(comm), &link->lengthsRequest)));
+    return await(comm, &link->lengthsRequest, &x->wait);
 }
 
 /* ---- pieces ------------------------------------------------------------------------------------------------------ */
@@ -211,35 +274,61 @@ static void copyBytes(char *to, const char *from, size_t bytes)
         memcpy(to, from, bytes);
 }
 
+/* One rank's piece: large enough for full speed, small enough for two to overlap. */
+static size_t pieceMost(int nranks)
+{
+    size_t share = LANE_BYTES / (size_t)nranks;
+    return smaller(PIECE_MOST, share > PIECE_LEAST ? share : PIECE_LEAST);
+}
+
 static gsResult_t sendSlices(gsComm_t comm, const exchange_t *x, lane_t *lane, size_t at, size_t piece)
 {
-    link_t *link = comm->impl;
     const preamble_t *plan = &x->plan;
     for (size_t q = 0; q < (size_t)comm->nranks; q++) {
         size_t begin = q * plan->slice + at;
         copyBytes(lane->send + q * piece, x->send + begin, inside(plan->bytes, begin, piece));
     }
     return checkMpi("MPI_Ialltoall", MPI_Ialltoall(lane->send, (int)piece, MPI_BYTE, lane->recv, (int)piece, MPI_BYTE,
-                                                   link->comm, &lane->request));
+                                                   mpiOf(comm), &lane->request));
+}
+
+static gsResult_t sendParts(gsComm_t comm, const exchange_t *x, lane_t *lane, size_t at, size_t piece)
+{
+    link_t *link = linkOf(comm);
+    for (size_t q = 0; q < (size_t)comm->nranks; q++) {
+        lane->sendCounts[q] = (int)inside(x->lengths[q], at, piece);
+        lane->counts[q] = (int)inside(link->lengths[q], at, piece);
+        lane->starts[q] = (int)(q * piece);
+        copyBytes(lane->send + q * piece, x->send + q * x->plan.slice + at, (size_t)lane->sendCounts[q]);
+    }
+    return checkMpi("MPI_Ialltoallv",
+                    MPI_Ialltoallv(lane->send, lane->sendCounts, lane->starts, MPI_BYTE, lane->recv, lane->counts,
+                                   lane->starts, MPI_BYTE, mpiOf(comm), &lane->request));
 }
 
 /* Ranks whose contribution has ended take part with nothing. */
-static gsResult_t sendPiece(gsComm_t comm, const exchange_t *x, lane_t *lane, size_t at, size_t piece)
+static gsResult_t sendWhole(gsComm_t comm, const exchange_t *x, lane_t *lane, size_t at, size_t piece)
 {
-    link_t *link = comm->impl;
-    if (x->plan.operation == SCATTER_SLICES)
-        return sendSlices(comm, x, lane, at, piece);
     for (int r = 0; r < comm->nranks; r++) {
-        lane->counts[r] = (int)inside(link->preambles[r].bytes, at, piece);
+        lane->counts[r] = (int)inside(preambleOf(comm, r)->bytes, at, piece);
         lane->starts[r] = (int)((size_t)r * piece);
     }
     copyBytes(lane->send, x->send + at, (size_t)lane->counts[comm->rank]);
     if (x->plan.operation != ALL_GATHER_EXACT)
         return checkMpi("MPI_Iallgather", MPI_Iallgather(lane->send, (int)piece, MPI_BYTE, lane->recv, (int)piece,
-                                                         MPI_BYTE, link->comm, &lane->request));
+                                                         MPI_BYTE, mpiOf(comm), &lane->request));
     return checkMpi("MPI_Iallgatherv",
                     MPI_Iallgatherv(lane->send, lane->counts[comm->rank], MPI_BYTE, lane->recv, lane->counts,
-                                    lane->starts, MPI_BYTE, link->comm, &lane->request));
+                                    lane->starts, MPI_BYTE, mpiOf(comm), &lane->request));
+}
+
+static gsResult_t sendPiece(gsComm_t comm, const exchange_t *x, lane_t *lane, size_t at, size_t piece)
+{
+    switch (x->plan.operation) {
+    case SCATTER_SLICES: return sendSlices(comm, x, lane, at, piece);
+    case ALL_TO_ALL_EXACT: return sendParts(comm, x, lane, at, piece);
+    default: return sendWhole(comm, x, lane, at, piece);
+    }
 }
 
 static void takePiece(gsComm_t comm, const exchange_t *x, const lane_t *lane, size_t at, size_t piece)
@@ -251,22 +340,21 @@ static void takePiece(gsComm_t comm, const exchange_t *x, const lane_t *lane, si
 }
 
 /* What the longest contribution has. */
-static size_t longest(const link_t *link, const exchange_t *x, int nranks)
+static size_t longest(gsComm_t comm, const exchange_t *x)
 {
-    size_t most = x->plan.slice;
-    if (x->plan.operation != ALL_GATHER_EXACT)
-        return most;
-    most = 0;
-    for (int r = 0; r < nranks; r++)
-        most = link->preambles[r].bytes > most ? link->preambles[r].bytes : most;
+    size_t most = 0;
+    if (!isExact(x->plan.operation))
+        return x->plan.slice;
+    for (int r = 0; r < comm->nranks; r++)
+        most = preambleOf(comm, r)->bytes > most ? preambleOf(comm, r)->bytes : most;
     return smaller(most, x->plan.slice);
 }
 
 /* Piece k + 1 travels while piece k is copied out. */
 static gsResult_t movePieces(gsComm_t comm, exchange_t *x)
 {
-    link_t *link = comm->impl;
-    size_t total = longest(link, x, comm->nranks), most = link->pieceMost, pieces = (total + most - 1) / most;
+    link_t *link = linkOf(comm);
+    size_t total = longest(comm, x), most = pieceMost(comm->nranks), pieces = (total + most - 1) / most;
     for (size_t k = 0; k <= pieces; k++) {
         if (k < pieces)
             GS_CHECK(sendPiece(comm, x, &link->lanes[k % LANES], k * most, inside(total, k * most, most)));
@@ -279,17 +367,27 @@ static gsResult_t movePieces(gsComm_t comm, exchange_t *x)
     return GS_SUCCESS;
 }
 
-static gsResult_t exchange(gsComm_t comm, const void *send, void *recv, preamble_t plan)
+static gsResult_t moveBytes(gsComm_t comm, exchange_t *x)
 {
-    link_t *link = comm->impl;
-    exchange_t x = {plan, send, recv, gsWaitBegin(comm->timeoutMs)};
+    if (x->lengths)
+        GS_CHECK(tradeLengths(comm, x));
+    return movePieces(comm, x);
+}
+
+static gsResult_t exchange(gsComm_t comm, exchange_t x)
+{
+    link_t *link = linkOf(comm);
+    gsComm_t whole = gsCommWhole(comm);
+    x.plan.split = comm->split;
+    x.plan.color = comm->color;
+    x.wait = gsWaitBegin(whole->timeoutMs);
     GS_CHECK(checkUsable(link));
-    gsResult_t result = tradePreambles(comm, &x);
+    gsResult_t result = tradePreambles(whole, &x);
     if (result != GS_SUCCESS)
         return failForGood(link, result);
-    GS_CHECK(checkPresent(link, comm->nranks));
-    GS_CHECK(comparePreambles(link, comm->nranks)); /* seen by all ranks alike, and nothing is under way */
-    result = movePieces(comm, &x);
+    GS_CHECK(checkPresent(link, whole->nranks));
+    GS_CHECK(comparePreambles(link, whole->nranks)); /* seen by all ranks alike, and nothing is under way */
+    result = moveBytes(comm, &x);
     return result == GS_SUCCESS ? GS_SUCCESS : failForGood(link, result);
 }
 
@@ -298,24 +396,51 @@ static gsResult_t exchange(gsComm_t comm, const void *send, void *recv, preamble
 static gsResult_t mpiAllGather(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream)
 {
     (void)stream; /* the CPU's workers call with their stream's order kept */
-    return exchange(comm, send, recv, (preamble_t){ALL_GATHER, bytes, bytes});
+    return exchange(comm, (exchange_t){.plan = {ALL_GATHER, bytes, bytes, 0, 0}, .send = send, .recv = recv});
 }
 
 static gsResult_t mpiScatterSlices(gsComm_t comm, const void *send, size_t totalBytes, void *recv, size_t sliceBytes,
                                    gsStream_t stream)
 {
     (void)stream;
-    return exchange(comm, send, recv, (preamble_t){SCATTER_SLICES, totalBytes, sliceBytes});
+    return exchange(comm,
+                    (exchange_t){.plan = {SCATTER_SLICES, totalBytes, sliceBytes, 0, 0}, .send = send, .recv = recv});
 }
 
 static gsResult_t mpiAllGatherHost(gsComm_t comm, const void *send, void *recv, size_t bytes)
 {
-    return exchange(comm, send, recv, (preamble_t){ALL_GATHER_HOST, bytes, bytes});
+    return exchange(comm, (exchange_t){.plan = {ALL_GATHER_HOST, bytes, bytes, 0, 0}, .send = send, .recv = recv});
 }
 
-static gsResult_t mpiAllGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot)
+static gsResult_t mpiAllGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot,
+                                    gsStream_t stream)
 {
-    return exchange(comm, send, recv, (preamble_t){ALL_GATHER_EXACT, bytes, slot});
+    (void)stream;
+    return exchange(comm, (exchange_t){.plan = {ALL_GATHER_EXACT, bytes, slot, 0, 0}, .send = send, .recv = recv});
+}
+
+static gsResult_t mpiAllToAllExact(gsComm_t comm, const void *send, const size_t *bytes, void *recv, size_t slot,
+                                   gsStream_t stream)
+{
+    size_t most = 0;
+    (void)stream;
+    for (int q = 0; q < comm->nranks; q++)
+        most = bytes[q] > most ? bytes[q] : most;
+    return exchange(
+        comm, (exchange_t){.plan = {ALL_TO_ALL_EXACT, most, slot, 0, 0}, .send = send, .recv = recv, .lengths = bytes});
+}
+
+/* All ranks are there: MPI's own call, which has no deadline, does not wait long. */
+static gsResult_t mpiSplit(gsComm_t comm, int color, int key, gsComm_t *part)
+{
+    GS_CHECK(gsCommMakePart(comm, color, key, part));
+    part_t *made = calloc(1, sizeof *made);
+    if (!made)
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a part", sizeof *made);
+    made->comm = MPI_COMM_NULL;
+    (*part)->impl = made;
+    GS_CHECK(checkMpi("MPI_Comm_split", MPI_Comm_split(linkOf(comm)->comm, color, key, &made->comm)));
+    return checkMpi("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(made->comm, MPI_ERRORS_RETURN));
 }
 
 static gsResult_t mpiSynchronize(gsComm_t comm, gsStream_t stream)
@@ -326,14 +451,13 @@ static gsResult_t mpiSynchronize(gsComm_t comm, gsStream_t stream)
 
 static gsResult_t mpiAsyncError(gsComm_t comm)
 {
-    link_t *link = comm->impl;
-    return (gsResult_t)atomic_load(&link->failed);
+    return (gsResult_t)atomic_load(&linkOf(comm)->failed);
 }
 
 /* Ends this rank's wait; no MPI call, so that any thread may do it. The peers meet their deadlines. */
 static gsResult_t mpiAbort(gsComm_t comm)
 {
-    failForGood(comm->impl, GS_ERROR_ABORTED);
+    failForGood(linkOf(comm), GS_ERROR_ABORTED);
     return GS_SUCCESS;
 }
 
@@ -345,7 +469,7 @@ static bool isDone(MPI_Request *request)
 
 static bool isQuiet(link_t *link)
 {
-    bool quiet = isDone(&link->preambleRequest);
+    bool quiet = isDone(&link->preambleRequest) && isDone(&link->lengthsRequest);
     for (int i = 0; i < LANES; i++)
         quiet = isDone(&link->lanes[i].request) && quiet;
     return quiet;
@@ -357,9 +481,12 @@ static void freeLink(link_t *link)
         free(link->lanes[i].send);
         free(link->lanes[i].recv);
         free(link->lanes[i].counts);
+        free(link->lanes[i].sendCounts);
         free(link->lanes[i].starts);
     }
     free(link->preambles);
+    free(link->ownLengths);
+    free(link->lengths);
     free(link);
 }
 
@@ -373,6 +500,16 @@ static bool saidGoodbye(gsComm_t comm)
            comparePreambles(link, comm->nranks) == GS_SUCCESS;
 }
 
+static void freeParts(gsComm_t comm, bool withComms)
+{
+    for (gsComm_t p = comm->parts; p; p = p->next) {
+        part_t *part = p->impl;
+        if (withComms && part && part->comm != MPI_COMM_NULL)
+            MPI_Comm_free(&part->comm);
+        free(part);
+    }
+}
+
 static void mpiDestroy(gsComm_t comm)
 {
     link_t *link = comm->impl;
@@ -380,7 +517,9 @@ static void mpiDestroy(gsComm_t comm)
     if (!link)
         return; /* never connected */
     MPI_Finalized(&finalized);
-    if (!finalized && saidGoodbye(comm))
+    bool together = !finalized && saidGoodbye(comm);
+    freeParts(comm, together);
+    if (together)
         MPI_Comm_free(&link->comm);
     if (finalized || isQuiet(link))
         freeLink(link); /* otherwise MPI still has these buffers */
@@ -390,8 +529,10 @@ static const gsTransport mpiTransport = {
     .name = "mpi",
     .allGather = mpiAllGather,
     .allGatherExact = mpiAllGatherExact,
+    .allToAllExact = mpiAllToAllExact,
     .scatterSlices = mpiScatterSlices,
     .allGatherHost = mpiAllGatherHost,
+    .split = mpiSplit,
     .synchronize = mpiSynchronize,
     .asyncError = mpiAsyncError,
     .abort = mpiAbort,
@@ -417,22 +558,24 @@ static gsResult_t checkState(const void *mpiComm)
 
 static link_t *makeLink(int nranks)
 {
-    size_t ranks = (size_t)nranks;
+    size_t ranks = (size_t)nranks, room = ranks * pieceMost(nranks);
     link_t *link = calloc(1, sizeof *link);
     if (!link)
         return NULL;
-    link->pieceMost = smaller(PIECE_MOST, LANE_BYTES / ranks > PIECE_LEAST ? LANE_BYTES / ranks : PIECE_LEAST);
-    link->preambleRequest = MPI_REQUEST_NULL;
+    link->preambleRequest = link->lengthsRequest = MPI_REQUEST_NULL;
     link->preambles = calloc(ranks, sizeof *link->preambles);
-    bool complete = link->preambles != NULL;
+    link->ownLengths = calloc(ranks, sizeof *link->ownLengths);
+    link->lengths = calloc(ranks, sizeof *link->lengths);
+    bool complete = link->preambles && link->ownLengths && link->lengths;
     for (int i = 0; i < LANES; i++) {
         lane_t *lane = &link->lanes[i];
         *lane = (lane_t){.request = MPI_REQUEST_NULL,
-                         .send = calloc(ranks, link->pieceMost),
-                         .recv = calloc(ranks, link->pieceMost),
+                         .send = calloc(room, 1),
+                         .recv = calloc(room, 1),
                          .counts = calloc(ranks, sizeof(int)),
+                         .sendCounts = calloc(ranks, sizeof(int)),
                          .starts = calloc(ranks, sizeof(int))};
-        complete = complete && lane->send && lane->recv && lane->counts && lane->starts;
+        complete = complete && lane->send && lane->recv && lane->counts && lane->sendCounts && lane->starts;
     }
     if (complete)
         return link;
@@ -446,12 +589,17 @@ static gsResult_t duplicate(link_t *link, MPI_Comm theirs)
     return checkMpi("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(link->comm, MPI_ERRORS_RETURN));
 }
 
-static gsResult_t countLocalRanks(MPI_Comm comm, int *ranks)
+/* How many ranks share this one's memory, and the lowest of them, which names the host. */
+static gsResult_t findHost(MPI_Comm comm, gsComm_t made)
 {
     MPI_Comm node;
+    int lowest = made->rank;
     GS_CHECK(checkMpi("MPI_Comm_split_type", MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node)));
-    MPI_Comm_size(node, ranks);
-    return checkMpi("MPI_Comm_free", MPI_Comm_free(&node));
+    MPI_Comm_size(node, &made->localRanks);
+    gsResult_t result = checkMpi("MPI_Bcast", MPI_Bcast(&lowest, 1, MPI_INT, 0, node));
+    made->host = (uint64_t)lowest;
+    GS_CHECK(checkMpi("MPI_Comm_free", MPI_Comm_free(&node)));
+    return result;
 }
 
 static gsResult_t connect(gsComm_t comm, MPI_Comm theirs)
@@ -462,7 +610,7 @@ static gsResult_t connect(gsComm_t comm, MPI_Comm theirs)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "gsCommInitMpi: no memory for pieces of %d ranks", comm->nranks);
     gsResult_t result = duplicate(link, theirs);
     if (result == GS_SUCCESS)
-        result = countLocalRanks(link->comm, &comm->localRanks);
+        result = findHost(link->comm, comm);
     if (result != GS_SUCCESS) {
         freeLink(link);
         return result;

@@ -8,10 +8,25 @@ static gsResult_t selfAllGather(gsComm_t comm, const void *send, void *recv, siz
     return send == recv || bytes == 0 ? GS_SUCCESS : comm->backend->copy(recv, send, bytes, stream);
 }
 
-static gsResult_t selfAllGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot)
+static gsResult_t selfAllGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot,
+                                     gsStream_t stream)
 {
     (void)slot;
-    return selfAllGather(comm, send, recv, bytes, NULL);
+    return selfAllGather(comm, send, recv, bytes, stream);
+}
+
+static gsResult_t selfAllToAllExact(gsComm_t comm, const void *send, const size_t *bytes, void *recv, size_t slot,
+                                    gsStream_t stream)
+{
+    (void)slot;
+    return selfAllGather(comm, send, recv, bytes[0], stream);
+}
+
+static gsResult_t selfScatterSlices(gsComm_t comm, const void *send, size_t totalBytes, void *recv, size_t sliceBytes,
+                                    gsStream_t stream)
+{
+    (void)sliceBytes;
+    return selfAllGather(comm, send, recv, totalBytes, stream);
 }
 
 static gsResult_t selfAllReduce(gsComm_t comm, const void *send, void *recv, size_t count, gsDataType_t type,
@@ -50,7 +65,10 @@ const gsTransport gsSelfTransport = {
     .name = "self",
     .allGather = selfAllGather,
     .allGatherExact = selfAllGatherExact,
+    .allToAllExact = selfAllToAllExact,
+    .scatterSlices = selfScatterSlices,
     .allReduce = selfAllReduce,
+    .reduceScatter = selfAllReduce, /* the only slice is all of it */
     .allGatherHost = selfAllGatherHost,
     .synchronize = nothingToWaitFor,
     .asyncError = nothingWrong,

@@ -1,5 +1,6 @@
 /*
- * threads.c: ranks as threads of one process. A collective is one round, in which each rank reads its peers' buffers.
+ * threads.c: ranks as threads of one process. A collective is one round, in which each rank reads its peers' buffers; of a
+ * communicator that was split it is a round of all ranks, in which each reads those of its part.
  *
  * A round goes through three states, all of them changed under the group's lock:
  *   gathering  ranks post what they want and wait. Here, and only here, a round can fail: the deadline, gsCommAbort, a
@@ -26,7 +27,7 @@
 
 enum { MAX_RANKS = 1024, TEXT_BYTES = 240, RANKS_NAMED = 8 };
 
-typedef enum { ALL_GATHER, SCATTER_SLICES, ALL_GATHER_HOST, ALL_GATHER_EXACT } operation_t;
+typedef enum { ALL_GATHER, SCATTER_SLICES, ALL_GATHER_HOST, ALL_GATHER_EXACT, ALL_TO_ALL_EXACT } operation_t;
 
 /* What a rank wants of a round. */
 typedef struct {
@@ -35,6 +36,8 @@ typedef struct {
     size_t slice; /* from one rank's part to the next */
     const char *send;
     char *recv;
+    const size_t *lengths; /* ALL_TO_ALL_EXACT: of what goes to each rank */
+    int split, color;      /* whose ranks are asked; set by runRound */
 } post_t;
 
 /* An outcome in words. */
@@ -85,7 +88,8 @@ static gsResult_t tell(notice_t n)
 
 static const char *operationName(operation_t operation)
 {
-    static const char *const names[] = {"an all-gather", "a scatter", "a set-up", "an exact all-gather"};
+    static const char *const names[] = {"an all-gather", "a scatter", "a set-up", "an exact all-gather",
+                                        "an exact all-to-all"};
     return names[operation];
 }
 
@@ -101,29 +105,42 @@ static void nameMissing(const group_t *group, char *text, size_t room)
         snprintf(text + used, room - used, " and %d more", left - named);
 }
 
-static notice_t timeoutNotice(const group_t *group, gsComm_t comm)
+static notice_t timeoutNotice(const group_t *group, gsComm_t whole)
 {
     char missing[TEXT_BYTES / 2];
     nameMissing(group, missing, sizeof missing);
-    return notice(GS_ERROR_TIMEOUT, "rank %d waited %lld ms in %s; did not arrive: rank %s", comm->rank,
-                  (long long)comm->timeoutMs, operationName(group->slots[comm->rank].post.operation), missing);
+    return notice(GS_ERROR_TIMEOUT, "rank %d waited %lld ms in %s; did not arrive: rank %s", whole->rank,
+                  (long long)whole->timeoutMs, operationName(group->slots[whole->rank].post.operation), missing);
 }
 
 /* ---- rounds: every function here is called under the lock -------------------------------------------------------- */
 
+/* Ranks of one part move alike many bytes; those of different parts are in the same operation of the same split. */
 static bool samePost(const post_t *a, const post_t *b)
 {
-    return a->operation == b->operation && a->slice == b->slice &&
-           (a->bytes == b->bytes || a->operation == ALL_GATHER_EXACT);
+    bool ownLength = a->operation == ALL_GATHER_EXACT || a->operation == ALL_TO_ALL_EXACT;
+    if (a->operation != b->operation || a->split != b->split)
+        return false;
+    return a->color != b->color || (a->slice == b->slice && (a->bytes == b->bytes || ownLength));
+}
+
+/* The rank before `r` in its part, or any before it if it is the first. */
+static int before(const group_t *group, int r)
+{
+    for (int q = r - 1; q > 0; q--)
+        if (group->slots[q].post.color == group->slots[r].post.color)
+            return q;
+    return 0;
 }
 
 static notice_t comparePosts(const group_t *group)
 {
-    const post_t *a = &group->slots[0].post;
     for (int r = 1; r < group->nranks; r++) {
-        const post_t *b = &group->slots[r].post;
+        int q = before(group, r);
+        const post_t *a = &group->slots[q].post, *b = &group->slots[r].post;
         if (!samePost(a, b))
-            return notice(GS_ERROR_MISMATCH, "rank 0 is in %s of %zu bytes (slices of %zu), rank %d in %s of %zu (%zu)",
+            return notice(GS_ERROR_MISMATCH,
+                          "rank %d is in %s of %zu bytes (slices of %zu), rank %d in %s of %zu (%zu)", q,
                           operationName(a->operation), a->bytes, a->slice, r, operationName(b->operation), b->bytes,
                           b->slice);
     }
@@ -213,16 +230,16 @@ static void giveTurns(group_t *group, const slot_t *slot, const bool *done)
     }
 }
 
-static void awaitPeers(group_t *group, gsComm_t comm)
+static void awaitPeers(group_t *group, gsComm_t whole)
 {
-    slot_t *slot = &group->slots[comm->rank];
+    slot_t *slot = &group->slots[whole->rank];
     giveTurns(group, slot, &group->copying);
-    struct timespec deadline = deadlineAfter(comm->timeoutMs);
+    struct timespec deadline = deadlineAfter(whole->timeoutMs);
     while (!group->copying && !slot->decided) {
         if (pthread_cond_timedwait(&group->changed, &group->lock, &deadline) != ETIMEDOUT)
             continue;
         if (!group->copying && !slot->decided) {
-            notice_t timeout = timeoutNotice(group, comm);
+            notice_t timeout = timeoutNotice(group, whole);
             failRound(group, &timeout);
         }
     }
@@ -247,36 +264,60 @@ static void copyBytes(char *to, const char *from, size_t bytes)
         memcpy(to, from, bytes);
 }
 
-static void copyAll(const group_t *group, const post_t *mine)
+static const post_t *postOf(gsComm_t comm, int rank)
 {
-    for (int r = 0; r < group->nranks; r++)
-        copyBytes(mine->recv + (size_t)r * mine->slice, group->slots[r].post.send, group->slots[r].post.bytes);
+    const group_t *group = comm->impl;
+    return &group->slots[gsCommMember(comm, rank)].post;
 }
 
-static void copySlices(const group_t *group, const post_t *mine, int rank)
+static void copyAll(gsComm_t comm, const post_t *mine)
 {
-    size_t begin = (size_t)rank * mine->slice;
+    for (int r = 0; r < comm->nranks; r++)
+        copyBytes(mine->recv + (size_t)r * mine->slice, postOf(comm, r)->send, postOf(comm, r)->bytes);
+}
+
+static void copySlices(gsComm_t comm, const post_t *mine)
+{
+    size_t begin = (size_t)comm->rank * mine->slice;
     if (begin >= mine->bytes)
         return;
     size_t bytes = mine->bytes - begin < mine->slice ? mine->bytes - begin : mine->slice;
-    for (int r = 0; r < group->nranks; r++)
-        copyBytes(mine->recv + (size_t)r * mine->slice, group->slots[r].post.send + begin, bytes);
+    for (int r = 0; r < comm->nranks; r++)
+        copyBytes(mine->recv + (size_t)r * mine->slice, postOf(comm, r)->send + begin, bytes);
 }
 
-static gsResult_t runRound(gsComm_t comm, const post_t *post)
+static void copyLengths(gsComm_t comm, const post_t *mine)
+{
+    size_t begin = (size_t)comm->rank * mine->slice;
+    for (int r = 0; r < comm->nranks; r++)
+        copyBytes(mine->recv + (size_t)r * mine->slice, postOf(comm, r)->send + begin,
+                  postOf(comm, r)->lengths[comm->rank]);
+}
+
+static void copyPost(gsComm_t comm, const post_t *mine)
+{
+    if (mine->operation == SCATTER_SLICES)
+        copySlices(comm, mine);
+    else if (mine->operation == ALL_TO_ALL_EXACT)
+        copyLengths(comm, mine);
+    else
+        copyAll(comm, mine);
+}
+
+static gsResult_t runRound(gsComm_t comm, post_t post)
 {
     group_t *group = comm->impl;
-    slot_t *slot = &group->slots[comm->rank];
+    gsComm_t whole = gsCommWhole(comm);
+    slot_t *slot = &group->slots[whole->rank];
+    post.split = comm->split;
+    post.color = comm->color;
     pthread_mutex_lock(&group->lock);
-    notice_t outcome = enter(group, comm->rank, post);
+    notice_t outcome = enter(group, whole->rank, &post);
     if (outcome.result == GS_SUCCESS) {
-        awaitPeers(group, comm);
+        awaitPeers(group, whole);
         if (!slot->decided) {
             pthread_mutex_unlock(&group->lock);
-            if (post->operation == SCATTER_SLICES)
-                copySlices(group, post, comm->rank);
-            else
-                copyAll(group, post);
+            copyPost(comm, &post);
             pthread_mutex_lock(&group->lock);
             finishCopy(group, slot);
         }
@@ -291,24 +332,40 @@ static gsResult_t runRound(gsComm_t comm, const post_t *post)
 static gsResult_t threadsAllGather(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream)
 {
     (void)stream; /* the CPU's workers call with their stream's order kept */
-    return runRound(comm, &(post_t){ALL_GATHER, bytes, bytes, send, recv});
+    return runRound(comm, (post_t){ALL_GATHER, bytes, bytes, send, recv, .lengths = NULL});
 }
 
 static gsResult_t threadsScatterSlices(gsComm_t comm, const void *send, size_t totalBytes, void *recv,
                                        size_t sliceBytes, gsStream_t stream)
 {
     (void)stream;
-    return runRound(comm, &(post_t){SCATTER_SLICES, totalBytes, sliceBytes, send, recv});
+    return runRound(comm, (post_t){SCATTER_SLICES, totalBytes, sliceBytes, send, recv, .lengths = NULL});
 }
 
 static gsResult_t threadsAllGatherHost(gsComm_t comm, const void *send, void *recv, size_t bytes)
 {
-    return runRound(comm, &(post_t){ALL_GATHER_HOST, bytes, bytes, send, recv});
+    return runRound(comm, (post_t){ALL_GATHER_HOST, bytes, bytes, send, recv, .lengths = NULL});
 }
 
-static gsResult_t threadsAllGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot)
+static gsResult_t threadsAllGatherExact(gsComm_t comm, const void *send, size_t bytes, void *recv, size_t slot,
+                                        gsStream_t stream)
 {
-    return runRound(comm, &(post_t){ALL_GATHER_EXACT, bytes, slot, send, recv});
+    (void)stream;
+    return runRound(comm, (post_t){ALL_GATHER_EXACT, bytes, slot, send, recv, .lengths = NULL});
+}
+
+static gsResult_t threadsAllToAllExact(gsComm_t comm, const void *send, const size_t *bytes, void *recv, size_t slot,
+                                       gsStream_t stream)
+{
+    (void)stream;
+    return runRound(comm, (post_t){ALL_TO_ALL_EXACT, 0, slot, send, recv, .lengths = bytes});
+}
+
+static gsResult_t threadsSplit(gsComm_t comm, int color, int key, gsComm_t *part)
+{
+    GS_CHECK(gsCommMakePart(comm, color, key, part));
+    (*part)->impl = comm->impl;
+    return GS_SUCCESS;
 }
 
 static gsResult_t threadsSynchronize(gsComm_t comm, gsStream_t stream)
@@ -326,7 +383,7 @@ static gsResult_t threadsAsyncError(gsComm_t comm)
 static gsResult_t threadsAbort(gsComm_t comm)
 {
     group_t *group = comm->impl;
-    notice_t aborted = notice(GS_ERROR_ABORTED, "gsCommAbort was called on rank %d", comm->rank);
+    notice_t aborted = notice(GS_ERROR_ABORTED, "gsCommAbort was called on rank %d", gsCommWhole(comm)->rank);
     pthread_mutex_lock(&group->lock);
     failGroup(group, &aborted);
     pthread_mutex_unlock(&group->lock);
@@ -360,8 +417,10 @@ static const gsTransport threadsTransport = {
     .name = "threads",
     .allGather = threadsAllGather,
     .allGatherExact = threadsAllGatherExact,
+    .allToAllExact = threadsAllToAllExact,
     .scatterSlices = threadsScatterSlices,
     .allGatherHost = threadsAllGatherHost,
+    .split = threadsSplit,
     .synchronize = threadsSynchronize,
     .asyncError = threadsAsyncError,
     .abort = threadsAbort,

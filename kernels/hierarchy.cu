@@ -1,0 +1,76 @@
+/* The hierarchical exchange's last step: seals behind the own slice, and everybody's slices into the result. */
+#include "kernels.cuh"
+#include "launch.cuh"
+
+/*
+ * 1. One thread writes what this rank's call has found behind its slice.
+ * Traffic: none per element.
+ * Bad case: none.
+ */
+__global__ void gsSealSlice(const gsState *state, const int32_t *ranks, gsSeal *seal)
+{
+    *seal = gsSealOf(state, ranks);
+}
+
+/*
+ * 1. One thread reads all slots' seals: what one has found is everybody's.
+ * Traffic: none per element.
+ * Bad case: none.
+ */
+__global__ void gsOpenSeals(gsState *state, const uint8_t *slots, uint64_t slotBytes, uint32_t n, uint32_t half)
+{
+    gsSealOpen(state, slots, slotBytes, n, half);
+}
+
+/* Where the slices of a result stand; all are whole blocks but the gradient's end. */
+struct Slices {
+    const uint8_t *slots;
+    uint64_t slotBytes, count;
+    uint32_t blocks, blocksOfSlice;
+};
+
+/*
+ * A CTA takes a block: 1. It copies it from its slice, or writes NaN if anything was not finite; nothing after a bad verdict.
+ * Traffic: reads the slices and writes recvbuff, 8 bytes an element (float64: 16, others: 4).
+ * Bad case: none.
+ */
+template <typename T>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+    gsAssemble(const gsState *state, const __grid_constant__ Slices s, T *out)
+{
+    const bool bad = state->anyNonFinite != 0;
+    if (state->fault != GS_FAULT_NONE || state->verdict != GS_FAULT_NONE)
+        return;
+    for (uint64_t b = blockIdx.x; b < s.blocks; b += gridDim.x) {
+        gsRealOf<T> x[16];
+        const T *slice = (const T *)(s.slots + b / s.blocksOfSlice * s.slotBytes);
+        const uint64_t left = s.count - b * GS_BLOCK;
+        const unsigned length = left < GS_BLOCK ? (unsigned)left : GS_BLOCK;
+        gsLoadTile(slice + b % s.blocksOfSlice * GS_BLOCK, length, x);
+#pragma unroll
+        for (unsigned i = 0; i < 16; i++)
+            x[i] = bad ? gsVector<T>::to(gsVector<T>::nan()) : x[i];
+        gsStoreTile(out + b * GS_BLOCK, length, x);
+    }
+}
+
+gsResult_t gsCudaSeal(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream)
+{
+    return gsLaunch("gsSealSlice", gsSealSlice, 1, 1, stream, r->state, ranks, seal);
+}
+
+gsResult_t gsCudaOpenSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream)
+{
+    return gsLaunch("gsOpenSeals", gsOpenSeals, 1, 1, stream, r->state, h->slots, h->slotBytes, (uint32_t)h->ranks,
+                    half);
+}
+
+gsResult_t gsCudaAssemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream)
+{
+    const uint32_t blocks = (uint32_t)((h->count + GS_BLOCK - 1) / GS_BLOCK);
+    const Slices slices = {h->slots, h->slotBytes, h->count, blocks, (uint32_t)(h->slice / GS_BLOCK)};
+    return gsByType(r->spec.type, [&](auto t) {
+        using T = decltype(t);
+        return gsLaunch("gsAssemble", gsAssemble<T>, blocks, GS_CTA, stream, r->state, slices, (T *)recvbuff);
+    });
+}
