@@ -124,9 +124,10 @@ gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t c
     const gsStateVector *v = findVector(list, n, name);
     if (!v)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "this recipe remembers no \"%s\"", name);
-    if (count != v->elements)
+    uint64_t elements = r->spec.tensors ? r->spec.count : v->elements; /* a list's tensors without their blocks' rest */
+    if (count != elements)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; \"%s\" has %llu elements", count, name,
-                      (unsigned long long)v->elements);
+                      (unsigned long long)elements);
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
     const char *vector = gsVectorNow(v, state.phase);
     if (r->spec.tensors)

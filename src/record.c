@@ -65,7 +65,7 @@ static int isWholeCoding(uint32_t aux)
 static int addTensor(const gsRecordSegment *entry, uint32_t k, gsRecordExtent *e)
 {
     uint64_t last = entry->count % GS_BLOCK, blocks = entry->count / GS_BLOCK + (last != 0);
-    if (entry->scale != 0.0f || blocks > 0xfffffffeu - e->blocks)
+    if (gsBits(entry->scale) != 0 || blocks > 0xfffffffeu - e->blocks)
         return 0;
     e->blocks += (uint32_t)blocks;
     e->tensors++;
