@@ -186,6 +186,11 @@ typedef struct gsBackend {
                             uint64_t sliceElements, void *out, uint64_t n, gsRedOp_t op, gsStream_t stream);
     /* dense: sum -> recvbuff, NaN everywhere if one element is not finite; sets gsState.verdict */
     gsResult_t (*finishDense)(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
+    /* lists: addresses of tensors -> r->buffers, from the first on; wherever a stage above takes a gradient or a result, or a dense sum,
+     * it then takes a part of that table */
+    gsResult_t (*setTensors)(gsReducer_t r, void *const *tensors, uint32_t first, uint32_t n, gsStream_t stream);
+    /* lists: the tensors of one table to those of another */
+    gsResult_t (*gather)(gsReducer_t r, const void *from, void *to, gsStream_t stream);
     /* hierarchical: gsState.verdict -> the own slot's seal (ranks: gsSealOf's); all slots' seals -> gsState.verdict; slots -> recvbuff,
      * NaN everywhere if a seal says so, nothing after a bad verdict */
     gsResult_t (*seal)(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream);
@@ -201,6 +206,22 @@ GS_INTERNAL extern const gsBackend gsCpuBackend;
 GS_INTERNAL extern const gsBackend gsCudaBackend; /* in libgradsieve_cuda */
 
 /* ---- the reducer -------------------------------------------------------------------------------------------------------- */
+
+/* A list's call, also as it waits on a CPU stream. */
+typedef struct {
+    gsReducer_t reducer;
+    gsRedOp_t op;
+    void *tensors[]; /* all gradients, then all results */
+} gsListCall;
+
+/* A result, while results are compared with each other. */
+typedef struct {
+    uintptr_t begin, end;
+    uint32_t tensor;
+} gsListRange;
+
+/* Rows of a list's `buffers`; the last two of a dense reducer. */
+enum { GS_GRADIENTS = 0, GS_RESULTS = 1, GS_GATHERED = 2, GS_SUMS = 3 };
 
 struct gsReducer {
     gsComm_t comm; /* hierarchical: the part of the ranks that have this one's slice */
@@ -246,6 +267,17 @@ struct gsReducer {
     uint64_t recipeHash;  /* the configHash whatever the number of ranks */
     const void *denseSum; /* of a dense step under way: where the sum is */
 
+    /* A list of tensors, in the backend's memory too. */
+    gsListBlock *list;
+    gsRecordSegment *entries;
+    void **buffers;    /* [GS_GRADIENTS ..][tensor]: what a call reads and writes */
+    uint8_t *gathered; /* dense: the gradients, one behind the other */
+    /* And in host memory. */
+    uint64_t *sizes; /* elements of each tensor */
+    void **tensors;  /* a row of `buffers`, before it goes there */
+    gsListCall *listCall;
+    gsListRange *listRanges;
+
     const void *params, *xi, *stale; /* the caller's */
     gsReducer_t server; /* twoway: the second half, of one rank over the result; owner: of this rank's sum; or NULL */
     gsComm_t serverComm;
@@ -266,6 +298,16 @@ struct gsReducer {
 gsResult_t gsRecipeParse(const char *text, gsSpec *spec);
 /* spec.c: configuration -> spec; of the second half of a two-way reducer too. */
 gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int secondHalf, gsSpec *spec);
+/* list.c: a configuration's list of tensors: whether it makes sense, its sizes in the spec, its tables (in host memory). */
+gsResult_t gsListCheck(const gsReducerConfig_t *config);
+void gsListMeasure(const gsReducerConfig_t *config, gsSpec *spec);
+uint64_t gsListFixed(const gsReducerConfig_t *config, uint32_t k); /* slots of layout "chunked" */
+/* list.c: what a reducer of a list holds, once its memory is there; the host's part of it goes with gsListRelease. */
+gsResult_t gsListPrepare(gsReducer_t r, const gsReducerConfig_t *config);
+void gsListRelease(gsReducer_t r);
+/* list.c: the tensors of a buffer in which they stand one behind the other, to r->tensors; results must not overlap. */
+void gsListSpread(gsReducer_t r, const void *buffer);
+gsResult_t gsListCheckResults(gsReducer_t r, void *const *recvbuffs);
 /* owner: the spec of the record of an owner's sum; and of all owners' records together, whose sums are of this type. */
 gsResult_t gsSpecMakeOwner(const gsReducerConfig_t *config, const gsSpec *whole, gsSpec *spec);
 gsSpec gsSpecOfSums(const gsSpec *whole, const gsSpec *sums, uint32_t type);
@@ -283,6 +325,8 @@ gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReduc
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream);
+/* Where the dense exchange leaves the sum. */
+uint8_t *gsDenseSums(gsReducer_t r);
 gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream);
 /* owner.c: the reducer as each of its parts sees it, once its memory is there; and the road by way of the owners. */
 gsResult_t gsOwnersPrepare(gsReducer_t r);
@@ -361,10 +405,10 @@ static inline void *gsHierarchySlot(gsReducer_t r)
     return r->nodes.slots + (uint64_t)r->nodes.part->rank * r->nodes.slotBytes;
 }
 
-/* Elements of a rank's slice in the dense exchange; the last slices may be short or empty. */
-static inline uint64_t gsSliceElements(const gsSpec *spec)
+/* Elements of a rank's slice of `count` in the dense exchange; the last slices may be short or empty. */
+static inline uint64_t gsSliceElements(const gsSpec *spec, uint64_t count)
 {
-    return (spec->count + spec->nranks - 1) / spec->nranks;
+    return (count + spec->nranks - 1) / spec->nranks;
 }
 
 static inline size_t gsTypeBytes(gsDataType_t type)

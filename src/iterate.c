@@ -41,6 +41,8 @@ gsResult_t gsReducerSetParams(gsReducer_t r, const gsParams_t *params)
     GS_CHECK(gsCheckReducer(r));
     if (!params)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "params is NULL; expected GS_PARAMS_INIT and the iterate");
+    if (r->spec.tensors)
+        return gsFail(GS_ERROR_UNSUPPORTED, "the reducer is of a list of tensors, whose recipes look at no iterate");
     GS_CHECK(checkParams(r, params));
     uint64_t skipped = gsHierarchyFirst(r) * gsTypeBytes(params->datatype);
     r->params = (const char *)params->params + skipped;
@@ -91,6 +93,18 @@ static const gsStateVector *findVector(const gsStateVector *list, int n, const c
     return NULL;
 }
 
+/* Tensors begin at blocks; their elements go one behind the other. */
+static gsResult_t readList(gsReducer_t r, const char *vector, char *values)
+{
+    size_t width = gsRealBytes(&r->spec);
+    for (uint32_t t = 0; t < r->spec.tensors; t++) {
+        GS_CHECK(r->comm->backend->get(values, vector, r->sizes[t] * width, NULL));
+        values += r->sizes[t] * width;
+        vector += (r->sizes[t] + GS_BLOCK - 1) / GS_BLOCK * GS_BLOCK * width;
+    }
+    return GS_SUCCESS;
+}
+
 gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t count)
 {
     gsStateVector list[GS_MAX_VECTORS];
@@ -105,9 +119,13 @@ gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t c
     const gsStateVector *v = findVector(list, n, name);
     if (!v)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "this recipe remembers no \"%s\"", name);
-    if (count != v->elements)
+    uint64_t elements = r->spec.tensors ? r->spec.count : v->elements; /* a list's tensors without their blocks' rest */
+    if (count != elements)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; \"%s\" has %llu elements", count, name,
-                      (unsigned long long)v->elements);
+                      (unsigned long long)elements);
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
-    return r->comm->backend->get(values, gsVectorNow(v, state.phase), count * gsRealBytes(&r->spec), NULL);
+    const char *vector = gsVectorNow(v, state.phase);
+    if (r->spec.tensors)
+        return readList(r, vector, values);
+    return r->comm->backend->get(values, vector, count * gsRealBytes(&r->spec), NULL);
 }

@@ -192,9 +192,11 @@ static double keptOf(const gsSpec *s)
 /* Of a record about `share` of the blocks, with so many slots. */
 static double recordBytes(const gsSpec *s, double share, double slots)
 {
-    gsRecordShape shape = {.count = (uint64_t)ceil((double)s->count * share),
+    gsRecordExtent extent = gsSpecExtent(s, (uint64_t)ceil((double)s->count * share));
+    extent.blocks = (uint32_t)ceil(s->blocks * share);
+    extent.whole = (uint64_t)ceil((double)extent.whole * share);
+    gsRecordShape shape = {.of = extent,
                            .slots = {(uint64_t)ceil(slots), 0},
-                           .blocks = (uint32_t)ceil(s->blocks * share),
                            .layout = s->layout,
                            .value = s->value,
                            .aux = s->aux,

@@ -441,7 +441,7 @@ static void fillCompressor(gsSpec *spec, const reading *in)
 /* |C(x) - x|^2 <= omega |x|^2 in the mean, for the unbiased compressors. */
 static double omegaOf(const gsSpec *spec)
 {
-    double bucket = spec->aux & GS_RECORD_ONE_SCALE || spec->count < GS_BLOCK ? (double)spec->count : GS_BLOCK;
+    double bucket = spec->aux & GS_RECORD_ONE_SCALE || gsChosen(spec) < GS_BLOCK ? (double)gsChosen(spec) : GS_BLOCK;
     double s = (double)spec->levels;
     switch (spec->value) {
     case GS_VALUE_NATURAL: return 0.125;

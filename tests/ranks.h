@@ -27,6 +27,8 @@ struct Plan {
     int timeoutMs = 20000;
     int ranksPerNode = 0;
     const gsCluster_t *cluster = nullptr; /* for exchange=auto */
+    std::vector<uint64_t> segments = {}; /* a list of tensors; count is their sum */
+    uint64_t wholeBelow = 0;
 };
 
 inline gsReducerConfig_t configOf(const Plan &plan)
@@ -37,6 +39,9 @@ inline gsReducerConfig_t configOf(const Plan &plan)
     config.count = plan.count;
     config.seed = plan.seed;
     config.cpuThreads = plan.cpuThreads;
+    config.segments = plan.segments.empty() ? nullptr : plan.segments.data();
+    config.segmentCount = static_cast<uint32_t>(plan.segments.size());
+    config.wholeBelow = plan.wholeBelow;
     return config;
 }
 

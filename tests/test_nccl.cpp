@@ -5,6 +5,7 @@
 #include <nccl.h>
 
 #include "reference.h"
+#include "tensors.h"
 
 #include <atomic>
 #include <chrono>
@@ -1110,6 +1111,184 @@ TEST_P(NcclNodes, ReplayedGraphEqualsCalls)
         });
     if (!captured)
         GTEST_SKIP() << "no stream capture here";
+}
+
+/* ---- lists of tensors ---- */
+
+/* A list's tensors on the device, each in memory of its own. */
+class DeviceTensors
+{
+  public:
+    DeviceTensors(const Plan &plan, const Bytes &content)
+    {
+        auto at = content.begin();
+        for (uint64_t n : plan.segments) {
+            auto end = at + static_cast<long>(n * gst::bytesOf(plan.type));
+            buffers_.push_back(std::make_unique<DeviceBuffer>(Bytes(at, end)));
+            at = end;
+        }
+    }
+    std::vector<void *> pointers() const
+    {
+        std::vector<void *> all;
+        for (const auto &buffer : buffers_)
+            all.push_back(buffer->data());
+        return all;
+    }
+    Bytes content() const
+    {
+        Bytes all;
+        for (const auto &buffer : buffers_) {
+            Bytes one = buffer->content();
+            all.insert(all.end(), one.begin(), one.end());
+        }
+        return all;
+    }
+
+  private:
+    std::vector<std::unique_ptr<DeviceBuffer>> buffers_;
+};
+
+gsResult_t callList(Rank &rank, const Plan &plan, const DeviceTensors &from, const DeviceTensors &to)
+{
+    std::vector<void *> send = from.pointers(), recv = to.pointers();
+    gsResult_t result = gst::reduceTensors(plan, rank.reducer, send, recv, rank.stream);
+    std::fill(send.begin(), send.end(), nullptr); /* the arrays are the caller's again, before the call has run */
+    std::fill(recv.begin(), recv.end(), nullptr);
+    return result;
+}
+
+/* Other tensors every time, apart and in place; more of them than one launch carries. */
+void expectListAsThreads(const Plan &plan)
+{
+    const int steps = 3;
+    gst::Reference expected = gst::runOnThreads(plan, Shape::Skewed, steps);
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        SCOPED_TRACE(plan.recipe + " " + gst::nameOf(plan.type) + " rank " + std::to_string(rank.rank));
+        size_t mine = static_cast<size_t>(rank.rank);
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        for (int step = 0; step < steps; step++) {
+            Bytes gradient = gradientOf(plan, rank.rank, step);
+            DeviceTensors send(plan, gradient), recv(plan, Bytes(gradient.size()));
+            const DeviceTensors &out = step % 2 ? send : recv;
+            ASSERT_EQ(GS_SUCCESS, callList(rank, plan, send, out)) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+            ASSERT_EQ(expected.steps[static_cast<size_t>(step)][mine], out.content()) << "step " << step;
+            ASSERT_TRUE(step % 2 || gradient == send.content()) << "a gradient was modified";
+        }
+        EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+        EXPECT_EQ(expected.states[mine], gst::exportState(rank.reducer));
+        gst::expectSameStats(expected.stats[mine], gst::statsOf(rank.reducer));
+    });
+}
+
+TEST_P(Nccl, ListsEqualThreads)
+{
+    for (const char *recipe : {"threshold:density=0.05", "chunk-topk:k=16", "gspar:value=shared", "randk:density=0.1",
+                               "ef-sign", "cdadam", "tng:reference=last+ema,search=worker"})
+        for (gsDataType_t type : {GS_FLOAT32, GS_BFLOAT16}) {
+            Plan plan = gst::listOf(recipe, {5000, 300, 4096, 0, 1}, GetParam(), type);
+            plan.op = type == GS_FLOAT32 ? GS_SUM : GS_AVG;
+            expectListAsThreads(plan);
+        }
+    std::vector<uint64_t> many(300, 3);
+    many[7] = 4100;
+    expectListAsThreads(gst::listOf("threshold:density=0.05", many, GetParam()));
+}
+
+/* The plain sum of a list, where NCCL's order is the rank order. */
+TEST_P(Nccl, DenseListsAreClose)
+{
+    Plan plan = gst::listOf("dense", {5000, 300, 1, 0, 4097}, GetParam(), GS_FLOAT32);
+    std::vector<float> sum = gst::numbersOf(gst::runOnThreads(plan, Shape::Skewed, 1).steps[0][0], plan.type);
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        DeviceTensors tensors(plan, gradientOf(plan, rank.rank, 0));
+        ASSERT_EQ(GS_SUCCESS, callList(rank, plan, tensors, tensors)) << gsGetLastError();
+        ASSERT_EQ(GS_SUCCESS, rank.finish());
+        std::vector<float> found = gst::numbersOf(tensors.content(), plan.type);
+        for (size_t i = 0; i < found.size(); i++)
+            ASSERT_NEAR(sum[i], found[i], 1e-5) << "element " << i;
+    });
+}
+
+/* A graph keeps the tensors that it was captured with, whatever calls come between its replays. */
+TEST_P(Nccl, ReplayedListsKeepTheirTensors)
+{
+    const int rounds = 4;
+    std::atomic<bool> captured{true};
+    for (const char *recipe : {"gspar:density=0.05", "threshold:density=0.02"}) {
+        Plan plan = gst::listOf(recipe, {5000, 300, 4096, 700}, GetParam(), GS_BFLOAT16);
+        std::vector<gst::Results> expected;
+        gst::ThreadRanks threads(plan);
+        for (int step = 0; step < 2 * rounds; step++)
+            expected.push_back(threads.allReduce(gst::makeGradients(Shape::Skewed, plan, step % 2)));
+        onRanks(plan.nranks, 60000, [&](Rank &rank) {
+            SCOPED_TRACE(recipe);
+            size_t mine = static_cast<size_t>(rank.rank);
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            Bytes zeros(plan.count * gst::bytesOf(plan.type));
+            DeviceTensors even(plan, gradientOf(plan, rank.rank, 0)), odd(plan, gradientOf(plan, rank.rank, 1));
+            DeviceTensors evenSum(plan, zeros), oddSum(plan, zeros);
+            cudaGraph_t graph = nullptr;
+            cudaGraphExec_t executable = nullptr;
+            if (cudaStreamBeginCapture(rank.stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+                cudaGetLastError();
+                captured = false;
+                return;
+            }
+            EXPECT_EQ(GS_SUCCESS, callList(rank, plan, even, evenSum)) << gsGetLastError();
+            EXPECT_CUDA(cudaStreamEndCapture(rank.stream, &graph));
+            EXPECT_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+            for (size_t round = 0; round < rounds; round++) {
+                ASSERT_EQ(cudaSuccess, cudaGraphLaunch(executable, rank.stream));
+                ASSERT_EQ(GS_SUCCESS, callList(rank, plan, odd, oddSum)) << gsGetLastError();
+                ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+                ASSERT_EQ(expected[2 * round][mine], evenSum.content()) << "replay " << round;
+                ASSERT_EQ(expected[2 * round + 1][mine], oddSum.content()) << "call " << round;
+            }
+            EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+            EXPECT_CUDA(cudaGraphExecDestroy(executable));
+            EXPECT_CUDA(cudaGraphDestroy(graph));
+        });
+    }
+    if (!captured)
+        GTEST_SKIP() << "no stream capture here";
+}
+
+/* llm.c's way: a reducer a layer, on one communicator and stream, in place, without waiting in between. */
+TEST_P(Nccl, ReducersOfLayersShareACommunicator)
+{
+    enum { LAYERS = 3 };
+    const uint64_t w = 40;
+    Plan plan = gst::listOf("chunk-topk:k=64", {w, w, 3 * w * w, 3 * w, w * w, w, w, w, 4 * w * w, 4 * w, 4 * w * w, w},
+                            GetParam(), GS_BFLOAT16);
+    plan.op = GS_AVG;
+    gst::Results expected[LAYERS];
+    for (int layer = 0; layer < LAYERS; layer++) {
+        gst::ThreadRanks threads(plan);
+        expected[layer] = threads.allReduce(gst::makeGradients(Shape::Skewed, plan, static_cast<uint64_t>(layer)));
+    }
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        gsReducer_t reducers[LAYERS] = {};
+        std::vector<std::unique_ptr<DeviceTensors>> layers;
+        for (int layer = 0; layer < LAYERS; layer++) {
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            std::swap(reducers[layer], rank.reducer);
+            layers.push_back(std::make_unique<DeviceTensors>(plan, gradientOf(plan, rank.rank, layer)));
+        }
+        for (int layer = LAYERS - 1; layer >= 0; layer--) {
+            std::swap(reducers[layer], rank.reducer);
+            const DeviceTensors &tensors = *layers[static_cast<size_t>(layer)];
+            ASSERT_EQ(GS_SUCCESS, callList(rank, plan, tensors, tensors)) << gsGetLastError();
+            std::swap(reducers[layer], rank.reducer);
+        }
+        ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+        for (int layer = 0; layer < LAYERS; layer++) {
+            EXPECT_EQ(expected[layer][static_cast<size_t>(rank.rank)], layers[static_cast<size_t>(layer)]->content());
+            EXPECT_EQ(GS_SUCCESS, gsReducerDestroy(reducers[layer]));
+        }
+    });
 }
 
 TEST(NcclArguments, AreChecked)
