@@ -250,7 +250,7 @@ static gsResult_t sum(void *context)
     const stage *s = context;
     gsReducer_t r = s->reducer;
     const gsBackend *backend = r->comm->backend;
-    uint64_t slice = gsSliceElements(&r->spec);
+    uint64_t slice = gsSliceElements(&r->spec, r->spec.count);
     gsDataType_t type = (gsDataType_t)r->spec.type;
     uint8_t *sums = r->recvRecords + slice * r->spec.nranks * gsTypeBytes(type);
     if (backend->sumSlices)
