@@ -36,15 +36,28 @@ static bool checkOutputs(const options_t *options)
     return checkWritable("--json", options->json) && checkWritable("--plot", options->plot);
 }
 
+/* With --overlap each recipe has two runs, one behind the other. */
+static int runsOf(const options_t *options)
+{
+    return options->overlap ? 2 : 1;
+}
+
+/* Overlapping must not change a bit. */
+static bool checkPair(const run_t *during)
+{
+    return during->way != EXCHANGE_DURING || runsAgree(during - 1, during) ||
+           fail("recipe '%s': other parameters than without overlap", during->recipe);
+}
+
 /* Stops at the first run that fails; `done` tells how many went well. */
 static bool trainAll(run_t *runs, const job_t *job, ranks_t *ranks, int *done)
 {
     const textList_t *recipes = &job->options->compare;
-    bool root = ranksAreRoot(ranks);
-    for (*done = 0; *done < recipes->count; ++*done) {
-        if (root)
-            reportRecipe(job->options, recipes->texts[*done]);
-        if (!ranksAgree(ranks, runTrain(&runs[*done], job, ranks, recipes->texts[*done])))
+    int each = runsOf(job->options);
+    for (*done = 0; *done < recipes->count * each; ++*done) {
+        exchangeWay_t way = each == 1 ? EXCHANGE_WHOLE : *done % each ? EXCHANGE_DURING : EXCHANGE_AFTER;
+        run_t *run = &runs[*done];
+        if (!ranksAgree(ranks, runTrain(run, job, ranks, recipes->texts[*done / each], way) && checkPair(run)))
             return false;
     }
     return true;
@@ -54,6 +67,8 @@ static bool writeResults(const options_t *options, const run_t *runs, int count)
 {
     bool written = true;
     reportTable(runs, count);
+    if (options->overlap && count > 1)
+        reportOverlap(runs, count);
     if (options->json && !jsonWrite(options->json, runs, count)) {
         fprintf(stderr, "gs_train: %s\n", failureText());
         written = false;
@@ -70,14 +85,14 @@ static bool writeResults(const options_t *options, const run_t *runs, int count)
 /* What is done before a failure is written all the same. */
 static int trainAndWrite(const job_t *job, ranks_t *ranks)
 {
-    run_t runs[FLAGS_MAX_TEXTS] = {0};
+    run_t runs[2 * FLAGS_MAX_TEXTS] = {0};
     int done;
     bool root = ranksAreRoot(ranks);
     if (root)
         reportJob(job, ranks);
     bool trained = trainAll(runs, job, ranks, &done);
     bool written = !root || done == 0 || writeResults(job->options, runs, done);
-    for (int i = 0; i < job->options->compare.count; i++)
+    for (int i = 0; i < job->options->compare.count * runsOf(job->options); i++)
         runFree(&runs[i]);
     return trained && written ? 0 : EXIT_FAILED;
 }

@@ -13,7 +13,7 @@ endif()
 
 add_executable(gs_train gs_train.c
     data/images.c data/libsvm.c
-    train/dtype.c train/failure.c train/flags.c train/gnuplot.c train/json.c train/json_values.c train/linear.c train/model.c
+    train/dtype.c train/exchange.c train/failure.c train/flags.c train/gnuplot.c train/json.c train/json_values.c train/linear.c train/model.c
     train/network.c train/options.c train/plot.c train/ranks.c train/report.c train/run.c
     train/layers/conv.c train/layers/dense.c train/layers/pool.c train/layers/relu.c)
 set_target_properties(gs_train PROPERTIES C_STANDARD 11 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF)

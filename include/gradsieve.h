@@ -8,7 +8,7 @@
  * only where GS_ADVANCED is defined before inclusion.
  *
  * Libraries:  libgradsieve        everything but the functions below; CPU ranks as threads of one process
- *             libgradsieve_mpi    gsCommInitMpi
+ *             libgradsieve_mpi    gsCommInitMpi, gsCommShrinkMpi
  *             libgradsieve_cuda   gsCommInitStagesCuda
  *             libgradsieve_nccl   gsCommInitNccl
  *
@@ -109,6 +109,21 @@ GS_API gsResult_t gsCommInitAll(gsComm_t *comms, int nranks, const gsCommConfig_
  * has failed for good: destroy it, make another, import the states. MPI must have been initialised; with less than
  * MPI_THREAD_SERIALIZED all calls come from the main thread, and CPU streams cannot be used. In libgradsieve_mpi. */
 GS_API gsResult_t gsCommInitMpi(gsComm_t *comm, const void *mpiComm, const gsCommConfig_t *config);
+
+/* Who is left, where ranks of a communicator of gsCommInitMpi have died. *survivors, an MPI_Comm, has the ranks that call this within
+ * timeoutMs of each other (0: twice the deadline of `comm`), in the order of `comm`, which may have failed. GS_ERROR_MISMATCH
+ * and GS_ERROR_TIMEOUT: they did not agree; call again. With too short a timeoutMs a late rank is left out, and in the end
+ * alone. In libgradsieve_mpi. A job goes on without its dead like this:
+ *   1. It is started so that MPI leaves the others alone (Open MPI 4: mpirun --enable-recovery; MPI_ERRORS_RETURN), with a
+ *      deadline (gsCommConfig_t.timeoutMs). From time to time ranks trade their exported states and keep all of them, with
+ *      the parameters: a checkpoint.
+ *   2. A rank dies. gsAllReduce is an error on every other one, its state as before; where an exchange had just ended, the
+ *      next one is. Each exports its state and calls gsCommShrinkMpi.
+ *   3. Reducers and communicator are destroyed, new ones made: gsCommInitMpi(&comm, survivors, ...), gsReducerCreate.
+ *   4. The survivors trade their states and give them to gsReducerImportRanks, with NULL for the dead. That is
+ *      GS_ERROR_MISMATCH where their steps differ, as one had finished what the others had not: then, or where nothing may
+ *      be lost, they give it the states of the last checkpoint, and go back to its parameters. */
+GS_API gsResult_t gsCommShrinkMpi(gsComm_t comm, void *survivors, int timeoutMs);
 
 /* Ranks as NCCL ranks. ncclComm is the ncclComm_t itself; it stays the caller's and must outlive the communicator. The first
  * reducer with exchange=hierarchical splits it, into parts that gsCommDestroy ends: destroy graphs that use them before. Records
@@ -263,10 +278,23 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *       exchange=capacity|exact records in slots of equal size (default), or with their true length: the default of
  *                            recipes that may be silent, which save nothing otherwise. On CUDA the host waits for the
  *                            lengths, and the call cannot be captured
+ *       exchange=owner|owner-exact for many ranks: records go in parts to the ranks that own their blocks: see below
  *       exchange=hierarchical for nodes with fast links inside and slow ones between: see below
  *       twoway=1             the result is compressed again, as gspar's Algorithm 1 may; feedback or memory as the
- *                            first half has. On all ranks alike. (cdadam is ef21 with it.) Not with tng and those that
- *                            may be silent
+ *                            first half has. On all ranks alike, or at the owners, each its own blocks. (cdadam is ef21
+ *                            with it.) Not with tng and those that may be silent
+ *
+ * exchange=owner, owner-exact: block b of 4096 elements belongs to rank b mod ranks. A rank's record is cut into parts, one an
+ * owner; an owner sums what it is sent of its blocks, in rank order, and all ranks gather the owners' sums: without loss, so that
+ * results and states are those of exchange=capacity, bit for bit; or, with twoway=1, compressed again, so that what leaves a rank
+ * does not grow with their number. Then each owner alone has what the second half remembers of its blocks (and H of the first
+ * half), and densities hold in each owner's blocks. owner: parts have slots, of 1.5 times their share of the capacity and six
+ * deviations, and what does not fit is treated as a full record's rest is; may be captured. owner-exact: true lengths; a part may
+ * fill the whole capacity. Without a second half the owners send min(ranks * density, 1) of the vector, at full precision, and
+ * where all coordinates travel a sum of finite values that overflows is NaN everywhere. A part's loss, or ranks that disagree, is
+ * found by its owner and told to all. Not with recipes that may be silent, nor with mode=quotient; with twoway=1 neither first=dense,
+ * gdsec nor randk. gsReducerImportRanks gives blocks to their new owners. State in all: twoway 2 S / ranks less for memories;
+ * otherwise, with memory or references, 2 S more of work space.
  *
  * exchange=hierarchical: the ranks of a node (gsCommGetNodes; all have as many) sum their gradients, each a slice of whole
  * blocks of 4096; ranks of equal place on all nodes exchange records of their slice, in slots; and the node's ranks gather
@@ -378,9 +406,10 @@ GS_API gsResult_t gsReducerImport(gsReducer_t reducer, const void *buffer, size_
 
 /* The states of all `nstates` ranks of an earlier job, in rank order, into this one, whatever its number of ranks P: what is additive
  * (residual, momentum, memory) goes from rank r to rank r mod P by addition, what is a mean over ranks is scaled by nstates / P, a
- * residual that is owed to an average by P / nstates; triggers send at the next call. `report` (may be NULL) says what was done.
- * Every rank calls it with the same states. Not with exchange=hierarchical, whose states fit as many nodes of as many ranks alone.
- * Synchronises. */
+ * residual that is owed to an average by P / nstates; triggers send at the next call. states[i] is NULL where rank i has died
+ * and its state with it: what it owed is lost, the sum of memories is made anew, and the i-th state that is there counts as
+ * rank i's, so that survivors keep their own. `report` (may be NULL) says what was done. Every rank calls it with the same
+ * states. Not with exchange=hierarchical, whose states fit as many nodes of as many ranks alone. Synchronises. */
 GS_API gsResult_t gsReducerImportRanks(gsReducer_t reducer, const void *const *states, const size_t *bytes, int nstates,
                                        char *report, size_t reportBytes);
 

@@ -37,10 +37,12 @@ template <typename Real> struct Memories {
     double *blockSum;
 };
 
-/* The part of run q = rank groups + group that lies in block b. The records are valid. */
+/* What of run q = rank groups + group belongs to a block. The records are valid. */
 template <typename T>
-static __device__ Run findRun(const gsSpec &spec, const gsState *state, const Result<T> &from, uint64_t q, uint32_t b)
+static __device__ Run findRun(const gsSpec &spec, const gsState *state, const Result<T> &from, uint64_t q,
+                              uint32_t block)
 {
+    const uint64_t b = gsBlockInRecord(&spec, block);
     const int groups = gsRecordGroups(spec.value), group = (int)(q % groups);
     const uint8_t *record = from.records + q / groups * spec.slotBytes;
     const gsRecordHeader *h = (const gsRecordHeader *)record;
@@ -56,21 +58,21 @@ static __device__ Run findRun(const gsSpec &spec, const gsState *state, const Re
     run.signs = (uint32_t)group;
     run.map = group && (h->flags & GS_FLAG_MAP);
     run.scale = segment->scale;
-    run.book = (const float *)(record + part.scales) + (uint64_t)GS_BOOK * b;
+    run.book = (const float *)(record + part.scales) + GS_BOOK * b;
     if (!silent && spec.value != GS_VALUE_BOOK && gsRecordScaleBytes(&shape))
         run.scale = ((const float *)(record + part.scales))[b];
     if (silent) {
         run.first = last = 0;
     } else if (run.map || spec.layout == GS_LAYOUT_ALL) { /* a code for every element */
-        run.first = (uint64_t)b * GS_BLOCK;
-        last = run.first + gsBlockLength(spec, b);
+        run.first = b * GS_BLOCK;
+        last = run.first + gsBlockLength(spec, block);
     } else if (spec.layout == GS_LAYOUT_GLOBAL) {
         const uint32_t *table = (const uint32_t *)(record + part.table);
         run.first = table[b];
         last = table[b + 1];
     } else if (spec.layout == GS_LAYOUT_CHUNKED) {
-        run.first = (uint64_t)b * spec.k;
-        last = run.first + gsTopkKept(spec.k, gsBlockLength(spec, b));
+        run.first = b * spec.k;
+        last = run.first + gsTopkKept(spec.k, gsBlockLength(spec, block));
     } else { /* the own mask is everybody's */
         run.first = gsCallSlot(&spec, &state->call, 0, from.blockOffset[b]);
         last = gsCallSlot(&spec, &state->call, 0, from.blockOffset[b + 1]);
@@ -108,7 +110,8 @@ template <typename T>
 static __device__ void listMask(const gsSpec &spec, const gsCall *call, const Result<T> &from, uint64_t b,
                                 uint32_t *kept, uint32_t *warpKept, uint16_t *sent)
 {
-    const uint32_t word = threadIdx.x < GS_BLOCK_WORDS ? from.keptBits[b * GS_BLOCK_WORDS + threadIdx.x] : 0;
+    const uint32_t word =
+        threadIdx.x < GS_BLOCK_WORDS ? from.keptBits[gsBlockAt(&spec, b) * GS_BLOCK_WORDS + threadIdx.x] : 0;
     const uint32_t n = gsListKept(kept, warpKept, word, 0), before = from.blockOffset[b];
     const uint64_t first = gsCallSlot(&spec, call, 0, before);
     for (uint32_t i = threadIdx.x; i < n; i += GS_CTA) {
@@ -179,6 +182,17 @@ static __device__ __forceinline__ void addWhole(const gsCoding &coding, const Ru
 
 /* ---- a block's part of some records ---- */
 
+/* The runs that are about block b: of all ranks, or of its owner. */
+struct Runs {
+    uint64_t first, end;
+};
+
+static __device__ __forceinline__ Runs runsOf(const gsSpec &spec, uint64_t b)
+{
+    const uint64_t groups = (uint64_t)gsRecordGroups(spec.value), owner = spec.parts ? b % spec.parts : 0;
+    return {owner * groups, spec.parts ? (owner + 1) * groups : spec.nranks * groups};
+}
+
 /* sum = runs q to end - 1, in shared memory. Begins with every thread's own quads, ends behind a barrier. */
 template <typename T, typename Weight>
 static __device__ __forceinline__ void sumRuns(const gsSpec &spec, const gsState *state, const Result<T> &from,
@@ -243,16 +257,16 @@ __global__ void __launch_bounds__(GS_CTA, KIND == WHOLE ? gsFewCtasPerSm<gsRealO
     __shared__ Run run[GS_RUNS];
     __shared__ uint16_t sent[MASK ? GS_BLOCK : 1];
     __shared__ uint32_t warpKept[GS_WARPS];
-    const uint64_t runs = (uint64_t)spec.nranks * (uint64_t)gsRecordGroups(spec.value);
     if (isLost(spec, state, result.out))
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        T *out = result.out + b * GS_BLOCK;
+        T *out = result.out + (spec.spread ? gsBlockAt(&spec, b) : b) * GS_BLOCK;
         const unsigned length = gsBlockLength(spec, (uint32_t)b);
         const bool wide = gsIsWide(out, length);
+        const Runs runs = runsOf(spec, b);
         if constexpr (MASK) /* the sums' memory first serves as the list of the kept */
             listMask(spec, &state->call, result, b, (uint32_t *)sums, warpKept, sent);
-        sumRuns(spec, state, result, KIND, 0, runs, (uint32_t)b, sums, run, sent,
+        sumRuns(spec, state, result, KIND, runs.first, runs.end, (uint32_t)b, sums, run, sent,
                 [](uint64_t, uint32_t, Real x) { return x; });
 #pragma unroll
         for (unsigned v = 0; v < GS_QUADS; v++) {
@@ -273,17 +287,11 @@ __global__ void __launch_bounds__(GS_CTA, KIND == WHOLE ? gsFewCtasPerSm<gsRealO
 static __device__ double coefficientOf(const gsSpec &spec, const gsState *state, const uint8_t *record, uint32_t p)
 {
     const gsRecordHeader *h = (const gsRecordHeader *)record;
-    uint32_t only = 0;
     if (h->flags & GS_FLAG_SKIP)
         return 0.0;
     if (h->flags & GS_FLAG_REFERENCES)
         return ((const double *)(record + GS_RECORD_SECTIONS))[p];
-    if (spec.search == GS_SEARCH_HINDSIGHT)
-        only = state->call.choice;
-    else
-        while (!(spec.pool >> only & 1u))
-            only++;
-    return p == only ? 1.0 : 0.0;
+    return p == gsOnlyReference(&spec, &state->call) ? 1.0 : 0.0;
 }
 
 /* Four elements of a rank's reference, guarded: what its quotients are multiplied by. */
@@ -420,12 +428,12 @@ __global__ void __launch_bounds__(GS_CTA, 2)
     static_assert(SCRATCH >= GS_BLOCK * sizeof(uint16_t), "a block's places");
     uint16_t *sent = (uint16_t *)scratch;
     const uint64_t groups = (uint64_t)gsRecordGroups(spec.value);
-    const bool adds = spec.pool && !spec.quotient && kind != DENSE;
+    const bool adds = spec.pool && !spec.quotient && !spec.denseNow;
     if (isLost(spec, state, result.out))
         return;
     if (threadIdx.x < GS_MAX_POOL) { /* what the ranks took away, all in all */
-        double sum = 0.0;
-        for (uint64_t rank = 0; adds && rank < spec.nranks; rank++)
+        double sum = kind == DENSE ? state->call.total[threadIdx.x] : 0.0;
+        for (uint64_t rank = 0; adds && kind != DENSE && rank < spec.nranks; rank++)
             sum += coefficientOf(spec, state, result.records + rank * spec.slotBytes, threadIdx.x);
         coefficient[threadIdx.x] = sum;
     }
@@ -435,10 +443,13 @@ __global__ void __launch_bounds__(GS_CTA, 2)
         T *out = result.out + first;
         const unsigned length = gsBlockLength(spec, (uint32_t)b);
         const bool wide = gsIsWide(out, length);
+        const Runs runs = runsOf(spec, b);
+        const bool own = spec.memory && spec.rank * groups >= runs.first && spec.rank * groups < runs.end;
+        const uint64_t h = gsBlockInRecord(&spec, b) * GS_BLOCK; /* an owner's h is of its own blocks alone */
         if (kind == MASKED)
             listMask(spec, &state->call, result, b, (uint32_t *)sums, warpKept, sent);
-        for (unsigned turn = spec.memory ? 0 : 1; turn < 2 && kind != DENSE; turn++) { /* the own record, then all */
-            const uint64_t q = turn ? 0 : spec.rank * groups, end = turn ? spec.nranks * groups : q + groups;
+        for (unsigned turn = own ? 0 : 1; turn < 2 && kind != DENSE; turn++) { /* the own record, then all */
+            const uint64_t q = turn ? runs.first : spec.rank * groups, end = turn ? runs.end : q + groups;
             sumRuns(spec, state, result, kind, q, end, (uint32_t)b, sums, run, sent,
                     [&](uint64_t of, uint32_t place, Real x) {
                         Real r[4];
@@ -449,7 +460,7 @@ __global__ void __launch_bounds__(GS_CTA, 2)
                         return x * (place % 4 == 0 ? r[0] : place % 4 == 1 ? r[1] : place % 4 == 2 ? r[2] : r[3]);
                     });
             if (turn == 0 && !spec.preview)
-                rememberOwn(spec, m, first, sums);
+                rememberOwn(spec, m, h, sums);
             /* kept coordinates lie in other threads' quads: the next turn clears them */
             __syncthreads();
         }

@@ -100,6 +100,12 @@ gsResult_t gsCudaWantsGradient(gsReducer_t r, int *wants);
 
 /* select.cu */
 gsResult_t gsCudaSelect(gsReducer_t r, const void *sendbuff, gsStream_t stream);
+gsResult_t gsCudaPlanParts(gsReducer_t r, gsStream_t stream);
+/* owner.cu */
+gsResult_t gsCudaHandDown(gsReducer_t r, gsStream_t stream);
+gsResult_t gsCudaHandBack(gsReducer_t r, gsStream_t stream);
+gsResult_t gsCudaMakeResult(gsReducer_t r, gsRedOp_t op, gsStream_t stream);
+gsResult_t gsCudaRememberParts(gsReducer_t r, gsStream_t stream);
 /* pack.cu: laq's trigger, which looks at what the coding does; the record */
 gsResult_t gsCudaWatchCoding(gsReducer_t r, const gsInput &x, gsStream_t stream);
 gsResult_t gsCudaPack(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream);

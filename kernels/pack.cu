@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(GS_CTA)
     if (thread != 0)
         return;
     *(gsRecordHeader *)record = gsCallHeader(&spec, state);
-    *(gsRecordSegment *)(record + sizeof(gsRecordHeader)) = gsCallSegment(&spec, &call);
+    *(gsRecordSegment *)(record + sizeof(gsRecordHeader)) = gsCallSegment(&spec, state);
     if (!whole && !skip)
         clearEnds(record, call.sections);
 }
@@ -189,8 +189,8 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
     const bool map = (call.flags & GS_FLAG_MAP) != 0;
     gsCoding how = gsCodingOf(spec, call.scale);
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        const uint64_t first = b * GS_BLOCK;
-        uint32_t word = packing.keptBits[b * GS_BLOCK_WORDS + threadIdx.x], drawn = 0;
+        const uint64_t at = gsBlockAt(&spec, b), first = at * GS_BLOCK;
+        uint32_t word = packing.keptBits[at * GS_BLOCK_WORDS + threadIdx.x], drawn = 0;
         for (uint32_t left = groups == 2 ? word : 0; left; left &= left - 1) {
             const uint64_t i = first + threadIdx.x * 32 + __ffs((int)left) - 1;
             if (!((Real)call.s * gsAbs(gsVector<T>::to(x[i])) >= (Real)1))
@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
             const Real a = gsVector<T>::to(x[i]);
             uint8_t *values = packing.record + call.sections.group[group].values;
             if (group == 1 && map) {
-                putMap(values, i, a < (Real)0);
+                putMap(values, b * GS_BLOCK + list[n], a < (Real)0);
                 continue;
             }
             if (spec.value == GS_VALUE_BOOK) {
@@ -364,7 +364,8 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
     if (call.skip || call.nonFinite)
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        const T *block = x + b * GS_BLOCK;
+        const uint64_t first = gsBlockAt(&spec, b) * GS_BLOCK;
+        const T *block = x + first;
         const unsigned length = gsBlockLength(spec, (uint32_t)b);
         const bool wide = gsIsWide(block, length);
         if (scaled) {
@@ -386,7 +387,7 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
 #pragma unroll 1
         for (unsigned v = 0; v < GS_QUADS; v++) {
             const unsigned place = gsQuadAt(v), present = place >= length ? 0 : length - place < 4 ? length - place : 4;
-            const uint64_t i = b * GS_BLOCK + place;
+            const uint64_t i = first + place;
             Real a[4], decoded[4] = {};
             gsPhilox4 drawn = {};
             if (present == 0)
@@ -395,7 +396,7 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
             if (draws)
                 drawn = gsPhilox(spec.seed, i / 4, call.step, spec.rank, GS_DRAW_ROUND);
             if (slots) {
-                putFourSlots(how, packing.record + at.values, i, present, a, drawn.word, decoded);
+                putFourSlots(how, packing.record + at.values, b * GS_BLOCK + place, present, a, drawn.word, decoded);
             } else {
                 uint32_t code[4];
 #pragma unroll

@@ -386,15 +386,12 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
 }
 
 /*
- * One CTA. For each group:
- * 1. Tiles of 8192 block counts, 8 to a thread, become offsets by an exclusive scan: in the thread, in the warp, over
- *    the warps, over the tiles.
- * 2. Behind all groups, thread 0 plans the record from the totals. A silent call has none.
- * Traffic: 8 bytes a block of 4096.
- * Bad case: billions of elements, 128 tiles for 2^32 of them, some 2 us each.
+ * Of a reducer's blocks, or a part's: block counts -> offsets, by an exclusive scan of tiles of 8192, 8 counts to a thread: in the thread,
+ * in the warp, over the warps, over the tiles. `apart`: from one group's counts to the next. Then thread 0 plans the record from the
+ * totals; a silent call has none.
  */
-__global__ void __launch_bounds__(GS_LONE_CTA)
-    gsPlanRecord(const __grid_constant__ gsSpec spec, gsState *state, const uint32_t *blockKept, uint32_t *blockOffset)
+static __device__ void planBlocks(const gsSpec &spec, gsState *state, const uint32_t *blockKept, uint64_t apart,
+                                  uint32_t *blockOffset)
 {
     constexpr unsigned EACH = 8, TILE = GS_LONE_CTA * EACH;
     __shared__ uint32_t warpTotal[GS_LONE_CTA / 32];
@@ -404,7 +401,7 @@ __global__ void __launch_bounds__(GS_LONE_CTA)
         kept[0] = kept[1] = 0;
     __syncthreads(); /* all have read the call */
     for (int group = 0; group < groups; group++) {
-        const uint32_t *count = blockKept + (uint64_t)group * spec.blocks;
+        const uint32_t *count = blockKept + (uint64_t)group * apart;
         uint32_t *offset = blockOffset + (uint64_t)group * ((uint64_t)spec.blocks + 1);
         uint64_t before = 0; /* the tile; sums inside a tile fit 32 bits */
         for (uint64_t tile = 0; tile < spec.blocks; tile += TILE) {
@@ -412,7 +409,7 @@ __global__ void __launch_bounds__(GS_LONE_CTA)
             uint32_t value[EACH], own = 0, inclusive;
 #pragma unroll
             for (unsigned i = 0; i < EACH; i++) {
-                value[i] = first + i < spec.blocks ? count[first + i] : 0;
+                value[i] = first + i < spec.blocks ? count[gsBlockAt(&spec, first + i)] : 0;
                 own += value[i];
             }
             inclusive = own;
@@ -443,6 +440,51 @@ __global__ void __launch_bounds__(GS_LONE_CTA)
     }
     if (threadIdx.x == 0)
         gsCallPlan(&spec, state, kept);
+}
+
+/*
+ * One CTA. 1. It plans the record, as above.
+ * Traffic: 8 bytes a block of 4096.
+ * Bad case: billions of elements, 128 tiles for 2^32 of them, some 2 us each.
+ */
+__global__ void __launch_bounds__(GS_LONE_CTA)
+    gsPlanRecord(const __grid_constant__ gsSpec spec, gsState *state, const uint32_t *blockKept, uint32_t *blockOffset)
+{
+    planBlocks(spec, state, blockKept, spec.blocks, blockOffset);
+}
+
+/*
+ * A CTA takes an owner's part: 1. Its state begins as a copy of the call's. 2. Its record is planned, as above.
+ * Traffic: 8 bytes a block of 4096.
+ * Bad case: two ranks, whose CTAs each go through half of the blocks.
+ */
+__global__ void __launch_bounds__(GS_LONE_CTA)
+    gsPlanParts(const __grid_constant__ gsSpec spec, const gsState *state, gsState *partState,
+                const uint32_t *blockKept, uint32_t *partOffset)
+{
+    __shared__ gsSpec part;
+    for (uint32_t q = blockIdx.x; q < spec.nranks; q += gridDim.x) {
+        uint32_t *to = (uint32_t *)(partState + q);
+        if (threadIdx.x == 0)
+            part = gsPartSpec(&spec, q);
+        for (unsigned i = threadIdx.x; i < sizeof *state / sizeof *to; i += GS_LONE_CTA)
+            to[i] = ((const uint32_t *)state)[i];
+        __syncthreads();
+        planBlocks(part, partState + q, blockKept, spec.blocks,
+                   partOffset + gsRecordGroups(spec.value) * (gsPartStart(&spec, q) + q));
+        __syncthreads(); /* the spec is the next part's */
+    }
+}
+
+/*
+ * 1. One thread adds the parts' plans to the call's.
+ * Traffic: none per element.
+ * Bad case: thousands of ranks.
+ */
+__global__ void gsAddParts(const __grid_constant__ gsSpec spec, gsState *state, const gsState *partState)
+{
+    for (uint32_t q = 0; q < spec.nranks; q++)
+        gsCallAddPart(&state->call, &partState[q].call, q);
 }
 
 template <typename T> static Selection<T> selectionOf(gsReducer_t r, const gsInput &x)
@@ -495,7 +537,7 @@ static gsResult_t selectBlocks(gsReducer_t r, const gsInput &x, gsStream_t strea
     switch (r->spec.select) {
     case GS_SELECT_THRESHOLD:
     case GS_SELECT_TOPK:
-        if (gsSpecPrepares(&r->spec))
+        if (!gsSpecAdds(&r->spec))
             return gsByReal(r->spec, [&](auto real) { return selectMagnitudes<decltype(real), false>(r, x, stream); });
         return gsByType(x.type, [&](auto t) { return selectMagnitudes<decltype(t), true>(r, x, stream); });
     case GS_SELECT_LARGEST:
@@ -517,4 +559,11 @@ gsResult_t gsCudaSelect(gsReducer_t r, const void *sendbuff, gsStream_t stream)
     GS_CHECK(selectBlocks(r, x, stream));
     return gsLaunch("gsPlanRecord", gsPlanRecord, 1, GS_LONE_CTA, stream, r->spec, r->state, r->blockKept,
                     r->blockOffset);
+}
+
+gsResult_t gsCudaPlanParts(gsReducer_t r, gsStream_t stream)
+{
+    GS_CHECK(gsLaunch("gsPlanParts", gsPlanParts, r->spec.nranks, GS_LONE_CTA, stream, r->spec, r->state, r->partState,
+                      r->blockKept, r->partOffset));
+    return gsLaunch("gsAddParts", gsAddParts, 1, 1, stream, r->spec, r->state, r->partState);
 }

@@ -377,7 +377,7 @@ gsResult_t gsCudaTakeSums(gsReducer_t r, gsPurpose purpose, int pass, uint32_t w
 static gsResult_t findTau(gsReducer_t r, const gsInput &x, gsStream_t stream)
 {
     void *const none[2] = {};
-    const bool adds = r->spec.feedback && !gsSpecPrepares(&r->spec);
+    const bool adds = gsSpecAdds(&r->spec);
     GS_CHECK(gsByType(x.type, [&](auto t) {
         using T = decltype(t);
         return gsLaunch("gsCountMagnitudes", gsCountMagnitudes<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, x,

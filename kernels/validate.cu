@@ -108,11 +108,12 @@ __global__ void __launch_bounds__(GS_CTA) gsSumRecords(const __grid_constant__ g
 }
 
 /* One block's slots in one group of a record; `slots` in all. Lanes of a warp share the indices. */
-static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const uint8_t *record,
-                                                      const gsRecordGroup &group, uint64_t slots, uint64_t b)
+static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const gsRecordShape &shape,
+                                                      const uint8_t *record, const gsRecordGroup &group, uint64_t slots,
+                                                      uint64_t b)
 {
-    const uint64_t blocks = spec.blocks;
-    const uint32_t length = b < blocks ? gsBlockLength(spec, (uint32_t)b) : 0;
+    const uint64_t blocks = shape.blocks, left = shape.count - b * GS_BLOCK;
+    const uint32_t length = b >= blocks ? 0 : left < GS_BLOCK ? (uint32_t)left : GS_BLOCK;
     uint64_t first, last;
     if (spec.layout == GS_LAYOUT_GLOBAL) {
         const uint32_t *table = (const uint32_t *)(record + group.table);
@@ -158,17 +159,17 @@ static __device__ __forceinline__ uint32_t numberFault(const gsRecordShape &shap
 __global__ void __launch_bounds__(GS_CTA)
     gsCheckSections(const __grid_constant__ gsSpec spec, gsState *state, const uint8_t *records, uint32_t parts)
 {
-    const uint64_t blocks = spec.blocks ? spec.blocks : 1; /* a table of one entry */
     for (uint64_t cta = blockIdx.x; cta < (uint64_t)parts * spec.nranks; cta += gridDim.x) {
         const uint32_t rank = (uint32_t)(cta / parts);
         const uint8_t *record = records + rank * spec.slotBytes;
         const gsRecordHeader *h = (const gsRecordHeader *)record;
         const uint64_t b = cta % parts * GS_WARPS + gsWarp();
-        if (!hasGoodHeader(spec, state, record, rank) || b >= blocks)
+        if (!hasGoodHeader(spec, state, record, rank))
             continue;
         const gsRecordShape shape = gsRecordShapeOf(h, (const gsRecordSegment *)(record + sizeof *h));
         const gsRecordSections sections = gsRecordLayout(&shape);
-        if (h->flags & GS_FLAG_SKIP)
+        if (h->flags & GS_FLAG_SKIP ||
+            b >= (shape.blocks ? shape.blocks : 1)) /* of no blocks there is a table of one entry */
             continue;
         const uint32_t number = numberFault(shape, record, sections.group[0], b);
         if (number != GS_FAULT_NONE)
@@ -179,7 +180,7 @@ __global__ void __launch_bounds__(GS_CTA)
         for (int group = 0; group < 2; group++) {
             if (group >= (h->flags & GS_FLAG_MAP ? 1 : gsRecordGroups(spec.value)))
                 break;
-            uint32_t fault = blockFault(spec, record, sections.group[group], shape.slots[group], b);
+            uint32_t fault = blockFault(spec, shape, record, sections.group[group], shape.slots[group], b);
             if (fault != GS_FAULT_NONE)
                 report(state, rank, fault);
         }

@@ -3,25 +3,8 @@
  * the comparison and comes back to it with the sum; a two-way reducer goes it twice, the second time alone.
  */
 #include "core.h"
+#include "lap.h"
 #include "range.h"
-
-#include <time.h>
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Adds the time since *mark to a stage's seconds. Devices run on their own clock: nothing is added for them. */
-static void lap(gsReducer_t r, double *mark, double *seconds)
-{
-    double time = now();
-    if (!r->comm->backend->onDevice)
-        *seconds += time - *mark;
-    *mark = time;
-}
 
 static gsResult_t checkBuffer(const char *name, const void *buffer, gsDataType_t type)
 {
@@ -81,7 +64,7 @@ static gsResult_t checkCall(gsReducer_t r, const void *sendbuff, const void *rec
 static gsResult_t encode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("select");
     gsResult_t result = backend->select(r, sendbuff, stream);
     GS_RANGE_END();
@@ -89,49 +72,43 @@ static gsResult_t encode(gsReducer_t r, const void *sendbuff, void *record, gsSt
     GS_RANGE_BEGIN("pack");
     result = backend->pack(r, sendbuff, record, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.encodeSeconds);
+    gsLap(r, &mark, &r->stats.encodeSeconds);
     return result;
-}
-
-/* A fault found on the CPU is this call's error; on a device it waits for gsReducerGetAsyncError. */
-static gsResult_t callError(gsReducer_t r)
-{
-    if (r->comm->backend->onDevice)
-        return GS_SUCCESS;
-    gsResult_t error = gsVerdictError(r->state);
-    r->state->fault = GS_FAULT_NONE;
-    return error;
 }
 
 static gsResult_t accumulate(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("accumulate");
     gsResult_t result = backend->validate(r, records, stream);
     if (result == GS_SUCCESS)
         result = backend->accumulate(r, records, recvbuff, op, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.decodeSeconds);
+    gsLap(r, &mark, &r->stats.decodeSeconds);
     return result;
 }
 
 static gsResult_t commit(gsReducer_t r, gsStream_t stream)
 {
-    double mark = now();
-    gsResult_t result = r->comm->backend->commit(r, stream);
-    lap(r, &mark, &r->stats.decodeSeconds);
+    double mark = gsNow();
+    gsResult_t result = GS_SUCCESS;
+    if (r->owners && !r->spec.denseNow)
+        result = r->comm->backend->commit(r->server, stream);
+    if (result == GS_SUCCESS)
+        result = r->comm->backend->commit(r, stream);
+    gsLap(r, &mark, &r->stats.decodeSeconds);
     GS_CHECK(result);
-    return callError(r);
+    return gsCallError(r);
 }
 
 static gsResult_t exchange(gsReducer_t r, gsStream_t stream)
 {
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("exchange");
     gsResult_t result = gsExchangeRecords(r, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.exchangeSeconds);
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
     return result;
 }
 
@@ -146,14 +123,14 @@ static gsResult_t reduceSparse(gsReducer_t r, const void *sendbuff, void *recvbu
 static gsResult_t reducePlanned(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = now();
+    double mark = gsNow();
     GS_CHECK(backend->compare(r, sendbuff, stream));
-    lap(r, &mark, &r->stats.encodeSeconds);
+    gsLap(r, &mark, &r->stats.encodeSeconds);
     GS_CHECK(gsExchangeVector(r, r->work, &r->denseSum, stream));
-    lap(r, &mark, &r->stats.exchangeSeconds);
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
     GS_CHECK(backend->validateDense(r, r->denseSum, stream));
     GS_CHECK(backend->accumulateDense(r, r->denseSum, recvbuff, op, stream));
-    lap(r, &mark, &r->stats.decodeSeconds);
+    gsLap(r, &mark, &r->stats.decodeSeconds);
     return GS_SUCCESS;
 }
 
@@ -167,9 +144,9 @@ static gsResult_t resynchronize(gsReducer_t r, gsStream_t stream)
 
 static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    double mark = now();
+    double mark = gsNow();
     gsResult_t result = gsExchangeDense(r, sendbuff, recvbuff, op, stream);
-    lap(r, &mark, &r->stats.exchangeSeconds);
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
     return result;
 }
 
@@ -203,6 +180,8 @@ static gsResult_t propose(gsReducer_t r, const void *sendbuff, void *recvbuff, g
         return reduceDense(r, sendbuff, recvbuff, op, stream);
     if (r->spec.denseNow)
         return reducePlanned(r, sendbuff, recvbuff, op, stream);
+    if (gsSpecHasOwners(&r->spec))
+        return gsReduceByOwners(r, sendbuff, recvbuff, op, stream);
     return reduceSparse(r, sendbuff, recvbuff, op, stream);
 }
 
@@ -247,33 +226,33 @@ static gsResult_t proposeSlice(gsReducer_t r, const void *from, void *result, gs
 static gsResult_t settleSlice(gsReducer_t r, void *result, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = now();
+    double mark = gsNow();
     if (r->spec.preview) {
         r->spec.preview = 0;
         GS_CHECK(r->spec.denseNow ? backend->accumulateDense(r, r->denseSum, result, op, stream)
                                   : backend->accumulate(r, r->recvRecords, result, op, stream));
     }
-    lap(r, &mark, &r->stats.decodeSeconds);
+    gsLap(r, &mark, &r->stats.decodeSeconds);
     return settle(r, stream);
 }
 
 static gsResult_t sumInNode(gsReducer_t r, const void *sendbuff, gsRedOp_t op, gsStream_t stream)
 {
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("reduce-scatter");
     gsResult_t result = gsHierarchyReduceScatter(r, sendbuff, op, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.exchangeSeconds);
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
     return result;
 }
 
 static gsResult_t gatherInNode(gsReducer_t r, void *recvbuff, gsStream_t stream)
 {
-    double mark = now();
+    double mark = gsNow();
     GS_RANGE_BEGIN("all-gather");
     gsResult_t result = gsHierarchyAllGather(r, recvbuff, stream);
     GS_RANGE_END();
-    lap(r, &mark, &r->stats.exchangeSeconds);
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
     return result;
 }
 
@@ -294,7 +273,9 @@ static gsResult_t reduceWhole(gsReducer_t r, const void *sendbuff, void *recvbuf
     if (r->nodes.ranks)
         return reduceInNodes(r, sendbuff, recvbuff, op, stream);
     GS_CHECK(reduceHalf(r, sendbuff, recvbuff, op, stream));
-    return r->server ? reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream) : GS_SUCCESS;
+    if (!r->server || gsSpecHasOwners(&r->spec))
+        return GS_SUCCESS;
+    return reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream);
 }
 
 static gsResult_t runAllReduce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
@@ -334,7 +315,7 @@ static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record
         return gsFail(GS_ERROR_INVALID_USAGE, "the reducer is dense: it has no records to encode or decode");
     if (r->server || r->nodes.ranks || gsHasDenseSteps(&r->spec))
         return gsFail(GS_ERROR_UNSUPPORTED,
-                      "a recipe with dense steps, a second half or exchange=hierarchical has no single stages");
+                      "a recipe with dense steps, a second half, owners or nodes has no single stages");
     GS_CHECK(checkIterate(r));
     if (!record || (uintptr_t)record % GS_RECORD_ALIGN)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, record,

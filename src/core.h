@@ -163,7 +163,16 @@ typedef struct gsBackend {
     /* flips the phase and advances the step if the verdict allows; counts */
     gsResult_t (*commit)(gsReducer_t r, gsStream_t stream);
 
-    /* a step that travels dense: gradient -> a, in `work`; and the sum of everybody's a -> gsState.verdict, result and memories */
+    /* owner (owner.c): select's plan, by parts; what came up in the own part's records -> the sum's state; the sum -> what its record is
+     * made of; the sums' verdict -> the call's and its parts'; the two-way memories, once that is known */
+    gsResult_t (*planParts)(gsReducer_t r, gsStream_t stream);
+    gsResult_t (*handDown)(gsReducer_t r, gsStream_t stream);
+    gsResult_t (*makeResult)(gsReducer_t r, gsRedOp_t op, gsStream_t stream);
+    gsResult_t (*handBack)(gsReducer_t r, gsStream_t stream);
+    gsResult_t (*rememberParts)(gsReducer_t r, gsStream_t stream);
+
+    /* a step that travels dense: gradient -> a, in `work`; whether the sum of everybody's a can be used; that sum, or one that owners made
+     * -> result and memories */
     gsResult_t (*compare)(gsReducer_t r, const void *sendbuff, gsStream_t stream);
     gsResult_t (*validateDense)(gsReducer_t r, const void *sum, gsStream_t stream);
     gsResult_t (*accumulateDense)(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream);
@@ -207,7 +216,7 @@ struct gsReducer {
     void *previous[2];       /* the iterate of the last call */
     void *anchor;            /* the iterate of the last gradient sent */
     void *before[2];         /* the gradient of the last call */
-    void *memory, *shared;   /* h; H, the sum of all ranks' h */
+    void *memory, *shared;   /* h; H, the sum of all ranks' h, or an owner's part of it */
     void *pool[GS_MAX_POOL]; /* references that are vectors of their own */
     void *history;           /* [window]: the last results */
     void *work;              /* a, where no residual holds it */
@@ -220,10 +229,23 @@ struct gsReducer {
     uint8_t *sendRecord;     /* one slot */
     uint8_t *recvRecords;    /* nranks slots; dense: slices, then sums */
     uint8_t *denseBuffer;    /* slices, then sums, of a */
-    const void *denseSum;    /* of a dense step under way: where the sum is */
+    /* owner: a state for each part of the record, and its blocks' offsets, part by part; the sum of this rank's own blocks and, two-way,
+     * what it becomes; all owners' sums, where something is remembered of them */
+    gsState *partState;
+    uint32_t *partOffset;
+    void *ownSum, *ownResult, *sum;
+    struct gsOwners *owners;
+    uint64_t sharedCount; /* elements of H */
+    enum {
+        GS_OWNS_NOTHING,
+        GS_OWNS_SHARED,
+        GS_OWNS_OTHERS
+    } owns;               /* which vectors are of this rank's own blocks alone */
+    uint64_t recipeHash;  /* the configHash whatever the number of ranks */
+    const void *denseSum; /* of a dense step under way: where the sum is */
 
     const void *params, *xi, *stale; /* the caller's */
-    gsReducer_t server; /* twoway: the second half, a reducer of one rank over the result; otherwise NULL */
+    gsReducer_t server; /* twoway: the second half, of one rank over the result; owner: of this rank's sum; or NULL */
     gsComm_t serverComm;
     const gsState
         *upstream;       /* of a second half: the first one's. Where that has failed, on a device, nothing may change */
@@ -242,6 +264,9 @@ struct gsReducer {
 gsResult_t gsRecipeParse(const char *text, gsSpec *spec);
 /* spec.c: configuration -> spec; of the second half of a two-way reducer too. */
 gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int secondHalf, gsSpec *spec);
+/* owner: the spec of the record of an owner's sum; and of all owners' records together, whose sums are of this type. */
+gsResult_t gsSpecMakeOwner(const gsReducerConfig_t *config, const gsSpec *whole, gsSpec *spec);
+gsSpec gsSpecOfSums(const gsSpec *whole, const gsSpec *sums, uint32_t type);
 /* The same without what stands around a codec: dense steps, silence, turns, the second half. */
 gsResult_t gsSpecMakeStage(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec);
 /* configHash for any number of ranks. */
@@ -256,6 +281,10 @@ gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReduc
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream);
+gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream);
+/* owner.c: the reducer as each of its parts sees it, once its memory is there; and the road by way of the owners. */
+gsResult_t gsOwnersPrepare(gsReducer_t r);
+gsResult_t gsReduceByOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 /* hierarchy.c: what recipe and nodes have to fulfil, the parts, and the slice that the reducer is about from here on; collective. Then
  * the two steps inside a node. */
 gsResult_t gsHierarchyMake(gsReducer_t r, const gsReducerConfig_t *config, gsReducerConfig_t *slice);
@@ -274,6 +303,7 @@ typedef struct {
     int ranks;  /* 0: alike on all ranks; 1: this rank's own, additive */
     int degree; /* of the gradient's unit: 1, or 0 for iterates */
     uint64_t elements;
+    int owned; /* of this rank's own blocks alone */
 } gsStateVector;
 enum { GS_MAX_VECTORS = 16 };
 int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS]);
@@ -285,6 +315,8 @@ gsResult_t gsStreamPush(gsStream_t stream, gsTask task, const void *arguments, s
 /* error.c: the state's fault as an error with its text, GS_SUCCESS for none; and what a GS_FAULT_ means. */
 GS_INTERNAL gsResult_t gsVerdictError(const gsState *state);
 GS_INTERNAL const char *gsFaultText(uint32_t fault);
+/* A fault found on the CPU is this call's error, and gone; on a device it waits for gsReducerGetAsyncError. */
+GS_INTERNAL gsResult_t gsCallError(gsReducer_t r);
 
 /* A part's exchanges are its parent's: the deadline, and this rank's number there. */
 static inline gsComm_t gsCommWhole(gsComm_t comm)

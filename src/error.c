@@ -41,12 +41,13 @@ gsResult_t gsFail(gsResult_t result, const char *format, ...)
     return result;
 }
 
-/* What is wrong with a record. Up to GS_FAULT_RANK the ranks disagree; after it the bytes are damaged. */
+/* What is wrong with a record. */
 static const char *const faults[] = {
     [GS_FAULT_CONFIG] = "was made by another configuration (recipe, count, type, seed or number of ranks)",
     [GS_FAULT_STEP] = "is of another step than this rank's",
     [GS_FAULT_OP] = "is of another operation (sum, average) than this rank's call",
     [GS_FAULT_RANK] = "names another rank",
+    [GS_FAULT_OWNER_MISMATCH] = "says that the ranks' calls disagree, as the owner of its blocks has found",
     [GS_FAULT_MAGIC] = "does not begin with a record's magic number",
     [GS_FAULT_VERSION] = "has an unknown version",
     [GS_FAULT_FLAGS] = "has unknown flags",
@@ -57,6 +58,7 @@ static const char *const faults[] = {
     [GS_FAULT_TABLE] = "has an impossible block table",
     [GS_FAULT_VALUE] = "has a scale or coefficient that is not finite",
     [GS_FAULT_INDEX] = "has an index out of its block or out of order",
+    [GS_FAULT_OWNER] = "says that the owner of its blocks was sent a damaged record",
 };
 
 const char *gsFaultText(uint32_t fault)
@@ -69,7 +71,18 @@ gsResult_t gsVerdictError(const gsState *state)
     uint32_t fault = state->fault;
     if (fault == GS_FAULT_NONE)
         return GS_SUCCESS;
-    return gsFail(fault <= GS_FAULT_RANK ? GS_ERROR_MISMATCH : GS_ERROR_CORRUPT,
+    return gsFail(gsIsMismatch(fault) ? GS_ERROR_MISMATCH : GS_ERROR_CORRUPT,
                   "the record in rank %u's place %s; nothing was changed (own step %llu)", state->faultRank,
                   gsFaultText(fault), (unsigned long long)state->step);
+}
+
+gsResult_t gsCallError(gsReducer_t r)
+{
+    if (r->comm->backend->onDevice)
+        return GS_SUCCESS;
+    gsResult_t error = gsVerdictError(r->state);
+    r->state->fault = GS_FAULT_NONE;
+    if (r->owners)
+        r->server->state->fault = GS_FAULT_NONE;
+    return error;
 }

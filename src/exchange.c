@@ -1,6 +1,6 @@
 /*
- * The exchange: own record to all ranks, in fixed slots (mode "capacity") or with its true length (mode "exact"); and the dense sum, of
- * gradients (mode "dense") or of what they are compared to, in steps that travel dense.
+ * The exchange: own record to all ranks, in fixed slots (mode "capacity") or with its true length (mode "exact"); its parts to their
+ * owners; and the dense sum, of gradients (mode "dense") or of what they are compared to, in steps that travel dense.
  */
 #include "core.h"
 
@@ -24,6 +24,34 @@ gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream)
     if (gsSpecIsExact(&r->spec))
         return exchangeExact(r, stream);
     return r->comm->transport->allGather(r->comm, r->sendRecord, r->recvRecords, r->spec.slotBytes, stream);
+}
+
+static gsResult_t readLengths(gsReducer_t r, size_t *bytes, gsStream_t stream)
+{
+    for (uint32_t q = 0; q < r->spec.nranks; q++) {
+        gsRecordHeader header;
+        GS_CHECK(r->comm->backend->get(&header, r->sendRecord + q * r->spec.partSlot, sizeof header, stream));
+        bytes[q] = header.recordBytes;
+    }
+    return GS_SUCCESS;
+}
+
+/* Parts of own records to their owners. */
+gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream)
+{
+    const gsSpec *s = &r->spec;
+    const gsTransport *transport = r->comm->transport;
+    size_t bytes[s->nranks];
+    if (!gsSpecIsExact(s))
+        return transport->scatterSlices(r->comm, r->sendRecord, s->nranks * s->partSlot, r->recvRecords, s->partSlot,
+                                        stream);
+    if (r->comm->backend->onDevice)
+        GS_CHECK(transport->synchronize(r->comm, stream));
+    GS_CHECK(readLengths(r, bytes, stream));
+    GS_CHECK(transport->allToAllExact(r->comm, r->sendRecord, bytes, r->recvRecords, s->partSlot, stream));
+    for (uint32_t q = 0; q < s->nranks; q++)
+        r->exactBytes += q == s->rank ? 0 : bytes[q] + sizeof(uint64_t);
+    return GS_SUCCESS;
 }
 
 /* A vector's way to its sum. */

@@ -104,15 +104,15 @@ gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t c
     if (!name || !values)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", name ? "values" : "name",
                       name ? "a place for the vector" : "a vector's name");
-    if (count != r->spec.count)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; the reducer was made for %llu", count,
-                      (unsigned long long)r->spec.count);
     if (strncmp(name, "server.", 7) == 0 && r->server)
         return gsReducerRead(r->server, name + 7, values, count);
     int n = gsListVectors(r, list);
     const gsStateVector *v = findVector(list, n, name);
     if (!v)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "this recipe remembers no \"%s\"", name);
+    if (count != v->elements)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; \"%s\" has %llu elements", count, name,
+                      (unsigned long long)v->elements);
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
     return r->comm->backend->get(values, gsVectorNow(v, state.phase), count * gsRealBytes(&r->spec), NULL);
 }

@@ -364,6 +364,26 @@ static gsResult_t checkReferences(const reading *in)
     return GS_SUCCESS;
 }
 
+/* What does not go by way of owners. */
+static gsResult_t checkOwners(const reading *in)
+{
+    int does = in->recipe->does, exchange = (int)in->number[GS_KEY_EXCHANGE_AT];
+    int twoway = does & GS_DOES_TWOWAY || in->number[GS_KEY_TWOWAY_AT] > 0;
+    if (exchange != GS_EXCHANGE_OWNER && exchange != GS_EXCHANGE_OWNER_EXACT)
+        return GS_SUCCESS;
+    if (does & GS_DOES_TRIGGER)
+        return senseless(in, "owners send their sums whether or not ranks are silent; expected exchange=exact");
+    if (in->number[GS_KEY_MODE_AT] > 0)
+        return senseless(in, "quotients of several ranks have no common sum that owners could send; expected "
+                             "mode=difference");
+    if (twoway && (does & GS_DOES_FIRST_DENSE || in->number[GS_KEY_FIRST_AT] > 0))
+        return senseless(in, "owners alone know what a two-way recipe remembers, and have no dense steps; expected "
+                             "first=zero");
+    if (twoway && in->compressor->layout == GS_LAYOUT_MASK)
+        return senseless(in, "of an owner's blocks the others draw no mask; expected uniform for randk");
+    return GS_SUCCESS;
+}
+
 /* The cost model needs to know how much will travel. */
 static gsResult_t checkAuto(const reading *in)
 {
@@ -379,6 +399,7 @@ static gsResult_t checkSense(const reading *in)
         return GS_SUCCESS;
     GS_CHECK(checkAuto(in));
     GS_CHECK(checkCompressor(in));
+    GS_CHECK(checkOwners(in));
     GS_CHECK(checkThreshold(in));
     GS_CHECK(checkValues(in));
     return checkReferences(in);

@@ -17,7 +17,7 @@ typedef struct {
 } allocation;
 
 typedef struct {
-    allocation list[32];
+    allocation list[40];
     int n;
 } allocations;
 
@@ -49,7 +49,7 @@ static void listVectors(struct gsReducer *r, allocations *a)
         addPair(a, r->before, padded);
     if (s->memory) {
         add(a, &r->memory, padded, STATE);
-        add(a, &r->shared, padded, STATE);
+        add(a, &r->shared, (r->sharedCount + GS_BLOCK - 1) / GS_BLOCK * GS_BLOCK * gsRealBytes(s), STATE);
     }
     for (int p = 0; p < GS_MAX_POOL; p++)
         if (s->pool >> p & 1u &&
@@ -57,8 +57,21 @@ static void listVectors(struct gsReducer *r, allocations *a)
             add(a, &r->pool[p], padded, STATE);
     if (s->pool >> GS_REFERENCE_WINDOW & 1u)
         add(a, &r->history, s->window * padded, STATE);
-    if (gsHasDenseSteps(s) || (gsSpecPrepares(s) && !s->feedback))
+    if (gsHasDenseSteps(s) || (gsSpecPrepares(s) && !s->feedback) || (gsSpecHasOwners(s) && s->memory))
         add(a, &r->work, padded, SCRATCH);
+}
+
+static void listParts(struct gsReducer *r, allocations *a)
+{
+    const gsSpec *s = &r->spec;
+    size_t blocks = s->blocks, own = (size_t)gsPartBlocks(s, 0) * GS_BLOCK * gsRealBytes(s);
+    add(a, &r->partState, s->nranks * sizeof(gsState), SCRATCH);
+    add(a, &r->partOffset, (size_t)gsRecordGroups(s->value) * (blocks + s->nranks) * sizeof(uint32_t), SCRATCH);
+    add(a, &r->ownSum, own, SCRATCH);
+    if (s->twoway)
+        add(a, &r->ownResult, own, SCRATCH);
+    else if (gsSpecRemembers(s))
+        add(a, &r->sum, blocks * GS_BLOCK * gsRealBytes(s), SCRATCH);
 }
 
 /* Rows of sums that the statistics need at once. */
@@ -87,8 +100,11 @@ static allocations listAllocations(struct gsReducer *r)
         add(&a, &r->blockBelow, blocks * sizeof(uint32_t), SCRATCH);
     if (s->select == GS_SELECT_THRESHOLD || s->select == GS_SELECT_LARGEST)
         add(&a, &r->histogram, GS_HISTOGRAM_BINS * sizeof(uint32_t), SCRATCH);
-    add(&a, &r->sendRecord, s->slotBytes, WIRE);
-    add(&a, &r->recvRecords, s->slotBytes * s->nranks, WIRE);
+    size_t slots = gsSpecHasOwners(s) ? s->partSlot * s->nranks : s->slotBytes * s->nranks;
+    add(&a, &r->sendRecord, gsSpecHasOwners(s) ? slots : s->slotBytes, WIRE);
+    add(&a, &r->recvRecords, slots, WIRE);
+    if (gsSpecHasOwners(s))
+        listParts(r, &a);
     if (gsHasDenseSteps(s))
         add(&a, &r->denseBuffer, 2 * gsSliceElements(s) * gsRealBytes(s) * s->nranks, WIRE);
     if (h->ranks) {
@@ -106,28 +122,58 @@ int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS])
                                                    [GS_REFERENCE_EMA2] = "ema2",
                                                    [GS_REFERENCE_SNAPSHOT] = "snapshot"};
     uint64_t count = r->spec.count;
-    gsStateVector all[GS_MAX_VECTORS] = {{"residual", r->residual, 1, 1, 1, count},
-                                         {"momentum", r->momentum, 1, 1, 1, count},
-                                         {"previous", r->previous, 1, 0, 0, count},
-                                         {"anchor", &r->anchor, 0, 1, 0, count},
-                                         {"memory", &r->memory, 0, 1, 1, count},
-                                         {"shared", &r->shared, 0, 0, 1, count},
-                                         {"before", r->before, 1, 1, 1, count},
+    gsStateVector all[GS_MAX_VECTORS] = {{"residual", r->residual, 1, 1, 1, count, 0},
+                                         {"momentum", r->momentum, 1, 1, 1, count, 0},
+                                         {"previous", r->previous, 1, 0, 0, count, 0},
+                                         {"anchor", &r->anchor, 0, 1, 0, count, 0},
+                                         {"memory", &r->memory, 0, 1, 1, count, 0},
+                                         {"shared", &r->shared, 0, 0, 1, r->sharedCount, 0},
+                                         {"before", r->before, 1, 1, 1, count, 0},
                                          {"history", &r->history, 0, 0, 1,
-                                          (uint64_t)r->spec.window * r->spec.blocks * GS_BLOCK}};
+                                          (uint64_t)r->spec.window * r->spec.blocks * GS_BLOCK, 0}};
     int n = 8, there = 0;
     for (int p = 0; p < GS_MAX_POOL; p++)
         if (names[p])
-            all[n++] = (gsStateVector){names[p], &r->pool[p], 0, 0, 1, count};
-    for (int i = 0; i < n; i++)
+            all[n++] = (gsStateVector){names[p], &r->pool[p], 0, 0, 1, count, 0};
+    for (int i = 0; i < n; i++) {
+        all[i].owned = r->owns == (all[i].place == &r->shared ? GS_OWNS_SHARED : GS_OWNS_OTHERS);
         if (*all[i].place)
             list[there++] = all[i];
+    }
     return there;
 }
 
 void *gsVectorNow(const gsStateVector *v, uint32_t phase)
 {
     return v->place[v->pair ? phase : 0];
+}
+
+/* Whether there is a reducer behind this one: of the result, or of this owner's sum. */
+static int hasSecond(const gsSpec *s)
+{
+    return s->twoway || gsSpecHasOwners(s);
+}
+
+/* A two-way reducer by owners needs H at each block's owner alone. */
+static void setShared(struct gsReducer *r)
+{
+    r->owns = r->spec.twoway && gsSpecHasOwners(&r->spec) ? GS_OWNS_SHARED : GS_OWNS_NOTHING;
+    r->sharedCount = r->owns ? gsPartCount(&r->spec, r->spec.rank) : r->spec.count;
+}
+
+static gsResult_t makeSecondSpec(const gsReducerConfig_t *config, const struct gsReducer *r, struct gsReducer *second)
+{
+    second->sharedCount = r->spec.count; /* all ranks know what all owners have sent */
+    if (!gsSpecHasOwners(&r->spec)) {
+        GS_CHECK(gsSpecMake(config, 0, 1, 1, &second->spec));
+        second->recipeHash = gsRecipeHash(&second->spec);
+        return GS_SUCCESS;
+    }
+    GS_CHECK(gsSpecMakeOwner(config, &r->spec, &second->spec));
+    second->spec.exchange = gsSpecIsExact(&r->spec) ? GS_EXCHANGE_EXACT : GS_EXCHANGE_CAPACITY;
+    second->owns = GS_OWNS_OTHERS;
+    second->recipeHash = r->recipeHash + 1; /* its own sizes depend on the number of ranks */
+    return GS_SUCCESS;
 }
 
 static void addMemory(struct gsReducer *r, uint64_t bytes[3])
@@ -144,11 +190,12 @@ gsResult_t gsAddUpMemory(const gsReducerConfig_t *config, int nranks, const gsHi
     if (!memory)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "memory is NULL; expected a place for the figures");
     GS_CHECK(gsSpecMake(config, 0, nranks, 0, &r.spec));
+    setShared(&r);
     addMemory(&r, bytes);
-    if (r.spec.twoway) {
-        r.nodes.ranks = 0;
-        GS_CHECK(gsSpecMake(config, 0, 1, 1, &r.spec));
-        addMemory(&r, bytes);
+    if (hasSecond(&r.spec)) {
+        struct gsReducer second = {0};
+        GS_CHECK(makeSecondSpec(config, &r, &second));
+        addMemory(&second, bytes);
     }
     *memory = (gsMemory_t){.stateBytes = bytes[STATE], .wireBytes = bytes[WIRE], .scratchBytes = bytes[SCRATCH]};
     return GS_SUCCESS;
@@ -311,8 +358,9 @@ static gsResult_t beginState(gsReducer_t r, const gsCounters *counters, gsStream
 /* What the communicator cannot do for this recipe. */
 static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
 {
-    if (r->spec.exchange > GS_EXCHANGE_EXACT && !r->nodes.ranks)
-        return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": expected exchange=capacity or exact", config->recipe);
+    if (r->spec.exchange > GS_EXCHANGE_OWNER_EXACT && !r->nodes.ranks)
+        return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": expected exchange=capacity, exact, owner or owner-exact",
+                      config->recipe);
     return r->comm->backend->prepare ? r->comm->backend->prepare(r) : GS_SUCCESS;
 }
 
@@ -340,33 +388,46 @@ static void destroyReducer(gsReducer_t r)
         return;
     releaseAll(r);
     destroyReducer(r->server);
+    free(r->owners);
     if (r->serverComm)
         gsCommDestroy(r->serverComm);
     free(r);
 }
 
-/* Two-way: a reducer of one rank over the result, alike on all ranks. */
-static gsResult_t prepareServer(gsReducer_t r, const gsReducerConfig_t *config)
+/* Two-way without owners: a reducer of one rank, alike on all ranks. */
+static gsResult_t prepareAlone(gsReducer_t r)
 {
     gsCommConfig_t commConfig = GS_COMM_CONFIG_INIT;
-    if (!r->spec.twoway)
-        return GS_SUCCESS;
     GS_CHECK(gsCommMake(&r->serverComm, &gsSelfTransport, r->comm->backend, 0, 1, &commConfig));
     r->serverComm->localRanks = r->comm->localRanks;
+    r->server->comm = r->serverComm;
+    r->server->upstream = r->state;
+    return GS_SUCCESS;
+}
+
+static gsResult_t prepareSecond(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    int owners = gsSpecHasOwners(&r->spec);
+    if (!hasSecond(&r->spec))
+        return GS_SUCCESS;
     r->server = calloc(1, sizeof *r->server);
     if (!r->server)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof *r);
-    r->server->comm = r->serverComm;
-    r->server->upstream = r->state;
-    GS_CHECK(gsSpecMake(config, 0, 1, 1, &r->server->spec));
-    return prepare(r->server, config);
+    r->server->comm = r->comm;
+    if (!owners)
+        GS_CHECK(prepareAlone(r));
+    GS_CHECK(makeSecondSpec(config, r, r->server));
+    GS_CHECK(prepare(r->server, config));
+    return owners ? gsOwnersPrepare(r) : GS_SUCCESS;
 }
 
 static gsResult_t prepareWhole(gsReducer_t r, const gsReducerConfig_t *config)
 {
     GS_CHECK(gsSpecMake(config, r->comm->rank, r->comm->nranks, 0, &r->spec));
+    r->recipeHash = gsRecipeHash(&r->spec);
+    setShared(r);
     GS_CHECK(prepare(r, config));
-    return prepareServer(r, config);
+    return prepareSecond(r, config);
 }
 
 static gsResult_t makeSettled(gsReducer_t r, const gsReducerConfig_t *config)
@@ -406,6 +467,7 @@ gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReduc
     (*reducer)->comm = comm;
     comm->reducers++;
     GS_CHECK(gsSpecMakeStage(config, comm->rank, comm->nranks, &(*reducer)->spec));
+    setShared(*reducer);
     return prepare(*reducer, config);
 }
 
@@ -505,6 +567,8 @@ gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
     if (*asyncError == GS_SUCCESS)
         return GS_SUCCESS;
     r->stats.failed++;
+    if (r->owners)
+        GS_CHECK(r->comm->backend->put(&r->server->state->fault, none, sizeof none, NULL));
     return r->comm->backend->put(&r->state->fault, none, sizeof none, NULL);
 }
 

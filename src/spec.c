@@ -91,7 +91,8 @@ static uint64_t configHash(const gsSpec *spec)
 uint64_t gsRecipeHash(const gsSpec *spec)
 {
     gsSpec any = *spec;
-    any.nranks = 0;
+    any.nranks = any.parts = 0;
+    any.partCapacity = any.partSlot = 0;
     return configHash(&any);
 }
 
@@ -110,6 +111,35 @@ static void setSlot(gsSpec *s)
         s->slotBytes += 4 * GS_RECORD_ALIGN;
 }
 
+/* What a part may hold where slots are fixed. The fullest of 4 owners had 1.4 times the mean on real gradients at 1 %; a mask drawn at
+ * random has six deviations. */
+static double partShare(const gsSpec *s)
+{
+    double share = (double)s->capacity * ((double)gsPartCount(s, 0) / (double)s->count);
+    return (s->layout == GS_LAYOUT_MASK ? share : 1.5 * share) + 6 * sqrt(share) + gsRecordGroups(s->value);
+}
+
+/* owner: room of a part's record. With true lengths a part may hold whatever the whole may. */
+static void setParts(gsSpec *s)
+{
+    uint64_t most = gsPartCount(s, 0), room = s->capacity;
+    gsSpec part;
+    if (!gsSpecHasOwners(s) || s->count == 0) {
+        s->partSlot = s->slotBytes;
+        return;
+    }
+    if (s->layout == GS_LAYOUT_ALL)
+        room = most;
+    else if (s->layout == GS_LAYOUT_CHUNKED)
+        room = gsTopkTotal(s->k, most);
+    else if (!gsSpecIsExact(s) && partShare(s) < (double)room)
+        room = (uint64_t)partShare(s);
+    s->partCapacity = room < most ? room : most;
+    part = gsPartSpec(s, 0);
+    setSlot(&part);
+    s->partSlot = part.slotBytes;
+}
+
 static gsResult_t setSizes(const gsReducerConfig_t *config, gsSpec *s)
 {
     s->target = targetOf(s, s->density);
@@ -119,6 +149,7 @@ static gsResult_t setSizes(const gsReducerConfig_t *config, gsSpec *s)
     GS_CHECK(checkKept(config, s, room));
     s->capacity = (uint64_t)room;
     setSlot(s);
+    setParts(s);
     return GS_SUCCESS;
 }
 
@@ -135,11 +166,79 @@ static void makeSecondHalf(gsSpec *s)
     s->seed ^= 0x9E3779B97F4A7C15u; /* draws of its own */
 }
 
+/* A lossless record of sums: the coordinates that are not 0, or all of them where that is shorter. */
+static void makeSums(const gsSpec *whole, gsSpec *s)
+{
+    double missed = pow(1.0 - whole->density, whole->nranks), most = (double)whole->partCapacity * whole->nranks;
+    double expected = gsSpecIsExact(whole) ? (1.0 - missed) * (double)s->count : most;
+    uint32_t full = whole->wide ? GS_VALUE_F64 : GS_VALUE_F32, bits = gsValueBits(full, 0);
+    *s = (gsSpec){.count = s->count, .blocks = s->blocks, .seed = whole->seed, .type = s->type, .wide = whole->wide};
+    s->value = full;
+    s->density = s->lambda = s->nu = 1.0;
+    s->stride = 1;
+    if (expected * (bits + 12) < (double)s->count * bits) { /* 12 bits an index */
+        s->select = GS_SELECT_THRESHOLD;                    /* tau = 0 */
+        s->layout = GS_LAYOUT_GLOBAL;
+        s->capacity = most < (double)s->count ? (uint64_t)most : s->count;
+    } else {
+        s->select = GS_SELECT_ALL;
+        s->layout = GS_LAYOUT_ALL;
+        s->aux = bits;
+        s->capacity = s->count;
+    }
+}
+
+/* What the second half keeps of all it keeps of its part. */
+static gsResult_t makeSecondSums(const gsReducerConfig_t *config, const gsSpec *whole, gsSpec *s)
+{
+    uint64_t count = s->count;
+    uint32_t blocks = s->blocks, type = s->type;
+    GS_CHECK(gsSpecMake(config, 0, 1, 1, s));
+    s->count = count;
+    s->blocks = blocks;
+    s->type = type;
+    if (s->select == GS_SELECT_LARGEST)
+        s->k = (s->k + whole->nranks - 1) / whole->nranks;
+    return setSizes(config, s);
+}
+
+gsResult_t gsSpecMakeOwner(const gsReducerConfig_t *config, const gsSpec *whole, gsSpec *spec)
+{
+    memset(spec, 0, sizeof *spec);
+    spec->count = gsPartCount(whole, 0); /* the largest: slots are alike on all ranks */
+    spec->blocks = gsPartBlocks(whole, 0);
+    spec->type = whole->wide ? GS_FLOAT64 : GS_FLOAT32;
+    if (whole->twoway)
+        GS_CHECK(makeSecondSums(config, whole, spec));
+    else
+        makeSums(whole, spec);
+    setSlot(spec);
+    spec->count = gsPartCount(whole, whole->rank);
+    spec->blocks = gsPartBlocks(whole, whole->rank);
+    spec->rank = whole->rank;
+    spec->nranks = whole->nranks;
+    if (spec->select != GS_SELECT_LARGEST)
+        spec->target = targetOf(spec, spec->density);
+    spec->configHash = gsPartHash(whole, whole->nranks); /* one more than the parts' */
+    return GS_SUCCESS;
+}
+
+gsSpec gsSpecOfSums(const gsSpec *whole, const gsSpec *sums, uint32_t type)
+{
+    gsSpec all = *sums;
+    all.count = whole->count;
+    all.blocks = whole->blocks;
+    all.type = type;
+    all.parts = whole->nranks;
+    return all;
+}
+
 gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int secondHalf, gsSpec *spec)
 {
     memset(spec, 0, sizeof *spec); /* padding too: it travels by value and is hashed */
     spec->rank = (uint32_t)rank;   /* first: cleaning up after a refusal divides by nranks */
     spec->nranks = (uint32_t)nranks;
+    spec->stride = 1;
     GS_CHECK(checkConfig(config));
     spec->count = config->count;
     spec->seed = config->seed;
@@ -155,6 +254,7 @@ gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int
                            .blocks = spec->blocks,
                            .rank = spec->rank,
                            .nranks = spec->nranks,
+                           .stride = 1,
                            .bypassed = 1};
         *spec = disabled;
         GS_CHECK(gsRecipeParse("dense", spec));

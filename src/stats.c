@@ -5,12 +5,12 @@
 static uint64_t wireBytes(const gsReducer_t r, const gsCounters *n)
 {
     const gsSpec *s = &r->spec;
-    uint64_t others = s->nranks - 1;
+    uint64_t others = s->nranks - 1, slot = gsSpecHasOwners(s) ? s->partSlot : s->slotBytes;
     if (s->select == GS_SELECT_DENSE)
         return n->calls * (2 * others * s->count * gsTypeBytes((gsDataType_t)s->type) / s->nranks);
     if (gsSpecIsExact(s))
         return r->exactBytes + r->denseBytes;
-    return (n->calls - n->denseRounds) * others * s->slotBytes + r->denseBytes;
+    return (n->calls - n->denseRounds) * others * slot + r->denseBytes;
 }
 
 static gsResult_t addServer(gsReducer_t r, gsStats_t *stats)
@@ -19,6 +19,10 @@ static gsResult_t addServer(gsReducer_t r, gsStats_t *stats)
     if (!r->server)
         return GS_SUCCESS;
     GS_CHECK(r->comm->backend->get(&state, r->server->state, sizeof state, NULL));
+    if (gsSpecHasOwners(&r->spec))
+        stats->wireBytes += wireBytes(r->server, &state.counters);
+    if (!r->spec.twoway)
+        return GS_SUCCESS;
     stats->serverSent = state.counters.sentTotal;
     stats->lastServerSent = state.counters.lastSent;
     return GS_SUCCESS;

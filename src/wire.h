@@ -53,7 +53,8 @@ enum {
     GS_FLAG_AVERAGE = 32,
     GS_FLAG_REFERENCES = 64,
     GS_FLAG_MAP = 128,
-    GS_FLAGS_KNOWN = 255
+    GS_FLAG_FAULT = 256,
+    GS_FLAGS_KNOWN = 511
 };
 
 typedef struct {

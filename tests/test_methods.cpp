@@ -10,48 +10,6 @@ namespace
 
 constexpr uint64_t someCounts[] = {0, 1, 31, 4096, 4097};
 
-/* Ranks that follow a common iterate where the recipe looks at one; gradients that are alike and yet not the same. */
-class Course
-{
-  public:
-    explicit Course(const Plan &plan) : fleet(plan), theta_(plan.count, 0.0)
-    {
-        if (readsIterate(plan.recipe))
-            fleet.setParams(theta_, 0.25, {});
-    }
-    Vectors gradients(uint64_t step) const
-    {
-        return related(fleet.plan().count, fleet.plan().nranks, step, 0.3, fleet.plan().type);
-    }
-    /* Where step `step` finds the iterate, whatever was before. */
-    void at(uint64_t step)
-    {
-        if (!readsIterate(fleet.plan().recipe))
-            return;
-        Vector moved = times(randomVector(theta_.size(), step / 2), 0.05);
-        for (size_t i = 0; i < theta_.size(); i++)
-            theta_[i] = roundTo(fleet.plan().type, step == 0 ? 0.0 : moved[i]);
-        fleet.moveTo(theta_);
-    }
-    Results step(uint64_t step)
-    {
-        at(step);
-        return fleet.allReduce(gradients(step));
-    }
-    std::vector<Results> steps(uint64_t first, uint64_t n)
-    {
-        std::vector<Results> all;
-        for (uint64_t s = first; s < first + n; s++)
-            all.push_back(step(s));
-        return all;
-    }
-
-    Fleet fleet;
-
-  private:
-    Vector theta_;
-};
-
 class Methods : public testing::TestWithParam<std::string>
 {
   protected:

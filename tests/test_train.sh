@@ -101,6 +101,10 @@ for recipe in dense chunk-topk:k=2; do
 done
 same_everywhere gspar:density=0.5 --model logreg --data "$work/classes" --epochs 2 --batch 16 --dtype f64
 same_everywhere gspar:density=0.5 --model cnn --data "$work/digits" --epochs 2 --batch 16 --dtype f16
+for recipe in dense chunk-topk:k=2 lasg-wk gdsec lag-ps; do # with and without overlap, too
+    same_everywhere "$recipe" --model cnn --data "$work/digits" --epochs 2 --batch 16 --overlap
+done
+same_everywhere chunk-topk:k=2 --model mlp --depth 2 --data "$work/digits" --epochs 2 --batch 16 --dtype bf16 --overlap
 same_everywhere lag-ps --model cnn --data "$work/digits" --epochs 2 --batch 0 # with an estimate of its smoothness
 for recipe in gdsec lag-wk lag-ps; do # these look at the iterate
     same_everywhere "$recipe" --model linreg --data "$work/numbers" --epochs 20 --batch 0 --dtype f64

@@ -21,14 +21,18 @@ static void writeEpoch(FILE *file, const epoch_t *epoch, const measure_t *measur
     jsonReal(file, ", ", "encode", epoch->encode);
     jsonReal(file, ", ", "exchange", epoch->exchange);
     jsonReal(file, ", ", "decode", epoch->decode);
+    jsonReal(file, ", ", "exposed", epoch->exposed);
     fputs("}}", file);
 }
 
 static void writeRun(FILE *file, const void *runs, int index)
 {
+    static const char *const ways[] = {"whole", "by layer, after the backward pass",
+                                       "by layer, during the backward pass"};
     const run_t *run = (const run_t *)runs + index;
     epoch_t total = runTotal(run);
     jsonString(file, "  {", "recipe", run->recipe);
+    jsonString(file, ",\n   ", "exchanged", ways[run->way]);
     jsonCount(file, ",\n   ", "ranks", (uint64_t)run->ranks);
     jsonString(file, ",\n   ", "model", run->model->type->name);
     jsonString(file, ",\n   ", "tested_on", run->model->ownTest ? "test" : "training");
@@ -41,6 +45,8 @@ static void writeRun(FILE *file, const void *runs, int index)
     jsonReal(file, ",\n   ", "dense_wire_bytes_fp32", runDenseBytes(run, 4));
     jsonReal(file, ",\n   ", "dense_wire_bytes_bf16", runDenseBytes(run, 2));
     jsonReal(file, ",\n   ", "density_after_100_steps", run->settledDensity);
+    jsonReal(file, ",\n   ", "step_ms", runStepTime(run));
+    jsonReal(file, ",\n   ", "exposed_ms", runExposedTime(run));
     fputs(",\n   \"epochs\": [", file);
     for (int e = 0; e < run->epochCount; e++) {
         fputs(e ? ",\n    " : "\n    ", file);

@@ -71,6 +71,7 @@ static linear_t *load(model_t *model, const options_t *options)
     model->ownTest = options->test;
     model->features = (uint32_t)columns;
     model->parameters = linear->columns;
+    model->parts[model->partCount++] = (part_t){0, linear->columns};
     return linear;
 }
 
@@ -200,7 +201,7 @@ static double regularize(const linear_t *linear, const double *parameters, doubl
 }
 
 static double gradient(const model_t *model, void *pointer, const void *parameters, const uint32_t *items, int count,
-                       void *gradient)
+                       void *gradient, const watcher_t *watcher)
 {
     const linear_t *linear = model->content;
     const workspace_t *workspace = pointer;
@@ -214,6 +215,8 @@ static double gradient(const model_t *model, void *pointer, const void *paramete
     }
     loss += count * regularize(linear, workspace->parameters, workspace->gradient);
     narrow(linear, workspace->gradient, gradient);
+    if (watcher)
+        watcher->partDone(watcher->context, 0);
     return loss;
 }
 

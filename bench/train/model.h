@@ -18,6 +18,19 @@ typedef struct {
 
 typedef struct modelType modelType_t;
 
+enum { MODEL_MAX_PARTS = 16 };
+
+/* The parameters of a layer. */
+typedef struct {
+    size_t first, count;
+} part_t;
+
+/* Who wants to know of each part of a gradient when it is there. */
+typedef struct {
+    void (*partDone)(void *context, int part);
+    void *context;
+} watcher_t;
+
 /* A model with its data, alike on every rank and only read while they train. */
 typedef struct {
     const modelType_t *type;
@@ -27,7 +40,9 @@ typedef struct {
     bool ownTest;        /* these are others than the training items */
     uint32_t features;   /* of one item */
     size_t parameters;   /* elements of parameters and gradient: double under --dtype f64, else float */
-    void *content;       /* the type's own */
+    int partCount;
+    part_t parts[MODEL_MAX_PARTS]; /* in the order in which their gradients are there */
+    void *content;                 /* the type's own */
 } model_t;
 
 struct modelType {
@@ -45,9 +60,9 @@ struct modelType {
     void *(*workspaceMake)(const model_t *model, int batch);
     void (*workspaceFree)(void *workspace);
 
-    /* The gradient of the mean loss over these training items; returns the sum of the losses. */
+    /* The gradient of the mean loss over these training items; returns the sum of the losses. watcher: may be NULL. */
     double (*gradient)(const model_t *model, void *workspace, const void *parameters, const uint32_t *items, int count,
-                       void *gradient);
+                       void *gradient, const watcher_t *watcher);
 
     /* The sum of the measure over the test items first .. end - 1. */
     double (*test)(const model_t *model, void *workspace, const void *parameters, uint32_t first, uint32_t end);

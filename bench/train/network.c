@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LAYERS = 7 };
+enum { MAX_LAYERS = 2 * OPTIONS_MAX_DEPTH + 1 };
+_Static_assert(MAX_LAYERS >= 7 && OPTIONS_MAX_DEPTH + 1 <= MODEL_MAX_PARTS, "room for both kinds of networks");
 
 typedef struct {
     dataset_t dataset;
@@ -82,6 +83,11 @@ static bool finish(model_t *model, network_t *network)
 {
     addDense(network, IMAGE_CLASSES);
     model->parameters = network->parameters;
+    for (int l = network->layerCount - 1; l >= 0; l--) {
+        const layer_t *layer = &network->layers[l];
+        if (layer->weightCount)
+            model->parts[model->partCount++] = (part_t){layer->weights, layer->weightCount + layer->biasCount};
+    }
     return true;
 }
 
@@ -96,8 +102,10 @@ static bool makeMlp(model_t *model, const options_t *options)
     network_t *network = load(model, options);
     if (!network)
         return false;
-    addDense(network, options->hidden);
-    addRelu(network);
+    for (int i = 0; i < options->depth; i++) {
+        addDense(network, options->hidden);
+        addRelu(network);
+    }
     return finish(model, network);
 }
 
@@ -213,12 +221,15 @@ static void forward(const network_t *network, workspace_t *workspace, const floa
 }
 
 static void backward(const network_t *network, workspace_t *workspace, const float *parameters, int batch,
-                     float *gradient)
+                     float *gradient, const watcher_t *watcher)
 {
+    int part = 0;
     for (int l = network->layerCount - 1; l >= 0; l--) {
         const layer_t *layer = &network->layers[l];
         layer->backward(layer, parameters, workspace->values[l], workspace->slopes[l + 1], workspace->slopes[l], batch,
                         gradient, workspace->scratch);
+        if (watcher && layer->weightCount)
+            watcher->partDone(watcher->context, part++);
     }
 }
 
@@ -236,7 +247,7 @@ static double softmaxLoss(const float *logits, float *slopes, int label, float s
 }
 
 static double gradient(const model_t *model, void *pointer, const void *parameters, const uint32_t *items, int count,
-                       void *gradient)
+                       void *gradient, const watcher_t *watcher)
 {
     const network_t *network = model->content;
     workspace_t *workspace = pointer;
@@ -248,7 +259,7 @@ static double gradient(const model_t *model, void *pointer, const void *paramete
     float *slopes = workspace->slopes[network->layerCount];
     for (int row = 0; row < count; row++, logits += IMAGE_CLASSES, slopes += IMAGE_CLASSES)
         loss += softmaxLoss(logits, slopes, workspace->labels[row], 1.0f / (float)count);
-    backward(network, workspace, parameters, count, gradient);
+    backward(network, workspace, parameters, count, gradient, watcher);
     return loss;
 }
 

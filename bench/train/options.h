@@ -8,12 +8,14 @@ enum { MODEL_SOFTMAX, MODEL_MLP, MODEL_CNN, MODEL_LOGREG, MODEL_LINREG };
 enum { TRANSPORT_THREADS, TRANSPORT_MPI };
 enum { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F64 };
 
+enum { OPTIONS_MAX_DEPTH = 8 };
+
 typedef struct {
     int model;           /* MODEL_* */
     const char *data;    /* a known name, a directory or a file; NULL: not given */
     const char *dataDir; /* NULL: where Debian's package puts it */
     const char *test;    /* a file; NULL: none */
-    int hidden;
+    int hidden, depth;
     double l2;
     const char *recipe; /* NULL: not given */
     textList_t compare; /* after optionsParse: what to run, from --compare or --recipe */
@@ -25,6 +27,7 @@ typedef struct {
     double momentum;
     int dtype; /* DTYPE_* */
     int seed;
+    bool overlap;
     const char *json; /* NULL: none */
     const char *plot; /* NULL: none */
     bool quiet;

@@ -34,7 +34,7 @@ static void writePanel(FILE *file, const run_t *runs, int count, int x, int y, c
         fprintf(file, "%s$run%d using %d:%d with linespoints lw 2 pt 7 ps 0.5 ", i ? ", \\\n     " : "", i, x, y);
         gnuplotLine(file, i);
         fputs(" title ", file);
-        gnuplotQuoted(file, runs[i].recipe);
+        gnuplotQuoted(file, runs[i].label);
     }
     putc('\n', file);
 }

@@ -16,7 +16,7 @@
 static void startMpi(ranks_t *ranks)
 {
     int level;
-    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &level);
+    MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &level); /* streams call from threads of their own */
     MPI_Comm_size(MPI_COMM_WORLD, &ranks->count);
     MPI_Comm_rank(MPI_COMM_WORLD, &ranks->first);
     ranks->local = 1;

@@ -81,7 +81,7 @@ static int widestRecipe(const run_t *runs, int count)
 {
     int widest = (int)strlen("recipe");
     for (int i = 0; i < count; i++)
-        widest = (int)strlen(runs[i].recipe) > widest ? (int)strlen(runs[i].recipe) : widest;
+        widest = (int)strlen(runs[i].label) > widest ? (int)strlen(runs[i].label) : widest;
     return widest;
 }
 
@@ -98,7 +98,7 @@ static void printRow(const run_t *run, int width)
 {
     epoch_t total = runTotal(run);
     const measure_t *measure = run->model->type->measure;
-    printf("%-*s %#*.4g%s %#8.4g", width, run->recipe, 9 - (int)strlen(measure->unit), measure->scale * total.measure,
+    printf("%-*s %#*.4g%s %#8.4g", width, run->label, 9 - (int)strlen(measure->unit), measure->scale * total.measure,
            measure->unit, total.loss);
     printf(" %8.3f%%", 100.0 * total.density);
     printf(" %10.4g %10.4g", (double)total.payloadBytes / megabyte, (double)total.wireBytes / megabyte);
@@ -120,5 +120,20 @@ void reportTable(const run_t *runs, int count)
     printf("\nLast epoch's %s, loss and density. Payload: a rank's own records. Wire: the bytes that leave a rank.\n",
            measure);
     for (int i = 0; i < count; i++)
-        printf("%-*s parameters %016" PRIx64 " on every rank\n", width, runs[i].recipe, runs[i].hashes[0]);
+        printf("%-*s parameters %016" PRIx64 " on every rank\n", width, runs[i].label, runs[i].hashes[0]);
+}
+
+void reportOverlap(const run_t *runs, int count)
+{
+    int width = widestRecipe(runs, count);
+    printf("\n%-*s %17s %17s\n%-*s %8s %8s %8s %8s %8s\n", width, "", "step, ms", "exposed, ms", width, "recipe",
+           "after", "during", "after", "during", "hidden");
+    for (int i = 0; i + 1 < count; i += 2) {
+        const run_t *after = &runs[i], *during = &runs[i + 1];
+        printf("%-*s %8.3f %8.3f %8.3f %8.3f %7.0f%%\n", width, after->recipe, runStepTime(after), runStepTime(during),
+               runExposedTime(after), runExposedTime(during),
+               100.0 * (1.0 - runExposedTime(during) / runExposedTime(after)));
+    }
+    printf("\nExchange after and during the backward pass. Exposed: when rank 0 encodes, waits or decodes and computes "
+           "nothing else.\n");
 }

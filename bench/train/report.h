@@ -15,4 +15,7 @@ void reportEpoch(const options_t *options, const run_t *run);
 
 void reportTable(const run_t *runs, int count);
 
+/* Of pairs of runs: the times of a step with the exchange after the backward pass, and during it. */
+void reportOverlap(const run_t *runs, int count);
+
 #endif

@@ -35,12 +35,13 @@ typedef struct {
     void *stale;
     uint32_t *order; /* of the training items in this epoch */
     void *workspace; /* the model's */
-    gsReducer_t reducer;
-    gsStats_t settled; /* after RUN_SETTLED_STEPS steps */
+    exchange_t exchange;
+    uint64_t silent[MODEL_MAX_PARTS]; /* lasg-wk: how often this rank had said nothing of a part before this step */
+    bool sent;                        /* whether every part of this step's gradient is on its way */
+    gsStats_t settled;                /* after RUN_SETTLED_STEPS steps */
     uint64_t steps;
     double loss; /* sums of this epoch */
-    double compute;
-    gsResult_t result; /* of the library call that failed */
+    double compute, exposed;
 } trainer_t;
 
 /* What the ranks tell each other after an epoch. */
@@ -85,12 +86,6 @@ bool jobMake(job_t *job, const options_t *options, const model_t *model, int ran
     return true;
 }
 
-static bool libraryFailed(trainer_t *trainer, gsResult_t result, const char *what)
-{
-    trainer->result = result;
-    return fail("rank %d: %s: %s", trainer->rank->number, what, gsGetLastError());
-}
-
 /* The same order on every rank; that of the file where each rank takes its whole share in one step. */
 static void orderItems(trainer_t *trainer, int epoch)
 {
@@ -111,7 +106,7 @@ static int firstGradient(const void *parameters, void *gradient, void *context)
     const trainer_t *trainer = context;
     const job_t *job = trainer->job;
     const uint32_t *mine = trainer->order + (size_t)trainer->rank->number * (size_t)job->batch;
-    job->model->type->gradient(job->model, trainer->workspace, parameters, mine, job->batch, gradient);
+    job->model->type->gradient(job->model, trainer->workspace, parameters, mine, job->batch, gradient, NULL);
     return 0;
 }
 
@@ -124,7 +119,7 @@ static bool findSmoothness(trainer_t *trainer, const char *recipe, double *smoot
     gsResult_t found =
         gsEstimateSmoothness(firstGradient, trainer, trainer->parameters, trainer->job->model->parameters,
                              trainer->dtype->state, SMOOTHNESS_STEPS, 0, smoothness);
-    return found == GS_SUCCESS || libraryFailed(trainer, found, "gsEstimateSmoothness");
+    return found == GS_SUCCESS || exchangeFailed(&trainer->exchange, found, "gsEstimateSmoothness");
 }
 
 /* lasg-wk compares the gradient with that of the same batch where this rank last spoke. */
@@ -153,15 +148,14 @@ static bool setParams(trainer_t *trainer, const char *recipe)
     params.stepSize = trainer->job->options->rate;
     if (!findSmoothness(trainer, recipe, &params.smoothness))
         return false;
-    gsResult_t set = gsReducerSetParams(trainer->reducer, &params);
-    return set == GS_SUCCESS || libraryFailed(trainer, set, "gsReducerSetParams");
+    return exchangeSetParams(&trainer->exchange, &params);
 }
 
-static bool reducerMake(trainer_t *trainer, const char *recipe)
+static bool connect(trainer_t *trainer, const run_t *run)
 {
-    gsReducerConfig_t config = reducerConfig(trainer->job, recipe);
-    gsResult_t made = gsReducerCreate(&trainer->reducer, trainer->rank->comm, &config);
-    return made == GS_SUCCESS || libraryFailed(trainer, made, "gsReducerCreate");
+    gsReducerConfig_t config = reducerConfig(trainer->job, run->recipe);
+    return exchangeMake(&trainer->exchange, trainer->job->model, run->way, trainer->rank->comm, &config) &&
+           setParams(trainer, run->recipe);
 }
 
 static bool trainerMake(trainer_t *trainer, const task_t *task, const rank_t *rank)
@@ -169,7 +163,7 @@ static bool trainerMake(trainer_t *trainer, const task_t *task, const rank_t *ra
     const job_t *job = task->job;
     const model_t *model = job->model;
     const dtype_t *dtype = dtypeOf(job->options->dtype);
-    *trainer = (trainer_t){.job = job, .rank = rank, .dtype = dtype};
+    *trainer = (trainer_t){.job = job, .rank = rank, .dtype = dtype, .exchange.comm = rank->comm};
     trainer->parameters = malloc(model->parameters * dtype->stateBytes);
     trainer->gradient = malloc(model->parameters * dtype->stateBytes);
     trainer->velocity = calloc(model->parameters, dtype->stateBytes);
@@ -181,12 +175,12 @@ static bool trainerMake(trainer_t *trainer, const task_t *task, const rank_t *ra
         return fail("rank %d: no memory for %zu parameters and a batch of %d", rank->number, model->parameters,
                     job->batch);
     model->type->start(model, trainer->parameters, (uint64_t)job->options->seed);
-    return reducerMake(trainer, task->run->recipe) && setParams(trainer, task->run->recipe);
+    return connect(trainer, task->run);
 }
 
 static void trainerFree(trainer_t *trainer)
 {
-    gsReducerDestroy(trainer->reducer);
+    exchangeFree(&trainer->exchange);
     trainer->job->model->type->workspaceFree(trainer->workspace);
     free(trainer->parameters);
     free(trainer->gradient);
@@ -197,47 +191,74 @@ static void trainerFree(trainer_t *trainer)
     free(trainer->order);
 }
 
-/* The gradient of this rank's part of the step's items. */
-static void computeGradient(trainer_t *trainer, uint64_t step)
+/* lasg-wk: the gradient of the step's items where this rank last spoke. */
+static void computeStale(trainer_t *trainer, const uint32_t *items)
 {
     const job_t *job = trainer->job;
-    uint64_t part = step * (uint64_t)trainer->rank->ranks->count + (uint64_t)trainer->rank->number;
-    const uint32_t *mine = trainer->order + part * (uint64_t)job->batch;
-    trainer->loss += job->model->type->gradient(job->model, trainer->workspace, trainer->parameters, mine, job->batch,
-                                                trainer->gradient);
     if (!trainer->anchor)
         return;
-    job->model->type->gradient(job->model, trainer->workspace, trainer->anchor, mine, job->batch, trainer->stale);
+    job->model->type->gradient(job->model, trainer->workspace, trainer->anchor, items, job->batch, trainer->stale,
+                               NULL);
     if (!trainer->dtype->narrow)
         return;
     trainer->dtype->narrow(trainer->stale, trainer->narrow, job->model->parameters);
     memcpy(trainer->stale, trainer->narrow, job->model->parameters * sizeof *trainer->narrow);
 }
 
-/* How often this rank has said nothing; 0 where nobody asks. */
-static uint64_t silentCalls(trainer_t *trainer)
+/* The one line that differs from a dense training loop: gsAllReduce where MPI_Allreduce or ncclAllReduce was. */
+static void sendPart(void *context, int part)
 {
-    gsStats_t stats = {0};
+    trainer_t *trainer = context;
+    const dtype_t *dtype = trainer->dtype;
+    const part_t *range = &trainer->exchange.parts[part];
+    double start = clockSeconds();
+    if (dtype->narrow)
+        dtype->narrow((float *)trainer->gradient + range->first, trainer->narrow + range->first, range->count);
     if (trainer->anchor)
-        gsReducerGetStats(trainer->reducer, &stats);
-    return stats.skipped;
+        trainer->silent[part] = exchangeSilent(&trainer->exchange, part);
+    trainer->sent = trainer->sent &&
+                    exchangeSend(&trainer->exchange, part, dtype->narrow ? (void *)trainer->narrow : trainer->gradient);
+    trainer->exposed += clockSeconds() - start;
 }
 
-/* The one line that differs from a dense training loop: gsAllReduce where MPI_Allreduce or ncclAllReduce was. */
+/* The gradient of this rank's part of the step's items. */
+static void computeGradient(trainer_t *trainer, uint64_t step)
+{
+    const job_t *job = trainer->job;
+    uint64_t part = step * (uint64_t)trainer->rank->ranks->count + (uint64_t)trainer->rank->number;
+    const uint32_t *mine = trainer->order + part * (uint64_t)job->batch;
+    watcher_t watcher = {sendPart, trainer};
+    trainer->sent = true;
+    computeStale(trainer, mine);
+    trainer->loss += job->model->type->gradient(job->model, trainer->workspace, trainer->parameters, mine, job->batch,
+                                                trainer->gradient, trainer->exchange.stream ? &watcher : NULL);
+}
+
+/* lasg-wk: where this rank has spoken, the parameters are those of the last gradient sent. */
+static void moveAnchor(trainer_t *trainer)
+{
+    size_t width = trainer->dtype->stateBytes;
+    for (int p = 0; p < trainer->exchange.partCount && trainer->anchor; p++) {
+        const part_t *range = &trainer->exchange.parts[p];
+        if (exchangeSilent(&trainer->exchange, p) == trainer->silent[p])
+            memcpy((char *)trainer->anchor + range->first * width, (char *)trainer->parameters + range->first * width,
+                   range->count * width);
+    }
+}
+
+/* What has not been sent while it was computed; then all of it comes back. */
 static bool averageGradient(trainer_t *trainer)
 {
-    const dtype_t *dtype = trainer->dtype;
-    size_t count = trainer->job->model->parameters;
-    void *values = dtype->narrow ? trainer->narrow : trainer->gradient;
-    if (dtype->narrow)
-        dtype->narrow(trainer->gradient, trainer->narrow, count);
-    uint64_t silent = silentCalls(trainer);
-    gsResult_t result = gsAllReduce(values, values, count, dtype->type, GS_AVG, trainer->reducer, NULL);
-    if (trainer->anchor && silentCalls(trainer) == silent)
-        memcpy(trainer->anchor, trainer->parameters, count * dtype->stateBytes);
-    if (dtype->widen)
-        dtype->widen(trainer->narrow, trainer->gradient, count);
-    return result == GS_SUCCESS || libraryFailed(trainer, result, "gsAllReduce");
+    exchange_t *exchange = &trainer->exchange;
+    for (int p = 0; p < exchange->partCount && !exchange->stream; p++)
+        sendPart(trainer, p);
+    double start = clockSeconds();
+    bool done = trainer->sent && exchangeFinish(exchange);
+    moveAnchor(trainer);
+    if (trainer->dtype->widen)
+        trainer->dtype->widen(trainer->narrow, trainer->gradient, trainer->job->model->parameters);
+    trainer->exposed += clockSeconds() - start;
+    return done;
 }
 
 static bool updateParameters(trainer_t *trainer)
@@ -248,34 +269,24 @@ static bool updateParameters(trainer_t *trainer)
     optimizer.beta1 = trainer->job->options->momentum;
     gsResult_t result = gsMomentumStep(trainer->rank->comm, &optimizer, trainer->parameters, trainer->gradient,
                                        trainer->velocity, trainer->job->model->parameters, NULL);
-    return result == GS_SUCCESS || libraryFailed(trainer, result, "gsMomentumStep");
-}
-
-static bool readStats(trainer_t *trainer, gsStats_t *stats)
-{
-    gsResult_t result = gsReducerGetStats(trainer->reducer, stats);
-    return result == GS_SUCCESS || libraryFailed(trainer, result, "gsReducerGetStats");
+    return result == GS_SUCCESS || exchangeFailed(&trainer->exchange, result, "gsMomentumStep");
 }
 
 static bool trainStep(trainer_t *trainer, uint64_t step)
 {
-    double start = clockSeconds();
+    double start = clockSeconds(), exposed = trainer->exposed;
     computeGradient(trainer, step);
-    trainer->compute += clockSeconds() - start;
-    if (!averageGradient(trainer))
-        return false;
-    start = clockSeconds();
-    bool updated = updateParameters(trainer);
-    trainer->compute += clockSeconds() - start;
+    bool updated = averageGradient(trainer) && updateParameters(trainer);
+    trainer->compute += clockSeconds() - start - (trainer->exposed - exposed);
     if (!updated)
         return false;
-    return ++trainer->steps != RUN_SETTLED_STEPS || readStats(trainer, &trainer->settled);
+    return ++trainer->steps != RUN_SETTLED_STEPS || exchangeStats(&trainer->exchange, &trainer->settled);
 }
 
 static bool trainEpoch(trainer_t *trainer, int epoch)
 {
     uint64_t steps = trainer->job->stepsPerEpoch;
-    trainer->loss = trainer->compute = 0.0;
+    trainer->loss = trainer->compute = trainer->exposed = 0.0;
     orderItems(trainer, epoch);
     for (uint64_t step = 0; step < steps; step++) {
         if (!trainStep(trainer, step))
@@ -315,8 +326,10 @@ static double density(const trainer_t *trainer, const gsStats_t *from, const gsS
 
 static const share_t *shareEpoch(trainer_t *trainer, uint64_t skipped, bool done)
 {
-    share_t mine = {
-        .loss = trainer->loss, .skipped = skipped, .done = done, .aborted = trainer->result == GS_ERROR_ABORTED};
+    share_t mine = {.loss = trainer->loss,
+                    .skipped = skipped,
+                    .done = done,
+                    .aborted = trainer->exchange.result == GS_ERROR_ABORTED};
     if (done) {
         mine.measure = testModel(trainer);
         mine.hash = hashBytes(trainer->parameters, trainer->job->model->parameters * trainer->dtype->stateBytes);
@@ -355,6 +368,7 @@ static void noteEpoch(task_t *task, const trainer_t *trainer, const share_t *sha
                        .encode = to->encodeSeconds - from->encodeSeconds,
                        .exchange = to->exchangeSeconds - from->exchangeSeconds,
                        .decode = to->decodeSeconds - from->decodeSeconds,
+                       .exposed = trainer->exposed,
                        .payloadBytes = to->payloadBytes - from->payloadBytes,
                        .wireBytes = to->wireBytes - from->wireBytes,
                        .density = density(trainer, from, to)};
@@ -386,7 +400,7 @@ static void trainRank(const rank_t *rank, void *context)
     bool done = trainerMake(&trainer, task, rank);
     for (int epoch = 0; epoch < task->job->options->epochs; epoch++) {
         from = to;
-        done = done && trainEpoch(&trainer, epoch) && readStats(&trainer, &to);
+        done = done && trainEpoch(&trainer, epoch) && exchangeStats(&trainer.exchange, &to);
         const share_t *shares = shareEpoch(&trainer, to.skipped - from.skipped, done);
         const share_t *failed = firstFailure(shares, rank->ranks->count);
         if (failed && rankLeads(rank))
@@ -399,27 +413,44 @@ static void trainRank(const rank_t *rank, void *context)
     trainerFree(&trainer);
 }
 
-bool runTrain(run_t *run, const job_t *job, ranks_t *ranks, const char *recipe)
+static char *labelOf(const char *recipe, exchangeWay_t way)
+{
+    static const char *const ways[] = {"", ", by layer", ", overlapped"};
+    char *label = NULL;
+    return asprintf(&label, "%s%s", recipe, ways[way]) < 0 ? NULL : label;
+}
+
+bool runTrain(run_t *run, const job_t *job, ranks_t *ranks, const char *recipe, exchangeWay_t way)
 {
     task_t task = {.job = job, .run = run};
     *run = (run_t){.recipe = recipe,
+                   .way = way,
+                   .label = labelOf(recipe, way),
                    .model = job->model,
                    .ranks = ranks->count,
                    .epochs = calloc((size_t)job->options->epochs, sizeof *run->epochs),
                    .hashes = calloc((size_t)ranks->count, sizeof *run->hashes),
                    .settledDensity = NAN};
-    if (!run->epochs || !run->hashes)
+    if (!run->label || !run->epochs || !run->hashes)
         return fail("no memory for %d epochs and %d ranks", job->options->epochs, ranks->count);
+    if (ranksAreRoot(ranks))
+        reportRecipe(job->options, run->label);
     ranksRun(ranks, trainRank, &task);
     if (task.failed)
-        return fail("recipe '%s': %s", recipe, task.failure);
-    return sameHashes(run) || fail("recipe '%s': the ranks ended with different parameters", recipe);
+        return fail("recipe '%s': %s", run->label, task.failure);
+    return sameHashes(run) || fail("recipe '%s': the ranks ended with different parameters", run->label);
 }
 
 void runFree(run_t *run)
 {
+    free(run->label);
     free(run->epochs);
     free(run->hashes);
+}
+
+bool runsAgree(const run_t *a, const run_t *b)
+{
+    return a->hashes[0] == b->hashes[0];
 }
 
 epoch_t runTotal(const run_t *run)
@@ -431,12 +462,29 @@ epoch_t runTotal(const run_t *run)
         sum.encode += total.encode;
         sum.exchange += total.exchange;
         sum.decode += total.decode;
+        sum.exposed += total.exposed;
         sum.payloadBytes += total.payloadBytes;
         sum.wireBytes += total.wireBytes;
         sum.skippedRounds += total.skippedRounds;
         total = sum;
     }
     return total;
+}
+
+static double perStep(const run_t *run, double seconds)
+{
+    return 1e3 * seconds / (double)run->steps;
+}
+
+double runStepTime(const run_t *run)
+{
+    epoch_t total = runTotal(run);
+    return perStep(run, total.compute + total.exposed);
+}
+
+double runExposedTime(const run_t *run)
+{
+    return perStep(run, runTotal(run).exposed);
 }
 
 double runDenseBytes(const run_t *run, int width)

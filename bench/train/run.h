@@ -2,6 +2,7 @@
 #ifndef TRAIN_RUN_H
 #define TRAIN_RUN_H
 
+#include "exchange.h"
 #include "model.h"
 #include "options.h"
 #include "ranks.h"
@@ -12,6 +13,7 @@ typedef struct {
     double loss;                              /* mean over the training items of the epoch */
     double measure;                           /* the model's measure, mean over its test items */
     double compute, encode, exchange, decode; /* seconds of rank 0 */
+    double exposed;                           /* of the exchange in all its stages: when rank 0 computed nothing else */
     uint64_t payloadBytes;                    /* of rank 0 */
     uint64_t wireBytes;
     uint64_t skippedRounds; /* calls in which a rank said nothing, summed over the ranks */
@@ -20,6 +22,8 @@ typedef struct {
 
 typedef struct {
     const char *recipe;
+    exchangeWay_t way;
+    char *label; /* what people read: recipe and way */
     const model_t *model;
     int ranks;
     uint64_t steps;
@@ -41,11 +45,18 @@ typedef struct {
 bool jobMake(job_t *job, const options_t *options, const model_t *model, int ranks);
 
 /* False, with a failure text, where a rank failed or the ranks' parameters differ; the epochs done stay in `run`. */
-bool runTrain(run_t *run, const job_t *job, ranks_t *ranks, const char *recipe);
+bool runTrain(run_t *run, const job_t *job, ranks_t *ranks, const char *recipe, exchangeWay_t way);
 void runFree(run_t *run);
+
+/* Whether two runs ended with the same parameters. */
+bool runsAgree(const run_t *a, const run_t *b);
 
 /* Sums over the epochs: the seconds field by field, the bytes, the skipped rounds; loss, measure and density are the last epoch's. */
 epoch_t runTotal(const run_t *run);
+
+/* Milliseconds of a step, and of what the exchange adds to its computing. */
+double runStepTime(const run_t *run);
+double runExposedTime(const run_t *run);
 
 /* What a dense ring would have sent for this run, with elements of `width` bytes. */
 double runDenseBytes(const run_t *run, int width);

@@ -16,12 +16,6 @@ typedef struct {
     double coefficient[GS_MAX_POOL]; /* of the rank's references */
 } groupView;
 
-static uint32_t onlyReference(const gsReducer_t r)
-{
-    return r->spec.search == GS_SEARCH_HINDSIGHT ? r->state->call.choice
-                                                 : (uint32_t)__builtin_ctz(r->spec.pool | 1u << 31);
-}
-
 static groupView viewGroup(const gsReducer_t r, const uint8_t *record, int g)
 {
     gsRecordHeader h;
@@ -44,7 +38,7 @@ static groupView viewGroup(const gsReducer_t r, const uint8_t *record, int g)
     if (h.flags & GS_FLAG_REFERENCES && !v.silent)
         memcpy(v.coefficient, record + GS_RECORD_SECTIONS, sizeof v.coefficient);
     else if (r->spec.pool && !v.silent)
-        v.coefficient[onlyReference(r)] = 1.0;
+        v.coefficient[gsOnlyReference(&r->spec, &r->state->call)] = 1.0;
     return v;
 }
 
@@ -84,8 +78,9 @@ static void addMasked(const gsReducer_t r, gsReal *sum, const groupView *v, uint
 {
     const gsCall *c = &r->state->call;
     uint64_t j = r->blockOffset[b];
+    uint64_t at = gsBlockAt(&r->spec, b);
     for (uint32_t w = 0; w < GS_BLOCK_WORDS; w++)
-        for (uint32_t word = r->keptBits[b * GS_BLOCK_WORDS + w]; word; word &= word - 1, j++) {
+        for (uint32_t word = r->keptBits[at * GS_BLOCK_WORDS + w]; word; word &= word - 1, j++) {
             uint64_t slot = gsCallSlot(&r->spec, c, 0, j);
             if (gsCallSlot(&r->spec, c, 0, j + 1) > slot)
                 GS_FOR_SLOT_VALUE(r->spec.value,
@@ -93,10 +88,9 @@ static void addMasked(const gsReducer_t r, gsReal *sum, const groupView *v, uint
         }
 }
 
-static void addAll(const gsReducer_t r, gsReal *sum, const groupView *v, uint64_t b)
+static void addAll(gsReal *sum, const groupView *v, uint64_t b, uint32_t n)
 {
     gsReal decoded[GS_BLOCK];
-    uint32_t n = blockLength(&r->spec, b);
     coding how = v->how;
     if (v->scales)
         how.scale = v->scales[b];
@@ -105,22 +99,23 @@ static void addAll(const gsReducer_t r, gsReal *sum, const groupView *v, uint64_
         sum[i] += decoded[i];
 }
 
-static void addBlock(const gsReducer_t r, gsReal *sum, const groupView *v, uint64_t b, int g)
+static void addBlock(const gsReducer_t r, gsReal *sum, const groupView *v, uint64_t block, int g)
 {
-    uint64_t slot, end;
+    uint64_t slot, end, b = gsBlockInRecord(&r->spec, block);
+    uint32_t n = blockLength(&r->spec, block);
     coding how = v->how;
     if (v->silent)
         return;
     switch (r->spec.layout) {
     case GS_LAYOUT_MASK: addMasked(r, sum, v, b); return;
-    case GS_LAYOUT_ALL: addAll(r, sum, v, b); return;
+    case GS_LAYOUT_ALL: addAll(sum, v, b, n); return;
     case GS_LAYOUT_CHUNKED:
         slot = b * r->spec.k;
-        end = slot + gsTopkKept(r->spec.k, blockLength(&r->spec, b));
+        end = slot + gsTopkKept(r->spec.k, n);
         break;
     default:
         if (v->map) {
-            addMap(sum, v, b * GS_BLOCK, blockLength(&r->spec, b));
+            addMap(sum, v, b * GS_BLOCK, n);
             return;
         }
         slot = v->table[b];
@@ -168,38 +163,49 @@ static void addQuotient(const work *w, gsReal *sum, const groupView *v, uint64_t
         sum[i] += decoded[i] * gsGuarded(reference[i], floor);
 }
 
+/* The ranks whose records are about block b: first .. end - 1. */
+static void ranksOf(const gsSpec *spec, uint64_t b, uint32_t *first, uint32_t *end)
+{
+    *first = spec->parts ? (uint32_t)(b % spec->parts) : 0;
+    *end = spec->parts ? *first + 1 : spec->nranks;
+}
+
 /* The sum of the records, and apart from it the own one. */
 static void sumRecords(const work *w, gsReal *sum, gsReal *own, uint64_t b)
 {
     const gsReducer_t r = w->r;
-    uint32_t n = blockLength(&r->spec, b);
+    uint32_t n = blockLength(&r->spec, b), first, end;
     memset(sum, 0, n * sizeof *sum);
-    for (uint32_t i = 0; i < r->spec.nranks * (uint32_t)w->groups; i++) {
+    ranksOf(&r->spec, b, &first, &end);
+    for (uint32_t i = first * (uint32_t)w->groups; i < end * (uint32_t)w->groups; i++) {
         if (r->spec.quotient)
             addQuotient(w, sum, &w->views[i], b, (int)(i % (uint32_t)w->groups));
         else
             addBlock(r, sum, &w->views[i], b, (int)(i % (uint32_t)w->groups));
     }
-    if (!r->spec.memory)
+    if (!r->spec.memory || r->spec.rank < first || r->spec.rank >= end)
         return;
     memset(own, 0, n * sizeof *own);
     for (int g = 0; g < w->groups; g++)
         addBlock(r, own, &w->views[(int)r->spec.rank * w->groups + g], b, g);
 }
 
-/* H + nu sum; then h and H take lambda of what was decoded. */
+/* H + nu sum; then h and H take lambda of what was decoded. An owner's h is of its own blocks alone. */
 static void useMemory(const work *w, gsReal *sum, const gsReal *own, uint64_t b)
 {
     const gsReducer_t r = w->r;
-    gsReal *h = (gsReal *)r->memory + b * GS_BLOCK, *all = (gsReal *)r->shared + b * GS_BLOCK;
+    gsReal *h = (gsReal *)r->memory + gsBlockInRecord(&r->spec, b) * GS_BLOCK,
+           *all = (gsReal *)r->shared + b * GS_BLOCK;
     gsReal lambda = (gsReal)r->spec.lambda, nu = (gsReal)r->spec.nu;
-    uint32_t n = blockLength(&r->spec, b);
+    uint32_t n = blockLength(&r->spec, b), first, end;
+    ranksOf(&r->spec, b, &first, &end);
+    int mine = r->spec.rank >= first && r->spec.rank < end && !r->spec.preview;
+    for (uint32_t i = 0; mine && i < n; i++)
+        h[i] += lambda * own[i];
     for (uint32_t i = 0; i < n; i++) {
         gsReal result = all[i] + nu * sum[i];
-        if (!r->spec.preview) {
-            h[i] += lambda * own[i];
+        if (!r->spec.preview)
             all[i] += lambda * sum[i];
-        }
         sum[i] = result;
     }
 }
@@ -275,7 +281,7 @@ static void finishBlocks(const work *w)
             sumRecords(w, sum, own, (uint64_t)b);
         if (spec->memory)
             useMemory(w, sum, w->dense ? (const gsReal *)r->work + first : own, (uint64_t)b);
-        if (spec->pool && !spec->quotient && !w->dense)
+        if (spec->pool && !spec->quotient && !spec->denseNow)
             addReferences(w, sum, (uint64_t)b);
         if (spec->trigger)
             r->blockSum[b] = dotBlock(sum, sum, n);
@@ -283,7 +289,8 @@ static void finishBlocks(const work *w)
             moveReferences(w, sum, (uint64_t)b);
         if (!spec->preview)
             markIterate(r, first, n);
-        GS_FOR_TYPE(spec->type, writeBlock(sum, w->recvbuff, first, n, w->factor, T));
+        uint64_t to = spec->spread ? gsBlockAt(spec, (uint64_t)b) * GS_BLOCK : first;
+        GS_FOR_TYPE(spec->type, writeBlock(sum, w->recvbuff, to, n, w->factor, T));
     }
 }
 
@@ -306,6 +313,8 @@ void GS_STAGE(gsAccumulate)(gsReducer_t r, const uint8_t *records, const void *s
               .dense = sum,
               .recvbuff = recvbuff,
               .factor = op == GS_AVG ? (gsReal)1 / (gsReal)r->spec.nranks : (gsReal)1};
+    if (sum) /* of owners' sums; 0 in a dense step */
+        memcpy(w.coefficient, r->state->call.total, sizeof w.coefficient);
     for (uint32_t i = 0; i < r->spec.nranks && !sum; i++)
         for (int g = 0; g < groups; g++) {
             groupView *v = &views[i * (uint32_t)groups + (uint32_t)g];

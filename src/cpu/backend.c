@@ -57,18 +57,17 @@ static const gsCpuStages *stagesOf(gsReducer_t r)
     return r->cpuStages;
 }
 
-/* Kept coordinates before each block, by group; totals in kept. Offsets past 2^32 - 1 stand still: the capacity is below. */
-static void scanBlocks(gsReducer_t r, uint64_t kept[2])
+/* Kept coordinates before each block of a reducer or a part of one, by group; totals in kept. Offsets past 2^32 - 1 stand still: the
+ * capacity is below. */
+static void scanBlocks(gsReducer_t r, const gsSpec *s, uint32_t *offset, uint64_t kept[2])
 {
-    uint64_t blocks = r->spec.blocks;
     kept[0] = kept[1] = 0;
-    for (int g = 0; g < gsRecordGroups(r->spec.value); g++) {
-        uint32_t *offset = r->blockOffset + (uint64_t)g * (blocks + 1);
-        const uint32_t *counts = r->blockKept + (uint64_t)g * blocks;
-        for (uint64_t b = 0; b <= blocks; b++) {
+    for (int g = 0; g < gsRecordGroups(s->value); g++, offset += s->blocks + 1) {
+        const uint32_t *counts = r->blockKept + (uint64_t)g * r->spec.blocks;
+        for (uint64_t b = 0; b <= s->blocks; b++) {
             offset[b] = kept[g] < UINT32_MAX ? (uint32_t)kept[g] : UINT32_MAX;
-            if (b < blocks)
-                kept[g] += counts[b];
+            if (b < s->blocks)
+                kept[g] += counts[gsBlockAt(s, b)];
         }
     }
 }
@@ -202,7 +201,7 @@ static gsResult_t selectStage(gsReducer_t r, const void *sendbuff, gsStream_t st
         if (r->spec.trigger == GS_TRIGGER_CODED)
             watchCoding(r, x);
         stagesOf(r)->select(r, gsSpecPrepares(&r->spec) ? x : gradientOf(r, sendbuff));
-        scanBlocks(r, kept);
+        scanBlocks(r, &r->spec, r->blockOffset, kept);
     }
     gsCallPlan(&r->spec, r->state, kept);
     return GS_SUCCESS;
@@ -293,7 +292,7 @@ static gsResult_t validateDense(gsReducer_t r, const void *sum, gsStream_t strea
 {
     (void)stream;
     r->state->verdict = GS_FAULT_NONE;
-    r->state->anyNonFinite = !stagesOf(r)->allFinite(r, (gsVector){sum, r->spec.wide ? GS_FLOAT64 : GS_FLOAT32});
+    r->state->anyNonFinite = !stagesOf(r)->allFinite(r, remembered(r, sum));
     return GS_SUCCESS;
 }
 
@@ -306,6 +305,56 @@ static gsResult_t accumulateDense(gsReducer_t r, const void *sum, void *recvbuff
         fillNaN(r->spec.type, r->spec.count, recvbuff);
     else if (r->spec.count) /* of no elements there is no sum */
         stagesOf(r)->accumulate(r, NULL, sum, recvbuff, op);
+    return GS_SUCCESS;
+}
+
+/* ---- owners ---- */
+
+static gsResult_t planParts(gsReducer_t r, gsStream_t stream)
+{
+    uint32_t *offset = r->partOffset;
+    (void)stream;
+    for (uint32_t q = 0; q < r->spec.nranks; q++) {
+        gsSpec part = gsPartSpec(&r->spec, q);
+        uint64_t kept[2] = {0, 0};
+        if (!r->state->call.skip)
+            scanBlocks(r, &part, offset, kept);
+        offset += (uint64_t)gsRecordGroups(part.value) * (part.blocks + 1);
+        r->partState[q] = *r->state;
+        gsCallPlan(&part, &r->partState[q], kept);
+        gsCallAddPart(&r->state->call, &r->partState[q].call, q);
+    }
+    return GS_SUCCESS;
+}
+
+static gsResult_t handDown(gsReducer_t r, gsStream_t stream)
+{
+    (void)stream;
+    gsOwnerHandDown(&r->spec, r->state, &r->partState[r->spec.rank], r->server->state, r->recvRecords);
+    return GS_SUCCESS;
+}
+
+static gsResult_t handBack(gsReducer_t r, gsStream_t stream)
+{
+    (void)stream;
+    gsOwnerHandBack(&r->spec, r->state, r->server->state, &r->partState[r->spec.rank]);
+    for (uint32_t q = 0; q < r->spec.nranks; q++)
+        gsOwnerHandTo(&r->partState[q], r->state);
+    return GS_SUCCESS;
+}
+
+static gsResult_t makeResult(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
+{
+    (void)stream;
+    stagesOf(r)->makeResult(r, op);
+    return GS_SUCCESS;
+}
+
+static gsResult_t rememberParts(gsReducer_t r, gsStream_t stream)
+{
+    (void)stream;
+    if (!r->state->verdict && !r->state->anyNonFinite)
+        stagesOf(r)->rememberParts(r);
     return GS_SUCCESS;
 }
 
@@ -403,6 +452,11 @@ const gsBackend gsCpuBackend = {
     .validate = validateStage,
     .accumulate = accumulateStage,
     .commit = commitStage,
+    .planParts = planParts,
+    .handDown = handDown,
+    .makeResult = makeResult,
+    .handBack = handBack,
+    .rememberParts = rememberParts,
     .compare = compareStage,
     .validateDense = validateDense,
     .accumulateDense = accumulateDense,

@@ -18,6 +18,8 @@
     void gsSumSlices_##isa##_##bits(gsReducer_t, gsVector, uint32_t, uint64_t, void *, uint64_t, gsRedOp_t); \
     int gsAllFinite_##isa##_##bits(gsReducer_t, gsVector);                                                   \
     void gsScale_##isa##_##bits(gsReducer_t, void *, float);                                                 \
+    void gsMakeResult_##isa##_##bits(gsReducer_t, gsRedOp_t);                                                \
+    void gsRememberParts_##isa##_##bits(gsReducer_t);                                                        \
     void gsOptimize_##isa##_##bits(const gsOptimizerCall *);                                                 \
     static const gsCpuStages stages_##isa##_##bits = {#isa,                                                  \
                                                       bits,                                                  \
@@ -35,6 +37,8 @@
                                                       gsSumSlices_##isa##_##bits,                            \
                                                       gsAllFinite_##isa##_##bits,                            \
                                                       gsScale_##isa##_##bits,                                \
+                                                      gsMakeResult_##isa##_##bits,                           \
+                                                      gsRememberParts_##isa##_##bits,                        \
                                                       gsOptimize_##isa##_##bits};
 
 DECLARE(portable, 32)

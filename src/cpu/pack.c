@@ -22,7 +22,8 @@ GS_INLINE void listSurvivors(gsReducer_t r, gsVector x, uint64_t b, int g, survi
 {
     const gsSpec *spec = &r->spec;
     const gsCall *c = &r->state->call;
-    const uint32_t *bits = r->keptBits + b * GS_BLOCK_WORDS;
+    uint64_t at = gsBlockAt(spec, b);
+    const uint32_t *bits = r->keptBits + at * GS_BLOCK_WORDS;
     uint64_t j = r->blockOffset[(uint64_t)g * (spec->blocks + 1) + b];
     int whole = c->group[g].sent == c->group[g].kept && !c->nonFinite; /* everything kept is sent: slot j is j */
     out->first = gsCallSlot(spec, c, g, j);
@@ -30,7 +31,7 @@ GS_INLINE void listSurvivors(gsReducer_t r, gsVector x, uint64_t b, int g, survi
     for (uint32_t w = 0; w < GS_BLOCK_WORDS; w++)
         for (uint32_t word = bits[w]; word; word &= word - 1) {
             uint32_t index = 32 * w + (uint32_t)__builtin_ctz(word);
-            if (groupOf(spec, c, x, b * GS_BLOCK + index, type) != g)
+            if (groupOf(spec, c, x, at * GS_BLOCK + index, type) != g)
                 continue;
             if (whole || gsCallSlot(spec, c, g, j + 1) > gsCallSlot(spec, c, g, j))
                 out->index[out->n++] = (uint16_t)index;
@@ -90,7 +91,7 @@ static void writeBook(gsReducer_t r, uint64_t b, const survivors *s, const gsRea
         uint64_t slot = s->first + i;
         uint32_t code = gsBookCode(v[i], mean, width);
         __atomic_fetch_or(&record[at->values + slot / 4], (uint8_t)(code << slot % 4 * 2), __ATOMIC_RELAXED);
-        settle(r, b * GS_BLOCK + s->index[i], v[i], (gsReal)book[code]);
+        settle(r, gsBlockAt(&r->spec, b) * GS_BLOCK + s->index[i], v[i], (gsReal)book[code]);
     }
 }
 
@@ -101,10 +102,11 @@ GS_INLINE void writeValues(gsReducer_t r, gsVector x, uint64_t b, const survivor
     const gsRecordGroup *at = &c->sections.group[0];
     coding how = codingOf(spec, c->scale);
     int draws = gsSlotDraws(spec);
+    uint64_t first = gsBlockAt(spec, b) * GS_BLOCK;
     uint32_t word = 0;
     gsReal v[GS_BLOCK];
     for (uint32_t i = 0; i < s->n; i++)
-        v[i] = valueOf(spec, c, loadElement(type, x.values, b * GS_BLOCK + s->index[i]));
+        v[i] = valueOf(spec, c, loadElement(type, x.values, first + s->index[i]));
     if (spec->value == GS_VALUE_BOOK) {
         writeBook(r, b, s, v, record);
         return;
@@ -114,7 +116,7 @@ GS_INLINE void writeValues(gsReducer_t r, gsVector x, uint64_t b, const survivor
         ((float *)(void *)(record + at->scales))[b] = how.scale;
     }
     for (uint32_t i = 0; i < s->n; i++) {
-        uint64_t element = b * GS_BLOCK + s->index[i];
+        uint64_t element = first + s->index[i];
         if (draws)
             word = gsDraw(spec->seed, element, c->step, spec->rank, GS_DRAW_ROUND);
         GS_FOR_SLOT_VALUE(spec->value, {
@@ -124,22 +126,21 @@ GS_INLINE void writeValues(gsReducer_t r, gsVector x, uint64_t b, const survivor
     }
 }
 
-GS_INLINE void writeSigns(gsVector x, uint64_t b, const survivors *s, uint8_t *signs, uint32_t type)
+GS_INLINE void writeSigns(gsVector x, uint64_t first, const survivors *s, uint8_t *signs, uint32_t type)
 {
     for (uint32_t i = 0; i < s->n; i++) {
         uint64_t slot = s->first + i;
-        if (loadElement(type, x.values, b * GS_BLOCK + s->index[i]) < (gsReal)0)
+        if (loadElement(type, x.values, first + s->index[i]) < (gsReal)0)
             __atomic_fetch_or(&signs[slot / 8], (uint8_t)(1u << slot % 8), __ATOMIC_RELAXED);
     }
 }
 
 /* A block's map is its own 1024 bytes. */
-GS_INLINE void writeMap(gsVector x, uint64_t b, const survivors *s, uint8_t *map, uint32_t type)
+GS_INLINE void writeMap(gsVector x, uint64_t first, const survivors *s, uint8_t *map, uint32_t type)
 {
     for (uint32_t i = 0; i < s->n; i++) {
-        uint64_t element = b * GS_BLOCK + s->index[i];
-        uint32_t code = loadElement(type, x.values, element) < (gsReal)0 ? 2u : 1u;
-        map[element / 4] |= (uint8_t)(code << element % 4 * 2);
+        uint32_t place = s->index[i], code = loadElement(type, x.values, first + place) < (gsReal)0 ? 2u : 1u;
+        map[place / 4] |= (uint8_t)(code << place % 4 * 2);
     }
 }
 
@@ -183,11 +184,11 @@ GS_INLINE void packGroup(gsReducer_t r, gsVector x, uint8_t *record, uint64_t b,
     if (spec->layout == GS_LAYOUT_GLOBAL && !map)
         ((uint32_t *)(void *)(record + at->table))[b] = (uint32_t)s.first;
     if (map) {
-        writeMap(x, b, &s, record + at->values, type);
+        writeMap(x, gsBlockAt(spec, b) * GS_BLOCK, &s, record + at->values + b * (GS_BLOCK / 4), type);
         return;
     }
     if (g == 1)
-        writeSigns(x, b, &s, record + at->values, type);
+        writeSigns(x, gsBlockAt(spec, b) * GS_BLOCK, &s, record + at->values, type);
     else
         writeValues(r, x, b, &s, record, type);
     if (spec->layout != GS_LAYOUT_MASK)
@@ -221,17 +222,17 @@ static void packAll(gsReducer_t r, gsVector x, uint8_t *record)
     {
         gsReal a[GS_BLOCK], decoded[GS_BLOCK];
         uint32_t words[GS_BLOCK], n = blockLength(spec, (uint64_t)b);
-        uint64_t first = (uint64_t)b * GS_BLOCK;
+        uint64_t slot = (uint64_t)b * GS_BLOCK, first = gsBlockAt(spec, (uint64_t)b) * GS_BLOCK;
         coding how = codingOf(spec, c->scale);
         GS_FOR_TYPE(x.type, loadBlock(x, first, n, a, T));
         if (scaled && !one)
             ((float *)(void *)(record + at->scales))[b] = how.scale = scaleOfBlock(spec->value, a, n);
         if (spec->value != GS_VALUE_SIGN && spec->value != GS_VALUE_GRID)
             drawBlock(spec->seed, first / 4, c->step, spec->rank, GS_DRAW_ROUND, words);
-        putBlock(&how, record + at->values, first, n, a, words);
+        putBlock(&how, record + at->values, slot, n, a, words);
         if (!spec->feedback)
             continue;
-        getBlock(&how, record + at->values, first, n, decoded);
+        getBlock(&how, record + at->values, slot, n, decoded);
         for (uint32_t i = 0; i < n; i++)
             settle(r, first + i, a[i], decoded[i]);
     }
@@ -312,7 +313,7 @@ static void packSections(gsReducer_t r, gsVector x, uint8_t *record)
 void GS_STAGE(gsPack)(gsReducer_t r, gsVector x, uint8_t *record)
 {
     gsRecordHeader header = gsCallHeader(&r->spec, r->state);
-    gsRecordSegment segment = gsCallSegment(&r->spec, &r->state->call);
+    gsRecordSegment segment = gsCallSegment(&r->spec, r->state);
     packSections(r, x, record);
     memcpy(record, &header, sizeof header);
     memcpy(record + sizeof header, &segment, sizeof segment);

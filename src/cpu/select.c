@@ -140,7 +140,7 @@ static uint32_t keepBlock(const gsReducer_t r, const gsReal *a, uint64_t b, uint
 static void selectByMagnitude(gsReducer_t r, gsVector x)
 {
     const gsSpec *spec = &r->spec;
-    int add = !gsSpecPrepares(spec);
+    int add = gsSpecAdds(spec);
     uint32_t bad = 0;
     GS_FOR_BLOCKS(r, b, reduction(| : bad))
     {

@@ -47,6 +47,9 @@ typedef struct {
                       gsRedOp_t op);
     int (*allFinite)(gsReducer_t r, gsVector values);
     void (*scale)(gsReducer_t r, void *values, float factor);
+    /* parts.c: sums of own blocks -> what an owner sends; and the two-way memories' share */
+    void (*makeResult)(gsReducer_t r, gsRedOp_t op);
+    void (*rememberParts)(gsReducer_t r);
     /* optimizer.c */
     void (*optimize)(const gsOptimizerCall *call);
 } gsCpuStages;
@@ -76,6 +79,8 @@ void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint32_t ranks, uint6
                            gsRedOp_t op);
 int GS_STAGE(gsAllFinite)(gsReducer_t r, gsVector values);
 void GS_STAGE(gsScale)(gsReducer_t r, void *values, float factor);
+void GS_STAGE(gsMakeResult)(gsReducer_t r, gsRedOp_t op);
+void GS_STAGE(gsRememberParts)(gsReducer_t r);
 void GS_STAGE(gsOptimize)(const gsOptimizerCall *call);
 #endif
 

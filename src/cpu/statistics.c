@@ -83,7 +83,7 @@ gsSums GS_STAGE(gsSumVector)(gsReducer_t r, gsVector x, double s, uint32_t what)
 
 void GS_STAGE(gsFindTau)(gsReducer_t r, gsVector x)
 {
-    const gsReal *e = r->spec.feedback && !gsSpecPrepares(&r->spec) ? currentOf(r, r->residual) : NULL;
+    const gsReal *e = gsSpecAdds(&r->spec) ? currentOf(r, r->residual) : NULL;
     for (int bin = 0; bin < GS_HISTOGRAM_BINS; bin++)
         r->histogram[bin] = 0;
     for (uint64_t i = 0; i < r->spec.count; i++) {

@@ -1,4 +1,4 @@
-# Installation: libraries, the header, a CMake package and a pkg-config file. Included once all libraries are defined.
+# Installation: libraries, the header, a CMake package and pkg-config files. Included once all libraries are defined.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -35,6 +35,32 @@ install(FILES ${PROJECT_BINARY_DIR}/package/gradsieve-config.cmake
     ${PROJECT_BINARY_DIR}/package/gradsieve-config-version.cmake DESTINATION ${GS_PACKAGE_DIR})
 
 # The prefix is found from where the file lies, so that an installed tree can be moved.
-file(RELATIVE_PATH GS_PREFIX_FROM_PKGCONFIG /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
-configure_file(${CMAKE_CURRENT_LIST_DIR}/gradsieve.pc.in ${PROJECT_BINARY_DIR}/package/gradsieve.pc @ONLY)
-install(FILES ${PROJECT_BINARY_DIR}/package/gradsieve.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+function(gs_install_pkgconfig name template)
+    file(RELATIVE_PATH GS_PREFIX_FROM_PKGCONFIG /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
+    configure_file(${PROJECT_SOURCE_DIR}/src/package/${template} ${PROJECT_BINARY_DIR}/package/${name}.pc @ONLY)
+    install(FILES ${PROJECT_BINARY_DIR}/package/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endfunction()
+
+# A part's flags are its library's own: gradsieve's libraries by name, the MPI, CUDA or NCCL it was linked with by path.
+function(gs_install_part part GS_PART_IS)
+    if(NOT TARGET gradsieve_${part})
+        return()
+    endif()
+    get_target_property(dirs gradsieve_${part} INTERFACE_INCLUDE_DIRECTORIES)
+    get_target_property(linked gradsieve_${part} INTERFACE_LINK_LIBRARIES)
+    set(paths ${linked})
+    list(FILTER paths INCLUDE REGEX "^/")
+    list(FILTER linked INCLUDE REGEX "^gradsieve")
+    list(TRANSFORM linked REPLACE "_" "-")
+    list(TRANSFORM linked APPEND " = ${PROJECT_VERSION}")
+    list(TRANSFORM dirs PREPEND "-I")
+    list(JOIN linked ", " GS_PART_NEEDS)
+    list(JOIN paths " " GS_PART_LIBS)
+    list(JOIN dirs " " GS_PART_CFLAGS)
+    gs_install_pkgconfig(gradsieve-${part} gradsieve-part.pc.in)
+endfunction()
+
+gs_install_pkgconfig(gradsieve gradsieve.pc.in)
+gs_install_part(mpi "ranks as MPI processes")
+gs_install_part(cuda "kernels for NVIDIA GPUs")
+gs_install_part(nccl "ranks as NCCL ranks")

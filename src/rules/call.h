@@ -8,6 +8,7 @@
 #include "checksum.h"
 #include "gspar.h"
 #include "lag.h"
+#include "part.h"
 #include "philox.h"
 #include "randk.h"
 #include "reference.h"
@@ -47,6 +48,7 @@ typedef struct {
     double normalized;               /* |g - r|^2 / |g|^2 */
     double error;                    /* laq: |a - C(a)|^2 */
     double moved;                    /* |theta - theta before|^2, in the units of an aggregate */
+    double total[GS_MAX_POOL];       /* owner: the coefficients of all ranks, summed */
     gsThinning group[2];
     gsRecordSections sections;
 } gsCall;
@@ -59,11 +61,12 @@ typedef struct {
 /* Why records cannot be summed. */
 enum {
     GS_FAULT_NONE = 0,
-    GS_FAULT_CONFIG, /* mismatch: another recipe, count, type, seed or number of ranks */
-    GS_FAULT_STEP,   /* mismatch: another step */
-    GS_FAULT_OP,     /* mismatch: sum on one rank, average on another */
-    GS_FAULT_RANK,   /* mismatch: not the record of this place */
-    GS_FAULT_MAGIC,  /* corrupt, and so on */
+    GS_FAULT_CONFIG,         /* mismatch: another recipe, count, type, seed or number of ranks */
+    GS_FAULT_STEP,           /* mismatch: another step */
+    GS_FAULT_OP,             /* mismatch: sum on one rank, average on another */
+    GS_FAULT_RANK,           /* mismatch: not the record of this place */
+    GS_FAULT_OWNER_MISMATCH, /* mismatch: an owner has found one */
+    GS_FAULT_MAGIC,          /* corrupt, and so on */
     GS_FAULT_VERSION,
     GS_FAULT_FLAGS,
     GS_FAULT_LAYOUT,
@@ -72,7 +75,8 @@ enum {
     GS_FAULT_CHECKSUM,
     GS_FAULT_TABLE,
     GS_FAULT_INDEX,
-    GS_FAULT_VALUE
+    GS_FAULT_VALUE,
+    GS_FAULT_OWNER /* an owner has found a record corrupt */
 };
 
 typedef struct {
@@ -84,15 +88,15 @@ typedef struct {
     /* the call under way */
     uint32_t verdict; /* GS_FAULT_ of this call's records: the lowest rank's */
     uint32_t verdictRank;
-    uint32_t anyNonFinite; /* a record of this call says so */
-    uint32_t choice;       /* search in hindsight: the next call's reference */
-    uint32_t average;      /* the last committed call's op */
-    uint32_t reserved;
+    uint32_t anyNonFinite;  /* a record of this call says so */
+    uint32_t choice;        /* search in hindsight: the next call's reference */
+    uint32_t average;       /* the last committed call's op */
+    uint32_t upstreamFault; /* owner, for the sum's record: what came up while the sum was made */
     /* lag */
     uint32_t recentAt; /* the oldest entry */
     uint32_t sent;     /* this rank has sent a gradient before */
     uint32_t silent;   /* steps since */
-    uint32_t unused;
+    uint32_t upstreamNonFinite;
     double sentError;             /* laq: what the coding lost then, squared */
     double recent[GS_MAX_WINDOW]; /* squared norms of aggregates, in sum form */
     /* what accumulate found: */
@@ -124,7 +128,8 @@ GS_HD void gsCallBegin(const gsSpec *spec, gsState *state)
     c->tau = (double)state->tau;
     c->clip = 1.0;
     c->normalized = 1.0;
-    c->skip = spec->absent || !gsTakesTurn(spec, state->step);
+    c->skip = spec->absent || !gsTakesTurn(spec, state->step) || state->upstreamFault;
+    c->nonFinite = state->upstreamNonFinite;
     if (spec->select == GS_SELECT_RANDK) {
         c->s = gsRound(spec, spec->density);
         c->inverse = gsRound(spec, 1.0 / c->s);
@@ -300,7 +305,7 @@ GS_HD void gsCallPlan(const gsSpec *spec, gsState *state, const uint64_t kept[2]
     if (c->nonFinite)
         c->flags = GS_FLAG_NONFINITE;
     else if (c->skip)
-        c->flags = GS_FLAG_SKIP;
+        c->flags = GS_FLAG_SKIP | (state->upstreamFault ? GS_FLAG_FAULT : 0);
     else if (sent[0] + sent[1] < kept[0] + kept[1])
         c->flags = spec->random ? GS_FLAG_THINNED : GS_FLAG_OVERFLOWED;
     if (spec->average)
@@ -313,6 +318,39 @@ GS_HD void gsCallPlan(const gsSpec *spec, gsState *state, const uint64_t kept[2]
     c->tauNext = (float)c->tau;
     if (spec->select == GS_SELECT_THRESHOLD && spec->tau < 0.0f && !(spec->rms > 0.0))
         c->tauNext = gsTauNext((float)c->tau, kept[0], spec->target, spec->capacity);
+}
+
+/* The reference that all ranks know to be in use, where records do not say. */
+GS_HD uint32_t gsOnlyReference(const gsSpec *spec, const gsCall *c)
+{
+    uint32_t only = 0;
+    if (spec->search == GS_SEARCH_HINDSIGHT)
+        return c->choice;
+    while (only + 1 < GS_MAX_POOL && !(spec->pool >> only & 1u))
+        only++;
+    return only;
+}
+
+/* Whether ranks disagree; otherwise bytes are damaged. */
+GS_HD int gsIsMismatch(uint32_t fault)
+{
+    return fault != GS_FAULT_NONE && fault <= GS_FAULT_OWNER_MISMATCH;
+}
+
+/* owner: a part's plan, made in a copy of the state, counts in the whole call's. */
+GS_HD void gsCallAddPart(gsCall *whole, const gsCall *part, uint32_t which)
+{
+    const uint32_t limited = GS_FLAG_THINNED | GS_FLAG_OVERFLOWED;
+    int g;
+    if (which == 0) {
+        whole->flags &= ~limited;
+        whole->group[0].sent = whole->group[1].sent = 0;
+        whole->sections.bytes = 0;
+    }
+    whole->flags |= part->flags & limited;
+    for (g = 0; g < 2; g++)
+        whole->group[g].sent += part->group[g].sent;
+    whole->sections.bytes += part->sections.bytes;
 }
 
 /* The header of the planned record, checksum left 0. */
@@ -336,15 +374,18 @@ GS_HD gsRecordHeader gsCallHeader(const gsSpec *spec, const gsState *state)
     return h;
 }
 
-GS_HD gsRecordSegment gsCallSegment(const gsSpec *spec, const gsCall *c)
+GS_HD gsRecordSegment gsCallSegment(const gsSpec *spec, const gsState *state)
 {
+    const gsCall *c = &state->call;
     gsRecordSegment s;
     s.count = spec->count;
     s.aux = spec->aux;
     s.scale = c->scale;
     if (spec->layout == GS_LAYOUT_CHUNKED)
         s.aux = spec->k;
-    if (spec->value == GS_VALUE_SHARED) {
+    if (c->flags & GS_FLAG_FAULT)
+        s.scale = gsIsMismatch(state->upstreamFault) ? 1.0f : 0.0f;
+    else if (spec->value == GS_VALUE_SHARED) {
         s.aux = (uint32_t)c->group[0].sent;
         s.scale = gsSaturate((float)(c->inverse * (double)c->group[1].gain));
     }
@@ -394,7 +435,8 @@ GS_HD uint32_t gsHeaderFault(const gsRecordHeader *h, const gsRecordSegment *seg
     if (h->version != GS_RECORD_VERSION)
         return GS_FAULT_VERSION;
     if (h->flags & ~(GS_FLAGS_KNOWN & ~GS_FLAG_DENSE) ||
-        (h->flags & GS_FLAG_SKIP && h->flags & (GS_FLAG_NONFINITE | GS_FLAG_MAP)))
+        (h->flags & GS_FLAG_SKIP && h->flags & (GS_FLAG_NONFINITE | GS_FLAG_MAP)) ||
+        (h->flags & GS_FLAG_FAULT && !(h->flags & GS_FLAG_SKIP)))
         return GS_FAULT_FLAGS;
     if (!gsShapeIsPossible(h, segment))
         return GS_FAULT_LAYOUT;
@@ -409,20 +451,20 @@ GS_HD uint32_t gsHeaderFault(const gsRecordHeader *h, const gsRecordSegment *seg
 /* Whether a rank may say "skip": only where the recipe knows silence. */
 GS_HD int gsSpecSkips(const gsSpec *spec)
 {
-    return spec->trigger || spec->participate || spec->memory || spec->feedback;
+    return spec->trigger || spec->participate || spec->memory || spec->feedback || spec->parts;
 }
 
 /* A received header against what this rank expects in place `rank`. */
 GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const gsRecordHeader *h,
                                const gsRecordSegment *segment, uint32_t rank)
 {
-    uint32_t references =
-        spec->search == GS_SEARCH_WORKER || spec->search == GS_SEARCH_FIT || (spec->pool >> GS_REFERENCE_MEAN & 1u);
+    uint32_t fault, references = spec->search == GS_SEARCH_WORKER || spec->search == GS_SEARCH_FIT ||
+                                 (spec->pool >> GS_REFERENCE_MEAN & 1u);
     if (h->magic != GS_RECORD_MAGIC)
         return GS_FAULT_MAGIC;
     if (h->version != GS_RECORD_VERSION)
         return GS_FAULT_VERSION;
-    if (h->configHash != spec->configHash || h->count != spec->count)
+    if (h->configHash != spec->configHash || h->count != gsRecordCount(spec, rank))
         return GS_FAULT_CONFIG;
     if (h->rank != rank)
         return GS_FAULT_RANK;
@@ -435,14 +477,58 @@ GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const g
         (spec->layout == GS_LAYOUT_ALL && segment->aux != spec->aux))
         return GS_FAULT_LAYOUT;
     if (((h->flags & GS_FLAG_REFERENCES) != 0) != (references != 0) ||
-        ((h->flags & GS_FLAG_SKIP) && !gsSpecSkips(spec)))
+        ((h->flags & GS_FLAG_SKIP) && !gsSpecSkips(spec)) || (h->flags & GS_FLAG_FAULT && !spec->parts))
         return GS_FAULT_FLAGS;
     if (h->kept > spec->capacity)
         return GS_FAULT_KEPT;
     if (spec->layout == GS_LAYOUT_MASK && !(h->flags & (GS_FLAG_NONFINITE | GS_FLAG_SKIP)) && !state->call.nonFinite &&
         !state->call.skip && h->kept != state->call.group[0].sent)
         return GS_FAULT_KEPT;
-    return gsHeaderFault(h, segment, spec->slotBytes);
+    fault = gsHeaderFault(h, segment, spec->slotBytes);
+    if (fault == GS_FAULT_NONE && h->flags & GS_FLAG_FAULT)
+        return segment->scale != 0.0f ? GS_FAULT_OWNER_MISMATCH : GS_FAULT_OWNER;
+    return fault;
+}
+
+/* ---- owners: from the call to the sum's record and back ---- */
+
+/* The coefficients that rank q's record carries, or those that all know. */
+GS_HD void gsAddCoefficients(const gsSpec *spec, const gsCall *c, const uint8_t *record, double total[GS_MAX_POOL])
+{
+    const gsRecordHeader *h = (const gsRecordHeader *)(const void *)record;
+    const double *own = (const double *)(const void *)(record + GS_RECORD_SECTIONS);
+    uint32_t p, only = gsOnlyReference(spec, c);
+    if (h->flags & GS_FLAG_SKIP)
+        return;
+    for (p = 0; p < GS_MAX_POOL; p++)
+        total[p] += h->flags & GS_FLAG_REFERENCES ? own[p] : p == only ? 1.0 : 0.0;
+}
+
+/* What came up while the own blocks were summed is told by the sum's record. `part`: of the own blocks, judged. */
+GS_HD void gsOwnerHandDown(const gsSpec *spec, gsState *state, const gsState *part, gsState *sum,
+                           const uint8_t *records)
+{
+    uint32_t q;
+    sum->upstreamFault = part->verdict;
+    sum->upstreamNonFinite = part->anyNonFinite;
+    memset(state->call.total, 0, sizeof state->call.total);
+    for (q = 0; spec->pool && !part->verdict && q < spec->nranks; q++)
+        gsAddCoefficients(spec, &state->call, records + q * spec->partSlot, state->call.total);
+}
+
+/* The verdict on all sums is the call's; of its own finding an owner can say more. */
+GS_HD void gsOwnerHandBack(const gsSpec *spec, gsState *state, const gsState *sum, const gsState *part)
+{
+    const gsState *of = sum->verdict && sum->verdictRank == spec->rank && part->verdict ? part : sum;
+    state->verdict = of->verdict;
+    state->verdictRank = of->verdictRank;
+    state->anyNonFinite = sum->anyNonFinite;
+}
+
+GS_HD void gsOwnerHandTo(gsState *part, const gsState *state)
+{
+    part->verdict = state->verdict;
+    part->anyNonFinite = state->anyNonFinite;
 }
 
 /* What the state holds in gradient units, and in their squares. */

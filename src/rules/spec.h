@@ -56,10 +56,12 @@ enum {
 typedef struct {
     uint64_t count; /* elements */
     uint64_t seed;
-    uint64_t configHash; /* alike on all ranks; of everything here but rank and the call's own */
-    uint64_t slotBytes;  /* room of a record; 0 for dense */
-    uint64_t target;     /* wanted kept coordinates; threshold with fixed tau: 0 */
-    uint64_t capacity;   /* most kept coordinates in a record */
+    uint64_t configHash;   /* alike on all ranks; of everything here but rank and the call's own */
+    uint64_t slotBytes;    /* room of a record; 0 for dense */
+    uint64_t target;       /* wanted kept coordinates; threshold with fixed tau: 0 */
+    uint64_t capacity;     /* most kept coordinates in a record */
+    uint64_t partCapacity; /* owner: in a part's record, and that record's room */
+    uint64_t partSlot;
     uint64_t warmTarget[GS_WARMUP_STAGES];
     double density;       /* as the recipe gives it */
     double capacityShare; /* likewise; 0: by default */
@@ -72,6 +74,9 @@ typedef struct {
     double clip;          /* g is cut to this norm / sqrt(ranks) first; 0: not */
     double ema[2];        /* references: r += ema (result - r) */
     uint32_t blocks;      /* ceil(count / GS_BLOCK) */
+    uint32_t first;       /* block b stands for block first + b stride of the gradient and of what is remembered */
+    uint32_t stride;
+    uint32_t parts; /* ranks' records are of parts (part.h), as many as ranks; 0: each is of the whole */
     uint32_t rank;
     uint32_t nranks;
     uint32_t type;        /* gsDataType_t */
@@ -104,6 +109,7 @@ typedef struct {
     uint8_t average;     /* the op; single stages: 0 */
     uint8_t denseNow;    /* a travels dense in this step */
     uint8_t absent;      /* this rank takes no part */
+    uint8_t spread;      /* sums go to the blocks that they stand for; otherwise side by side */
     uint8_t iterate;     /* the caller gave its parameters */
     uint8_t preview;     /* accumulate: the result alone, memories stay as they are */
     uint32_t paramsType; /* gsDataType_t */
@@ -117,6 +123,12 @@ GS_HD int gsSpecPrepares(const gsSpec *s)
     return s->memory || s->pool || s->momentum > 0.0 || s->clip > 0.0 || s->trigger ||
            (s->feedback && (s->select == GS_SELECT_LARGEST || s->select == GS_SELECT_STEP ||
                             s->select == GS_SELECT_ALL || s->rms > 0.0 || s->value == GS_VALUE_F16));
+}
+
+/* Whether selection itself adds the residual. */
+GS_HD int gsSpecAdds(const gsSpec *s)
+{
+    return s->feedback && !gsSpecPrepares(s);
 }
 
 /* Whether the result is more than the sum of the records. */
@@ -150,6 +162,12 @@ GS_HD int gsSpecAnchors(const gsSpec *s)
 GS_HD int gsSpecIsExact(const gsSpec *s)
 {
     return s->exchange == GS_EXCHANGE_EXACT || s->exchange == GS_EXCHANGE_OWNER_EXACT;
+}
+
+/* Whether records go to owners in parts. */
+GS_HD int gsSpecHasOwners(const gsSpec *s)
+{
+    return s->exchange == GS_EXCHANGE_OWNER || s->exchange == GS_EXCHANGE_OWNER_EXACT;
 }
 
 /* How many of the pool's references there are. */

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# test_package.sh BUILD_DIR: installs the build into a fresh prefix, moves the prefix, and builds and runs a consumer against
-# it by find_package and by pkg-config. Exit code 77: skipped.
+# test_package.sh BUILD_DIR: installs the build into a fresh prefix, moves the prefix, and builds and runs consumers against it, one
+# for each library that was built: by find_package, and by cc with pkg-config. Exit code 77: skipped.
 set -eu
 
 build=$(cd "$1" && pwd)
@@ -12,18 +12,41 @@ cmake --install "$build" --prefix "$work/first" >/dev/null
 mv "$work/first" "$work/prefix"
 library=$(dirname "$(find "$work/prefix" -name 'libgradsieve.so')")
 
-cmake -S "$consumer" -B "$work/build" -DCMAKE_PREFIX_PATH="$work/prefix" >/dev/null
+parts=()
+for part in mpi cuda nccl; do
+    [ ! -e "$library/libgradsieve_$part.so" ] || parts+=("$part")
+done
+
+run() { # PROGRAM: ranks of an MPI program are processes
+    case ${1##*/} in
+    mpi) OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 mpirun -n 3 "$1" ;;
+    *) "$1" ;;
+    esac
+}
+
+cmake -S "$consumer" -B "$work/build" -DCMAKE_PREFIX_PATH="$work/prefix" -DPARTS="$(IFS=';' && echo "${parts[*]}")" >/dev/null
 cmake --build "$work/build" >/dev/null
-"$work/build/consumer"
-echo "find_package: built and ran"
+for program in gradsieve "${parts[@]}"; do
+    run "$work/build/$program"
+    echo "find_package: $program built and ran"
+done
+
+if cmake -S "$consumer" -B "$work/absent" -DCMAKE_PREFIX_PATH="$work/prefix" -DPARTS=absent >/dev/null 2>&1; then
+    echo "find_package: a component that is not there was found" >&2
+    exit 1
+fi
 
 if ! command -v pkg-config >/dev/null; then
     echo "pkg-config: skipped: not installed"
     exit 77
 fi
-export PKG_CONFIG_PATH=$library/pkgconfig
-pkg-config --exists "gradsieve >= 0.1"
-# shellcheck disable=SC2046
-cc -Wall -Werror "$consumer/consumer.c" -o "$work/consumer" $(pkg-config --cflags --libs gradsieve)
-LD_LIBRARY_PATH=$library "$work/consumer"
-echo "pkg-config: built and ran"
+export PKG_CONFIG_PATH=$library/pkgconfig LD_LIBRARY_PATH=$library${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+for program in gradsieve "${parts[@]}"; do
+    package=gradsieve-$program
+    [ "$program" != gradsieve ] || package=gradsieve
+    pkg-config --exists "$package >= 0.1"
+    # shellcheck disable=SC2046
+    cc -Wall -Werror "$consumer/$program.c" -o "$work/$program" $(pkg-config --cflags --libs "$package")
+    run "$work/$program"
+    echo "pkg-config: $program built and ran"
+done

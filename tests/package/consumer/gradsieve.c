@@ -1,4 +1,4 @@
-/* consumer.c: the least that a user of an installed gradsieve writes. Fails unless header and library are one version. */
+/* gradsieve.c: the least that a user of an installed gradsieve writes. Fails unless header and library are one version. */
 #include <gradsieve.h>
 
 int main(void)
