@@ -40,6 +40,7 @@ struct simulation {
     const gsSchedule *schedule;
     const gsPhase *phase;
     int ranks, local, nodes;
+    int *node;                                             /* by rank */
     double busy;                                           /* a rank, with a message */
     double *record, *load;                                 /* by rank: factors of the mean */
     double *ready, *done, *clock;                          /* by rank: the phase's begin and end; free for a message */
@@ -142,7 +143,7 @@ static int receiverOf(const simulation_t *s, const request_t *r)
 static double deliver(simulation_t *s, const request_t *r, double bytes, double time)
 {
     const gsCluster_t *c = &s->schedule->cluster;
-    int from = r->from / s->local, to = r->to / s->local;
+    int from = s->node[r->from], to = s->node[r->to];
     bool inside = from == to;
     int receiver = receiverOf(s, r);
     double *out = inside ? &s->insideOut[r->from] : &s->outsideOut[from];
@@ -187,23 +188,23 @@ static void runQueue(simulation_t *s)
 
 static int memberCount(const simulation_t *s, int rank)
 {
-    int node = rank / s->local, first = node * s->local;
+    int first = s->node[rank] * s->local;
     if (s->phase->group == GS_WITH_ALL)
         return s->ranks;
     if (s->phase->group == GS_WITH_NODE)
         return first + s->local > s->ranks ? s->ranks - first : s->local;
-    return rank % s->local + (s->nodes - 1) * s->local < s->ranks ? s->nodes : s->nodes - 1;
+    return rank - first + (s->nodes - 1) * s->local < s->ranks ? s->nodes : s->nodes - 1;
 }
 
 /* The member `ahead` places behind this one in the group, which closes to a ring. */
 static int memberAfter(const simulation_t *s, int rank, int ahead)
 {
-    int members = memberCount(s, rank), first = rank / s->local * s->local;
+    int first = s->node[rank] * s->local, to = rank + ahead;
     if (s->phase->group == GS_WITH_ALL)
-        return (rank + ahead) % members;
+        return to < s->ranks ? to : to - s->ranks;
     if (s->phase->group == GS_WITH_NODE)
-        return first + (rank - first + ahead) % members;
-    return (rank / s->local + ahead) % members * s->local + rank % s->local;
+        return first + (to - first) % memberCount(s, rank);
+    return (s->node[rank] + ahead) % memberCount(s, rank) * s->local + rank - first;
 }
 
 /* ---- algorithms ---- */
@@ -213,7 +214,7 @@ static void postNext(simulation_t *s, int rank, int ahead, bool inside, double t
 {
     for (int members = memberCount(s, rank); ahead < members; ahead++) {
         int to = memberAfter(s, rank, ahead);
-        if ((to / s->local == rank / s->local) == inside) {
+        if ((s->node[to] == s->node[rank]) == inside) {
             push(s, (request_t){time, rank, to, ahead});
             return;
         }
@@ -223,7 +224,7 @@ static void postNext(simulation_t *s, int rank, int ahead, bool inside, double t
 static void followPosted(simulation_t *s, const request_t *r, double arrival)
 {
     (void)arrival;
-    postNext(s, r->from, (int)r->id + 1, r->to / s->local == r->from / s->local, s->left - s->busy);
+    postNext(s, r->from, (int)r->id + 1, s->node[r->to] == s->node[r->from], s->left - s->busy);
 }
 
 static void followRing(simulation_t *s, const request_t *r, double arrival)
@@ -478,7 +479,10 @@ static bool allocate(simulation_t *s)
         *byRank[i] = memory ? memory + i * ranks : NULL;
     s->room = ranks;
     s->queue = malloc(ranks * sizeof *s->queue);
-    return memory && s->queue;
+    s->node = malloc(ranks * sizeof *s->node);
+    for (size_t r = 0; r < ranks && s->node; r++)
+        s->node[r] = (int)r / s->local;
+    return memory && s->queue && s->node;
 }
 
 double simulateSchedule(const gsSchedule *schedule, uint64_t seed)
@@ -502,5 +506,6 @@ double simulateSchedule(const gsSchedule *schedule, uint64_t seed)
         last = later(last, s.ready[r]);
     free(s.record); /* the first of all */
     free(s.queue);
+    free(s.node);
     return s.failed ? -1 : last;
 }
