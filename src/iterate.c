@@ -119,7 +119,8 @@ gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t c
     const gsStateVector *v = findVector(list, n, name);
     if (!v)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "this recipe remembers no \"%s\"", name);
-    uint64_t elements = r->spec.tensors ? r->spec.count : v->elements; /* a list's tensors without their blocks' rest */
+    /* An owner's H is of its blocks; a list's tensors come without their blocks' rest, and of a history its first. */
+    uint64_t elements = v->place == &r->shared && !r->spec.tensors ? r->sharedCount : r->spec.count;
     if (count != elements)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; \"%s\" has %llu elements", count, name,
                       (unsigned long long)elements);
