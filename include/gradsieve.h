@@ -293,8 +293,8 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  * fill the whole capacity. Without a second half the owners send min(ranks * density, 1) of the vector, at full precision, and
  * where all coordinates travel a sum of finite values that overflows is NaN everywhere. A part's loss, or ranks that disagree, is
  * found by its owner and told to all. Not with recipes that may be silent, nor with mode=quotient; with twoway=1 neither first=dense,
- * gdsec nor randk. gsReducerImportRanks gives blocks to their new owners. State in all: twoway 2 S / ranks less for memories;
- * otherwise, with memory or references, 2 S more of work space.
+ * gdsec nor randk. gsReducerImportRanks gives blocks to their new owners. Without a second half, recipes with memory or
+ * references need 2 S more of work space; with one, H and the second half's e and h are an owner's, S / ranks each.
  *
  * exchange=hierarchical: the ranks of a node (gsCommGetNodes; all have as many) sum their gradients, each a slice of whole
  * blocks of 4096; ranks of equal place on all nodes exchange records of their slice, in slots; and the node's ranks gather
