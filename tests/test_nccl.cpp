@@ -980,9 +980,10 @@ TEST_P(NcclNodes, NaNOnOneRankIsNaNOnAllAndChangesNoState)
 gsResult_t corruptSlice(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream)
 {
     GS_CHECK(ncclTable->allGather(comm, send, recv, bytes, stream));
-    if (comm->color == 1)
-        EXPECT_CUDA(
-            cudaMemsetAsync(static_cast<uint8_t *>(recv) + bytes + 56, 0x3c, 8, static_cast<cudaStream_t>(stream)));
+    if (comm->color != 1)
+        return GS_SUCCESS;
+    EXPECT_CUDA(
+        cudaMemsetAsync(static_cast<uint8_t *>(recv) + bytes + 56, 0x3c, 8, static_cast<cudaStream_t>(stream)));
     return GS_SUCCESS;
 }
 
