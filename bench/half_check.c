@@ -82,7 +82,30 @@ static bool anyLimited(const checkJob_t *job, uint64_t before, gsReducer_t whole
     return all != 0;
 }
 
-static uint64_t wrongSums(const checkJob_t *job, bool inPlace)
+/* |result - sum| / |sum| in this rank's slice. */
+static double scatterError(const checkJob_t *job)
+{
+    size_t slice = job->count / (size_t)job->rank->ranks->count, first = (size_t)job->rank->number * slice;
+    double *sum = perfAllocate(slice * sizeof *sum), off = 0.0, all = 0.0;
+    double share = job->op == GS_AVG ? 1.0 / job->rank->ranks->count : 1.0;
+    void *gradient = perfAllocate(job->count * perfTypeBytes(job->type));
+    memset(sum, 0, slice * sizeof *sum);
+    for (int r = 0; r < job->rank->ranks->count; r++) {
+        perfGradient(gradient, job->count, job->type, r);
+        for (size_t i = 0; i < slice; i++)
+            sum[i] += share * perfElement(gradient, first + i, job->type);
+    }
+    for (size_t i = 0; i < slice; i++) {
+        double difference = perfElement(job->result, i, job->type) - sum[i];
+        off += difference * difference;
+        all += sum[i] * sum[i];
+    }
+    free(gradient);
+    free(sum);
+    return all > 0.0 ? sqrt(off / all) : 0.0;
+}
+
+static uint64_t wrongSums(const checkJob_t *job, bool inPlace, double *error)
 {
     size_t bytes = job->count * perfTypeBytes(job->type);
     gsReducer_t whole = wholeReducer(job);
@@ -92,6 +115,8 @@ static uint64_t wrongSums(const checkJob_t *job, bool inPlace)
         memcpy(job->result, job->gradient, bytes);
         halfCall(job, inPlace);
         PERF_REQUIRE(gsAllReduce(job->gradient, sum, job->count, job->type, job->op, whole, NULL));
+        if (step == 0 && !inPlace)
+            *error = scatterError(job);
         if (anyLimited(job, before, whole))
             break;
         wrong +=
@@ -164,7 +189,7 @@ checkResult_t halfCheck(const checkJob_t *job)
     for (int inPlace = 0; inPlace < 2; inPlace++) {
         PERF_REQUIRE(gsReducerReset(job->reducer, NULL));
         result.together[inPlace] = job->collective == GS_ALL_GATHER ? wrongSlices(job, inPlace, &result.relativeError)
-                                                                    : wrongSums(job, inPlace);
+                                                                    : wrongSums(job, inPlace, &result.relativeError);
     }
     return result;
 }

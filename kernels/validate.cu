@@ -240,8 +240,10 @@ gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream)
 {
     const gsSpec &spec = r->spec;
     const uint8_t *bytes = (const uint8_t *)records;
-    /* The offsets are made, so the block counts' memory is free, and mostly large enough for a sum a rank. */
-    uint64_t *sums = 2 * (uint64_t)spec.nranks <= spec.blocks ? (uint64_t *)r->blockKept : nullptr;
+    /* The offsets are made, so the block counts' memory is free, and mostly large enough for a sum a rank. Where records are of
+     * parts, the counts are of the own part. */
+    const uint32_t counts = spec.parts ? gsPartBlocks(&spec, spec.rank) : spec.blocks;
+    uint64_t *sums = 2 * (uint64_t)spec.nranks <= counts ? (uint64_t *)r->blockKept : nullptr;
     const uint32_t sumParts = sums ? (uint32_t)((spec.slotBytes + GS_RECORD_PART - 1) / GS_RECORD_PART) : 1;
     const uint32_t blockParts = spec.blocks / GS_WARPS + 1;
     GS_CHECK(gsLaunch("gsCheckHeaders", gsCheckHeaders, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums));

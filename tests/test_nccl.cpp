@@ -317,6 +317,13 @@ TEST_P(Nccl, EveryCountEqualsThreads)
             expectSameAsThreads(planOf(recipe, GS_BFLOAT16, count), false);
 }
 
+/* As many blocks as fill a CTA's scratch memory if they are one rank's, and do not where each owner has a share of them. */
+TEST_P(Nccl, OwnersOfTwoBlocksEqualThreads)
+{
+    for (const char *recipe : {"threshold:density=0.05,exchange=owner", "cdadam:exchange=owner"})
+        expectSameAsThreads(planOf(recipe, GS_FLOAT32, 2 * 4096 * static_cast<uint64_t>(GetParam())), false);
+}
+
 /* More is selected than a record has room for: the rest stays in the residual, or the kept are thinned. */
 TEST_P(Nccl, OverflowEqualsThreads)
 {
@@ -1442,8 +1449,9 @@ gsResult_t corruptScatter(gsComm_t comm, const void *send, size_t totalBytes, vo
                           gsStream_t stream)
 {
     GS_CHECK(ncclTable->scatterSlices(comm, send, totalBytes, recv, sliceBytes, stream));
-    if (comm->rank == comm->nranks - 1)
-        EXPECT_CUDA(cudaMemsetAsync(static_cast<uint8_t *>(recv) + 56, 0x3c, 8, static_cast<cudaStream_t>(stream)));
+    if (comm->rank != comm->nranks - 1)
+        return GS_SUCCESS;
+    EXPECT_CUDA(cudaMemsetAsync(static_cast<uint8_t *>(recv) + 56, 0x3c, 8, static_cast<cudaStream_t>(stream)));
     return GS_SUCCESS;
 }
 

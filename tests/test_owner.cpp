@@ -331,6 +331,30 @@ Vector readOwned(const Fleet &fleet, int rank, const char *name)
     return readVector(fleet.reducer(rank), name, n, plan.type);
 }
 
+/* What a two-way reducer remembers of the result is all ranks', and an owner's H its own blocks': both are scaled, and no more. */
+TEST(OwnersRestart, ScalesReachEveryBlock)
+{
+    Plan plan = planOf("cdadam:exchange=owner", 20001, 3), fewer = planOf("cdadam:exchange=owner", 20001, 2);
+    plan.op = fewer.op = GS_AVG;
+    Course course(plan), other(fewer);
+    course.steps(0, 3);
+    Vector all = readVector(course.fleet.reducer(0), "server.shared", 20001, plan.type),
+           own = readVector(course.fleet.reducer(0), "shared", 8192, plan.type);
+    ASSERT_FALSE(all.empty() || own.empty());
+    std::vector<std::vector<uint8_t>> states = course.fleet.states();
+    std::vector<const void *> pointers;
+    std::vector<size_t> bytes;
+    for (const std::vector<uint8_t> &state : states) {
+        pointers.push_back(state.data());
+        bytes.push_back(state.size());
+    }
+    ASSERT_EQ(gsReducerImportRanks(other.fleet.reducer(0), pointers.data(), bytes.data(), 3, nullptr, 0), GS_SUCCESS);
+    EXPECT_TRUE(readVector(other.fleet.reducer(0), "server.shared", 20001, plan.type) == times(all, 1.5));
+    ASSERT_EQ(gsReducerScale(course.fleet.reducer(0), 2.0f, nullptr), GS_SUCCESS);
+    EXPECT_TRUE(readVector(course.fleet.reducer(0), "server.shared", 20001, plan.type) == times(all, 2.0));
+    EXPECT_TRUE(readVector(course.fleet.reducer(0), "shared", 8192, plan.type) == times(own, 2.0));
+}
+
 /* An owner dies: what it remembered of its blocks is what all have heard of it; what it owed is gone; and all else is there. */
 TEST(OwnersRestart, TheBlocksOfADeadOwnerFindOthers)
 {
