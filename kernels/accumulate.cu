@@ -182,7 +182,7 @@ static __device__ __forceinline__ void addWhole(const gsCoding &coding, const Ru
 #pragma unroll
         for (unsigned c = 0; c < 4; c++)
             four[c] += weight(q, at + c, x[c]);
-        gsStoreState(sum + at, four);
+        gsStoreStaged(sum + at, four);
     }
 }
 
@@ -225,7 +225,7 @@ static __device__ __forceinline__ void sumRuns(const gsSpec &spec, const gsState
     const gsCoding how = gsCodingOf(spec, 0.0f);
 #pragma unroll
     for (unsigned v = 0; v < GS_QUADS; v++)
-        gsStoreState(sum + gsQuadAt(v), none);
+        gsStoreStaged(sum + gsQuadAt(v), none);
     for (; q < end; q += GS_RUNS) {
         const unsigned found = end - q < GS_RUNS ? (unsigned)(end - q) : GS_RUNS;
         auto ranked = [&](unsigned k, uint32_t place, Real x) { return weight(q + k, place, x); };
@@ -508,7 +508,7 @@ __global__ void __launch_bounds__(GS_CTA, 2)
                 for (unsigned c = 0; c < 4; c++)
                     x[c] += r[c];
             }
-            gsStoreState(sums + at, x);
+            gsStoreStaged(sums + at, x);
         }
         __syncthreads();
         if (spec.trigger && gsWarp() == 0) {

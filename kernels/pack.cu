@@ -403,7 +403,7 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
             for (unsigned v = 0; v < GS_QUADS; v++) {
                 Real a[4];
                 gsLoadQuad(block, gsQuadAt(v), length, wide, a);
-                gsStoreState(tile + gsQuadAt(v), a);
+                gsStoreStaged(tile + gsQuadAt(v), a);
             }
         }
         for (unsigned w = threadIdx.x; !slots && w < GS_BLOCK_WORDS * how.bits; w += GS_CTA)
