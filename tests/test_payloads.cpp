@@ -229,8 +229,9 @@ TEST_P(Payloads, InspectNeverCrashes)
         ASSERT_LE(info.recordBytes, recordBytes - skip);
         if (std::string(info.layout) != "mask" && !(info.flags & GS_RECORD_NONFINITE)) {
             Record read = readRecord(cut, info.recordBytes);
-            bool padded = read.problem.find("not zero") != std::string::npos || /* harmless, and the reader stops there */
-                          read.problem.find(" map") != std::string::npos;
+            bool padded =
+                read.problem.find("not zero") != std::string::npos || /* harmless, and the reader stops there */
+                read.problem.find(" map") != std::string::npos;
             ASSERT_TRUE(read.problem.empty() || padded) << read.problem;
             ASSERT_TRUE(padded || read.coordinates.size() == info.kept);
         }
