@@ -61,6 +61,18 @@ static void listVectors(struct gsReducer *r, allocations *a)
         add(a, &r->work, padded, SCRATCH);
 }
 
+/* A list's tables, and its gradients where they have to stand one behind the other. */
+static void listTables(struct gsReducer *r, allocations *a)
+{
+    const gsSpec *s = &r->spec;
+    int dense = s->select == GS_SELECT_DENSE;
+    add(a, &r->list, s->blocks * sizeof(gsListBlock), SCRATCH);
+    add(a, &r->entries, s->tensors * sizeof(gsRecordSegment), SCRATCH);
+    add(a, &r->buffers, (size_t)s->tensors * (dense ? 4 : 2) * sizeof(void *), SCRATCH);
+    if (dense)
+        add(a, &r->gathered, s->count * gsTypeWidth(s->type), WIRE);
+}
+
 static void listParts(struct gsReducer *r, allocations *a)
 {
     const gsSpec *s = &r->spec;
@@ -87,8 +99,10 @@ static allocations listAllocations(struct gsReducer *r)
     size_t blocks = s->blocks, groups = (size_t)gsRecordGroups(s->value);
     allocations a = {.n = 0};
     add(&a, &r->state, sizeof(gsState), STATE);
+    if (s->tensors)
+        listTables(r, &a);
     if (s->select == GS_SELECT_DENSE) { /* slices of all ranks, then their sums */
-        add(&a, &r->recvRecords, 2 * gsSliceElements(s) * gsTypeBytes((gsDataType_t)s->type) * s->nranks, WIRE);
+        add(&a, &r->recvRecords, 2 * gsSliceElements(s, s->count) * gsTypeWidth(s->type) * s->nranks, WIRE);
         return a;
     }
     listVectors(r, &a);
@@ -106,11 +120,12 @@ static allocations listAllocations(struct gsReducer *r)
     if (gsSpecHasOwners(s))
         listParts(r, &a);
     if (gsHasDenseSteps(s))
-        add(&a, &r->denseBuffer, 2 * gsSliceElements(s) * gsRealBytes(s) * s->nranks, WIRE);
+        add(&a, &r->denseBuffer, 2 * gsSliceElements(s, gsVectorElements(s)) * gsRealBytes(s) * s->nranks, WIRE);
     if (h->ranks) {
         add(&a, &r->nodes.slots, (size_t)h->ranks * h->slotBytes, WIRE);
         add(&a, &r->nodes.sum, h->slice * gsTypeBytes((gsDataType_t)s->type), WIRE);
         add(&a, &r->nodes.members, s->nranks * sizeof(int32_t), SCRATCH);
+        add(&a, &r->nodes.arrived, 2 * sizeof(float), SCRATCH);
     }
     return a;
 }
@@ -121,7 +136,7 @@ int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS])
                                                    [GS_REFERENCE_EMA] = "ema",
                                                    [GS_REFERENCE_EMA2] = "ema2",
                                                    [GS_REFERENCE_SNAPSHOT] = "snapshot"};
-    uint64_t count = r->spec.count;
+    uint64_t count = gsVectorElements(&r->spec);
     gsStateVector all[GS_MAX_VECTORS] = {{"residual", r->residual, 1, 1, 1, count, 0},
                                          {"momentum", r->momentum, 1, 1, 1, count, 0},
                                          {"previous", r->previous, 1, 0, 0, count, 0},
@@ -158,12 +173,12 @@ static int hasSecond(const gsSpec *s)
 static void setShared(struct gsReducer *r)
 {
     r->owns = r->spec.twoway && gsSpecHasOwners(&r->spec) ? GS_OWNS_SHARED : GS_OWNS_NOTHING;
-    r->sharedCount = r->owns ? gsPartCount(&r->spec, r->spec.rank) : r->spec.count;
+    r->sharedCount = r->owns ? gsPartCount(&r->spec, r->spec.rank) : gsVectorElements(&r->spec);
 }
 
 static gsResult_t makeSecondSpec(const gsReducerConfig_t *config, const struct gsReducer *r, struct gsReducer *second)
 {
-    second->sharedCount = r->spec.count; /* all ranks know what all owners have sent */
+    second->sharedCount = gsVectorElements(&r->spec); /* all ranks know what all owners have sent */
     if (!gsSpecHasOwners(&r->spec)) {
         GS_CHECK(gsSpecMake(config, 0, 1, 1, &second->spec));
         second->recipeHash = gsRecipeHash(&second->spec);
@@ -201,13 +216,39 @@ gsResult_t gsAddUpMemory(const gsReducerConfig_t *config, int nranks, const gsHi
     return GS_SUCCESS;
 }
 
+/* The most that any mode needs that exchange=auto may come to, nodes aside. */
+static gsResult_t mostMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory)
+{
+    *memory = (gsMemory_t){0, 0, 0};
+    for (int mode = GS_MODE_DENSE; mode < GS_MODE_HIERARCHICAL; mode++) {
+        gsReducerConfig_t own = *config;
+        gsMemory_t one;
+        char *recipe = gsRecipeInMode(config->recipe, (gsMode_t)mode);
+        if (!recipe)
+            return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for a recipe");
+        own.recipe = recipe;
+        gsResult_t result = gsReducerGetMemory(&own, nranks, &one);
+        free(recipe);
+        if (result != GS_SUCCESS)
+            continue; /* not for this recipe */
+        memory->stateBytes = one.stateBytes > memory->stateBytes ? one.stateBytes : memory->stateBytes;
+        memory->wireBytes = one.wireBytes > memory->wireBytes ? one.wireBytes : memory->wireBytes;
+        memory->scratchBytes = one.scratchBytes > memory->scratchBytes ? one.scratchBytes : memory->scratchBytes;
+    }
+    return GS_SUCCESS;
+}
+
 gsResult_t gsReducerGetMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory)
 {
     static const gsHierarchy none;
     gsSpec spec;
+    if (!memory)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "memory is NULL; expected a place for the figures");
     if (nranks < 1)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "nranks is %d; expected 1 or more", nranks);
     GS_CHECK(gsSpecMake(config, 0, nranks, 0, &spec));
+    if (spec.exchange == GS_EXCHANGE_AUTO)
+        return mostMemory(config, nranks, memory);
     if (spec.exchange == GS_EXCHANGE_HIERARCHICAL)
         return gsFail(GS_ERROR_UNSUPPORTED,
                       "recipe \"%s\": its memory depends on the nodes; ask gsReducerGetNodeMemory", config->recipe);
@@ -255,7 +296,7 @@ static gsResult_t allocateAll(gsReducer_t r)
 
 typedef struct {
     uint64_t result; /* of this rank's own preparations */
-    uint64_t configHash, count, type, seed;
+    uint64_t configHash, count, type, seed, listHash;
 } agreement;
 
 static gsResult_t compare(gsComm_t comm, const agreement *all)
@@ -269,6 +310,8 @@ static gsResult_t compare(gsComm_t comm, const agreement *all)
         if (other->count != own->count)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has count %llu, rank %d has %llu", i,
                           (unsigned long long)other->count, comm->rank, (unsigned long long)own->count);
+        if (other->listHash != own->listHash)
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has another list of tensors than rank %d", i, comm->rank);
         if (other->type != own->type)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has datatype %llu, rank %d has %llu", i,
                           (unsigned long long)other->type, comm->rank, (unsigned long long)own->type);
@@ -288,7 +331,7 @@ static gsResult_t agree(gsReducer_t r, gsResult_t prepared)
     gsComm_t comm = gsCommWhole(r->comm);
     if (!comm->transport->allGatherHost)
         return prepared;
-    agreement own = {prepared, r->spec.configHash, r->spec.count, r->spec.type, r->spec.seed};
+    agreement own = {prepared, r->spec.configHash, r->spec.count, r->spec.type, r->spec.seed, r->spec.listHash};
     if (r->nodes.ranks)
         own = (agreement){.result = prepared};
     agreement *all = calloc((size_t)comm->nranks, sizeof *all);
@@ -338,6 +381,7 @@ static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
     return r->comm->backend->prepare ? r->comm->backend->prepare(r) : GS_SUCCESS;
 }
 
+/* All that follows from the spec. */
 static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
 {
     static const gsCounters none;
@@ -349,9 +393,10 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
     r->allocatorContext = config->allocatorContext;
     GS_CHECK(checkSupport(r, config));
     GS_CHECK(allocateAll(r));
+    if (r->spec.tensors)
+        GS_CHECK(gsListPrepare(r, config));
     if (r->nodes.ranks)
-        GS_CHECK(r->comm->backend->put(r->nodes.members, r->comm->members,
-                                       (size_t)r->comm->nranks * sizeof *r->nodes.members, NULL));
+        GS_CHECK(gsHierarchyFill(r));
     return beginState(r, &none, NULL);
 }
 
@@ -364,6 +409,7 @@ static void destroyReducer(gsReducer_t r)
     free(r->owners);
     if (r->serverComm)
         gsCommDestroy(r->serverComm);
+    gsListRelease(r);
     free(r);
 }
 
@@ -403,7 +449,7 @@ static gsResult_t prepareWhole(gsReducer_t r, const gsReducerConfig_t *config)
     return prepareSecond(r, config);
 }
 
-static gsResult_t make(gsReducer_t r, const gsReducerConfig_t *config)
+static gsResult_t makeSettled(gsReducer_t r, const gsReducerConfig_t *config)
 {
     gsReducerConfig_t slice;
     gsResult_t result = gsSpecMake(config, r->comm->rank, r->comm->nranks, 0, &r->spec);
@@ -413,6 +459,35 @@ static gsResult_t make(gsReducer_t r, const gsReducerConfig_t *config)
         config = &slice;
     }
     return agree(r, result == GS_SUCCESS ? prepareWhole(r, config) : result);
+}
+
+/* exchange=auto becomes another recipe, once the ranks have agreed that they all want it. */
+static gsResult_t make(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    gsReducerConfig_t settled = {0};
+    char *recipe;
+    if (gsSpecMake(config, r->comm->rank, r->comm->nranks, 0, &r->spec) != GS_SUCCESS ||
+        r->spec.exchange != GS_EXCHANGE_AUTO)
+        return makeSettled(r, config);
+    GS_CHECK(agree(r, GS_SUCCESS));
+    GS_CHECK(gsPlanSettle(r->comm, config, &recipe));
+    settled = *config;
+    settled.recipe = recipe;
+    gsResult_t result = makeSettled(r, &settled);
+    free(recipe);
+    return result;
+}
+
+gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config)
+{
+    *reducer = calloc(1, sizeof **reducer);
+    if (!*reducer)
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof **reducer);
+    (*reducer)->comm = comm;
+    comm->reducers++;
+    GS_CHECK(gsSpecMakeStage(config, comm->rank, comm->nranks, &(*reducer)->spec));
+    setShared(*reducer);
+    return prepare(*reducer, config);
 }
 
 gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config)
@@ -439,7 +514,7 @@ gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerC
     return GS_SUCCESS;
 }
 
-static gsResult_t checkReducer(gsReducer_t r)
+gsResult_t gsCheckReducer(gsReducer_t r)
 {
     return r ? GS_SUCCESS : gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
 }
@@ -468,7 +543,7 @@ static gsResult_t clearVector(gsReducer_t r, void *vector, uint64_t elements, gs
 
 gsResult_t gsReducerReset(gsReducer_t r, gsStream_t stream)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     gsState state;
     gsStateVector list[GS_MAX_VECTORS];
     int n = gsListVectors(r, list);
@@ -484,7 +559,7 @@ gsResult_t gsReducerReset(gsReducer_t r, gsStream_t stream)
 
 gsResult_t gsReducerScale(gsReducer_t r, float factor, gsStream_t stream)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!gsIsFinite(factor) || !(factor > 0))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "factor is %g; expected a finite number above 0", (double)factor);
     gsStateVector list[GS_MAX_VECTORS];
@@ -503,7 +578,7 @@ gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
 {
     static const uint32_t none[2] = {GS_FAULT_NONE, 0}; /* fault, faultRank */
     gsState state;
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!asyncError)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "asyncError is NULL; expected a place for the error");
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
@@ -518,9 +593,18 @@ gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
 
 gsResult_t gsReducerGetSlotBytes(gsReducer_t r, size_t *slotBytes)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!slotBytes)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "slotBytes is NULL; expected a place for the bytes");
     *slotBytes = r->spec.slotBytes;
+    return GS_SUCCESS;
+}
+
+gsResult_t gsReducerGetMode(gsReducer_t r, gsMode_t *mode)
+{
+    GS_CHECK(gsCheckReducer(r));
+    if (!mode)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "mode is NULL; expected a place for the mode");
+    *mode = r->spec.select == GS_SELECT_DENSE ? GS_MODE_DENSE : (gsMode_t)(GS_MODE_CAPACITY + r->spec.exchange);
     return GS_SUCCESS;
 }

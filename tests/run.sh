@@ -85,7 +85,7 @@ run_tests() {
     local name=$1 dir=$build/$2 minimum=$3 ran
     shift 3
     echo "== $name tests, at $SECONDS s"
-    ctest --test-dir "$dir" -V --timeout 900 "$@" 2>&1 </dev/null | tee "$logs/$name.log" |
+    ctest --test-dir "$dir" -V --timeout 1800 "$@" 2>&1 </dev/null | tee "$logs/$name.log" |
         grep -E '^ *[0-9]+/[0-9]+ Test '
     ran=$(counted "$name")
     [ "$ran" -ge "$minimum" ] || verdict "$name-minimum" "least number of $name tests" 1 "$ran ran, at least $minimum must"
@@ -104,7 +104,7 @@ skip() { # NAME REASON
 run_program() {
     local name=$1
     shift
-    timeout 600 "$@" >"$logs/$name.txt" 2>&1 </dev/null
+    timeout 900 "$@" >"$logs/$name.txt" 2>&1 </dev/null
     verdict "$name" "$name" $? "$(grep -E '^# Out of bounds|error' "$logs/$name.txt" | tail -n 1)"
 }
 
@@ -154,6 +154,7 @@ run_benches() {
     local bench=$build/test/bench/gs_all_reduce_perf
     echo "== benchmarks, at $SECONDS s"
     run_program all_reduce_perf-threads "$bench" -b 4 -e 1M -f 64 -n 2 -w 1 "${recipes[@]}"
+    run_program all_reduce_perf-list "$bench" --segments 9000,300,0,4096,77,20000 -n 2 -w 1 "${recipes[@]}"
     run_program all_reduce_perf-bfloat16 "$bench" -b 2 -e 1M -f 64 -n 2 -w 1 -d bfloat16 -o avg --ranks 3 "${recipes[@]}"
     run_program stage_perf "$build/test/bench/gs_stage_perf" --count 100K --ranks 2 --recipe threshold --recipe randk
     if [ -x "$build/test/bench/gs_train" ]; then

@@ -17,6 +17,7 @@ GS_INLINE void sumRange(gsVector slices, uint32_t ranks, uint64_t apart, void *o
 void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint32_t ranks, uint64_t apart, void *out, uint64_t n,
                            gsRedOp_t op)
 {
+    (void)r; /* without OpenMP */
     gsReal factor = op == GS_AVG ? (gsReal)1 / (gsReal)ranks : (gsReal)1;
     GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1))
     for (int64_t from = 0; from < (int64_t)n; from += GS_BLOCK) {
@@ -25,11 +26,11 @@ void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint32_t ranks, uint6
     }
 }
 
-GS_INLINE int finiteRange(const void *values, uint64_t first, uint32_t n, uint32_t type)
+GS_INLINE int finiteBlock(gsVector block, uint32_t n, uint32_t type)
 {
     int finite = 1;
     for (uint32_t i = 0; i < n; i++)
-        finite &= gsFinite(loadElement(type, values, first + i));
+        finite &= gsFinite(loadElement(type, block.values, i));
     return finite;
 }
 
@@ -38,8 +39,8 @@ int GS_STAGE(gsAllFinite)(gsReducer_t r, gsVector values)
     int bad = 0;
     GS_FOR_BLOCKS(r, b, reduction(| : bad))
     {
-        uint32_t n = blockLength(&r->spec, (uint64_t)b);
-        GS_FOR_TYPE(values.type, bad |= !finiteRange(values.values, (uint64_t)b * GS_BLOCK, n, T));
+        uint32_t n = gsBlockLength(&r->spec, (uint64_t)b);
+        GS_FOR_TYPE(values.type, bad |= !finiteBlock(blockOf(values, (uint64_t)b), n, T));
     }
     return !bad;
 }
