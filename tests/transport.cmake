@@ -2,7 +2,7 @@
 
 gs_add_test(test_threads 25)
 gs_add_test(test_hierarchy 220)
-gs_add_test(test_silence 14)
+gs_add_test(test_silence 17)
 
 if(TARGET gradsieve_mpi)
   find_package(MPI COMPONENTS C)
