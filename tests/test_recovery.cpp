@@ -35,7 +35,7 @@ void burn()
         kill(getpid(), SIGKILL);
 }
 
-enum { PATIENCE_MS = 20000, TIMEOUT_MS = 400, STEPS_BEFORE = 2, STEPS_AFTER = 3, COUNT = 150000 };
+enum { PATIENCE_MS = 20000, TIMEOUT_MS = 400, STEPS_BEFORE = 2, STEPS_AFTER = 2, COUNT = 50000 };
 
 int rankOf(MPI_Comm comm)
 {
@@ -216,8 +216,9 @@ void dieInStep(Rank &rank, uint64_t step)
             std::this_thread::sleep_for(std::chrono::microseconds(std::random_device{}() % 4000));
             kill(getpid(), SIGKILL);
         });
-    for (;; step++)
-        rank.call(step, recv);
+    while (rank.call(step, recv) == GS_SUCCESS) /* on a busy machine others may have given it up before */
+        step++;
+    kill(getpid(), SIGKILL);
 }
 
 TEST(Recovery, SurvivorsGoOn)
@@ -244,6 +245,7 @@ TEST(Recovery, SurvivorsGoOn)
         expectSameAsThreads(left, states);                  /* what the dead rank owed is lost */
         expectSameAsThreads(left, checkpoint);              /* or everybody goes back */
     }
+    MPI_Barrier(left); /* nobody leaves while others still have to talk to it */
     MPI_Comm_free(&left);
 }
 
@@ -311,6 +313,5 @@ int main(int argc, char **argv)
     if (!failed)
         std::printf("rank %d went on\n", rankOf(MPI_COMM_WORLD));
     std::fflush(stdout);
-    MPI_Finalize();
-    return failed;
+    _exit(failed); /* MPI_Finalize may wait for the dead */
 }
