@@ -226,7 +226,8 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *       ec=0                 without e: a control that stalls
  *       value=levels         QSGD-SEC: values as levels of their block's norm
  *       participate=K        K ranks a step take part, in turn (default 0: all); the others keep h and e
- *       resync=R             H is summed anew from all h every R steps (default 0: never); for lag-* too
+ *       resync=R             H is summed anew from all h before steps R, 2R, ..., from 0 on (default 0: never); for lag-*
+ *                            too
  *   lag-wk, lag-ps           g itself travels, or nothing does: result = sum of the gradients last sent. Chen,
  *                            Giannakis, Sun, Yin, "LAG: Lazily Aggregated Gradient", NeurIPS 2018, conditions (7a) and
  *                            (7b). wk: the rank decides by |g - g sent|^2; ps: before it computes g, by L|theta - theta

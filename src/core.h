@@ -325,6 +325,8 @@ gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReduc
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream);
+/* exchange.c: what the host does before it asks a device: waits for it, within the deadline, which its own wait has not. */
+gsResult_t gsAwaitDevice(gsReducer_t r, gsStream_t stream);
 /* Where the dense exchange leaves the sum. */
 uint8_t *gsDenseSums(gsReducer_t r);
 gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream);
