@@ -189,7 +189,7 @@ static double recordBytes(const gsSpec *s, double share, double slots)
                            .blocks = (uint32_t)ceil(s->blocks * share),
                            .layout = s->layout,
                            .value = s->value,
-                           .aux = s->aux,
+                           .aux = gsSpecAux(s),
                            .flags = s->pool ? GS_FLAG_REFERENCES : 0};
     return (double)gsRecordLayout(&shape).bytes;
 }
