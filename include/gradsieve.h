@@ -188,6 +188,13 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *   natural                  powers of two (Horvath et al., 2019). 9 bits each
  *   sign                     ef-sign without its feedback: biased, a control
  *   identity                 everything, at full precision, in records: a control
+ *   rows:width=W             rows of W elements that are not all 0 travel, whole, with a bit for each row; the last row
+ *                            may be short. Lossless: the result is dense's, in every type, but for the sign of a 0. For
+ *                            gradients of embeddings and lookup tables, a row a token: most have not been in the batch.
+ *                            Bytes follow the rows, so records have their true lengths (exchange=exact, the only one),
+ *                            and go to every rank: not where a rank fills more than about 2/ranks of the rows, as with a
+ *                            table that is tied to the output layer, whose gradient has no zeros. Memory for a whole
+ *                            gradient of each rank
  *
  * With a memory h of each rank's own and H, their sum: a = g - h, h += lambda C(a), H += lambda sum C(a), result = H
  * before + nu sum C(a). State 2 S. What is compressed goes to 0 where gradients settle, on unlike shards too.
@@ -245,7 +252,7 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *
  *   dense                    the plain sum, no state
  *
- *   for all but dense:
+ *   for all but dense and rows:
  *       value=f64|f32|bf16|f16 how a value of threshold, topk, chunk-topk, gspar, randk, uniform, identity or gdsec
  *                            travels; f16 with one power of two a record. Default: f64 where gradients are; else bf16,
  *                            but full precision for identity, gdsec and lag-*. With feedback or memory the rounding is
@@ -561,7 +568,7 @@ typedef struct {
     uint64_t recordBytes;
     uint64_t indexBytes; /* tables and indices, padding left out */
     uint64_t valueBytes; /* padding left out */
-    const char *layout;  /* "global", "chunked", "mask", "all" */
+    const char *layout;  /* "global", "chunked", "mask", "all", "rows" */
     const char *value;   /* "f32", "bf16", "shared", "f64", "f16", "sign", "ternary", "levels", "natural",
                             "grid", "2bit" */
 } gsRecordInfo_t;
