@@ -58,7 +58,8 @@ static const flag_t flags[] = {
     {"--simulate", FLAG_SWITCH, AT(simulate), "", 0, 0, "run the modes' messages one by one, up to 4096 ranks"},
     {"--seed", FLAG_INTEGER, AT(seed), "N", 0, 2147483647, "of the simulation's records and loads, default 1"},
     {"--json", FLAG_TEXT, AT(json), "FILE", 0, 0, "write all figures, a list with one object for each recipe"},
-    {"--plot", FLAG_TEXT, AT(plot), "FILE", 0, 0, "draw times against ranks, links and density, SVG; the first recipe's"},
+    {"--plot", FLAG_TEXT, AT(plot), "FILE", 0, 0,
+     "draw times against ranks, links and density, SVG; the first recipe's"},
     {"--help", FLAG_SWITCH, AT(help), "", 0, 0, "this text"},
 };
 enum { FLAG_COUNT = sizeof flags / sizeof flags[0] };
@@ -68,12 +69,13 @@ static void printHelp(void)
     printf("gs_plan: which exchange pays on a cluster, and when none does\n\n"
            "usage: gs_plan [flags]\n       mpirun -n N gs_plan --measure [flags]\n\n");
     flagsPrint(flags, FLAG_COUNT);
-    printf("\nFigures of the cluster that are neither given nor measured are gradsieve.h's defaults of gsCluster_t. The\n"
-           "table has the predicted times of every mode by stage, the bytes that leave a rank and, of several nodes, a\n"
-           "node in one call, and the speed-up over dense. src/plan.c and src/phases.c derive the formulas.\n"
-           "--simulate draws the lengths of records and the loads of owners, and sends every message: ratio is the\n"
-           "formula's time by the simulation's.\n"
-           "Exit code: 0 done, 1 failed, 2 a command line that makes no sense.\n");
+    printf(
+        "\nFigures of the cluster that are neither given nor measured are gradsieve.h's defaults of gsCluster_t. The\n"
+        "table has the predicted times of every mode by stage, the bytes that leave a rank and, of several nodes, a\n"
+        "node in one call, and the speed-up over dense. src/plan.c and src/phases.c derive the formulas.\n"
+        "--simulate draws the lengths of records and the loads of owners, and sends every message: ratio is the\n"
+        "formula's time by the simulation's.\n"
+        "Exit code: 0 done, 1 failed, 2 a command line that makes no sense.\n");
 }
 
 /* ---- what is asked for ---- */
@@ -146,11 +148,9 @@ static bool measure(result_t *results, int count, ranks_t *ranks)
 
 static bool simulate(result_t *result, uint64_t seed)
 {
-    if (result->cluster.ranks > MOST_SIMULATED)
-        return fail("--simulate: got %d ranks, expected at most %d", result->cluster.ranks, MOST_SIMULATED);
     for (int mode = 0; mode < GS_MODES; mode++) {
         gsSchedule schedule;
-        if (gsPlanSchedule(&result->config, &result->cluster, (gsMode_t)mode, &schedule) != GS_SUCCESS)
+        if (gsPlanSchedule(&result->config, &result->cluster, (gsMode_t)mode, &schedule))
             continue;
         result->simulated[mode] = simulateSchedule(&schedule, seed);
         if (result->simulated[mode] < 0)
@@ -161,11 +161,9 @@ static bool simulate(result_t *result, uint64_t seed)
 
 static bool compute(const settings_t *settings, result_t *result)
 {
-    gsCluster_t whole;
-    if (gsPlanComplete(&result->config, &result->cluster, &whole) != GS_SUCCESS ||
-        gsPlanChoose(&result->config, &whole, &result->plan) != GS_SUCCESS)
+    if (gsPlanComplete(&result->config, &result->cluster, &result->cluster) != GS_SUCCESS ||
+        gsPlanChoose(&result->config, &result->cluster, &result->plan) != GS_SUCCESS)
         return fail("%s", gsGetLastError());
-    result->cluster = whole;
     for (int mode = 0; mode < GS_MODES; mode++)
         result->simulated[mode] = -1;
     return !settings->simulate || simulate(result, (uint64_t)settings->seed);
@@ -239,6 +237,18 @@ static void writeResult(FILE *file, const void *results, int index)
 
 /* ---- all of it ---- */
 
+/* What can be found wrong before anything is done. */
+static bool check(const settings_t *settings, const result_t *results)
+{
+    gsCluster_t whole;
+    for (int i = 0; i < settings->recipes.count; i++)
+        if (gsPlanComplete(&results[i].config, &results[i].cluster, &whole) != GS_SUCCESS)
+            return fail("%s", gsGetLastError());
+    if (settings->simulate && results[0].cluster.ranks > MOST_SIMULATED)
+        return fail("--simulate: got %d ranks, expected at most %d", results[0].cluster.ranks, MOST_SIMULATED);
+    return true;
+}
+
 static bool report(bool done)
 {
     if (!done)
@@ -285,6 +295,8 @@ int main(int argc, char **argv)
         results[i].config = configOf(&settings, settings.recipes.texts[i]);
         results[i].cluster = clusterOf(&settings);
     }
+    if (!report(check(&settings, results)))
+        return EXIT_USAGE;
     bool done = settings.measure ? runMeasured(&settings, results) : report(run(&settings, results));
     return done ? 0 : EXIT_FAILED;
 }

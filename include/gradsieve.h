@@ -8,7 +8,7 @@
  * only where GS_ADVANCED is defined before inclusion.
  *
  * Libraries:  libgradsieve        everything but the functions below; CPU ranks as threads of one process
- *             libgradsieve_mpi    gsCommInitMpi
+ *             libgradsieve_mpi    gsCommInitMpi, gsCommShrinkMpi
  *             libgradsieve_cuda   gsCommInitStagesCuda
  *             libgradsieve_nccl   gsCommInitNccl
  *
@@ -90,9 +90,10 @@ typedef struct {
     int32_t
         timeoutMs; /* deadline of every exchange, in milliseconds; 0: the environment's GS_TIMEOUT_MS, else 600000 */
     int32_t ranksPerNode; /* rank r is on node r / ranksPerNode; 0: the environment's GS_RANKS_PER_NODE, else nodes
-                             are found: MPI ranks that can share memory, NCCL ranks of one host, all threads */
-    const struct gsCluster *cluster; /* for recipes with exchange=auto: figures that need no measuring; NULL: none.
-                                         Copied; alike on all ranks; its ranks is 0 or theirs */
+                              are found: MPI ranks that can share memory, NCCL ranks of one host, all threads */
+    const struct gsCluster
+        *cluster; /* for recipes with exchange=auto: what need not be measured; NULL: nothing. Copied;
+                                        alike on all ranks */
 } gsCommConfig_t;
 #define GS_COMM_CONFIG_INIT                                 \
     {                                                       \
@@ -108,6 +109,21 @@ GS_API gsResult_t gsCommInitAll(gsComm_t *comms, int nranks, const gsCommConfig_
  * has failed for good: destroy it, make another, import the states. MPI must have been initialised; with less than
  * MPI_THREAD_SERIALIZED all calls come from the main thread, and CPU streams cannot be used. In libgradsieve_mpi. */
 GS_API gsResult_t gsCommInitMpi(gsComm_t *comm, const void *mpiComm, const gsCommConfig_t *config);
+
+/* Who is left, where ranks of a communicator of gsCommInitMpi have died. *survivors, an MPI_Comm, has the ranks that call this within
+ * timeoutMs of each other (0: twice the deadline of `comm`), in the order of `comm`, which may have failed. GS_ERROR_MISMATCH
+ * and GS_ERROR_TIMEOUT: they did not agree; call again. With too short a timeoutMs a late rank is left out, and in the end
+ * alone. In libgradsieve_mpi. A job goes on without its dead like this:
+ *   1. It is started so that MPI leaves the others alone (Open MPI 4: mpirun --enable-recovery; MPI_ERRORS_RETURN), with a
+ *      deadline (gsCommConfig_t.timeoutMs). From time to time ranks trade their exported states and keep all of them, with
+ *      the parameters: a checkpoint.
+ *   2. A rank dies. gsAllReduce is an error on every other one, its state as before; where an exchange had just ended, the
+ *      next one is. Each exports its state and calls gsCommShrinkMpi.
+ *   3. Reducers and communicator are destroyed, new ones made: gsCommInitMpi(&comm, survivors, ...), gsReducerCreate.
+ *   4. The survivors trade their states and give them to gsReducerImportRanks, with NULL for the dead. That is
+ *      GS_ERROR_MISMATCH where their steps differ, as one had finished what the others had not: then, or where nothing may
+ *      be lost, they give it the states of the last checkpoint, and go back to its parameters. */
+GS_API gsResult_t gsCommShrinkMpi(gsComm_t comm, void *survivors, int timeoutMs);
 
 /* Ranks as NCCL ranks. ncclComm is the ncclComm_t itself; it stays the caller's and must outlive the communicator. The first
  * reducer with exchange=hierarchical splits it, into parts that gsCommDestroy ends: destroy graphs that use them before. Records
@@ -397,9 +413,10 @@ GS_API gsResult_t gsReducerImport(gsReducer_t reducer, const void *buffer, size_
 
 /* The states of all `nstates` ranks of an earlier job, in rank order, into this one, whatever its number of ranks P: what is additive
  * (residual, momentum, memory) goes from rank r to rank r mod P by addition, what is a mean over ranks is scaled by nstates / P, a
- * residual that is owed to an average by P / nstates; triggers send at the next call. `report` (may be NULL) says what was done.
- * Every rank calls it with the same states. Not with exchange=hierarchical, whose states fit as many nodes of as many ranks alone.
- * Synchronises. */
+ * residual that is owed to an average by P / nstates; triggers send at the next call. states[i] is NULL where rank i has died
+ * and its state with it: what it owed is lost, the sum of memories is made anew, and the i-th state that is there counts as
+ * rank i's, so that survivors keep their own. `report` (may be NULL) says what was done. Every rank calls it with the same
+ * states. Not with exchange=hierarchical, whose states fit as many nodes of as many ranks alone. Synchronises. */
 GS_API gsResult_t gsReducerImportRanks(gsReducer_t reducer, const void *const *states, const size_t *bytes, int nstates,
                                        char *report, size_t reportBytes);
 

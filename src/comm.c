@@ -28,7 +28,11 @@ gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, gsCommSettings *setti
     if (config->ranksPerNode < 0)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->ranksPerNode is %d; expected 0 (find them) or more",
                       config->ranksPerNode);
-    *settings = (gsCommSettings){config->timeoutMs, config->ranksPerNode};
+    *settings = (gsCommSettings){config->timeoutMs, config->ranksPerNode, GS_CLUSTER_INIT};
+    if (config->cluster) {
+        GS_CHECK(gsClusterCheck(config->cluster));
+        settings->known = *config->cluster;
+    }
     if (!config->timeoutMs)
         GS_CHECK(gsParamInt("GS_TIMEOUT_MS", 1, INT32_MAX, 600000, &settings->timeoutMs));
     if (!config->ranksPerNode)
@@ -56,7 +60,8 @@ gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const gsBack
                             .nranks = nranks,
                             .localRanks = 1,
                             .timeoutMs = settings.timeoutMs,
-                            .ranksPerNode = (int)settings.ranksPerNode};
+                            .ranksPerNode = (int)settings.ranksPerNode,
+                            .known = settings.known};
     *comm = made;
     return GS_SUCCESS;
 }

@@ -80,9 +80,12 @@ struct gsComm {
     int rank, nranks;
     int localRanks; /* ranks that share this process's processors: for the default number of threads */
     int64_t timeoutMs;
-    int reducers;     /* alive: a communicator must outlive them */
-    int ranksPerNode; /* as configured; 0: ranks of equal `host` share a node */
-    uint64_t host;    /* the transport's, of this rank */
+    int reducers;         /* alive: a communicator must outlive them */
+    int ranksPerNode;     /* as configured; 0: ranks of equal `host` share a node */
+    uint64_t host;        /* the transport's, of this rank */
+    gsCluster_t known;    /* what exchange=auto need not measure */
+    gsCluster_t measured; /* what it has, size 0: nothing yet; and its codec, for which recipe (measure.c) */
+    uint32_t measuredFor;
 
     gsComm_t parts;        /* what it has been split into, the newest first; */
     gsComm_t node, across; /* of these: this rank's node, and the ranks of its place on all nodes (hierarchy.c) */
@@ -95,6 +98,7 @@ struct gsComm {
 /* What a configuration says, defaults filled in. */
 typedef struct {
     int64_t timeoutMs, ranksPerNode;
+    gsCluster_t known;
 } gsCommSettings;
 
 /* comm.c. gsCommMake allocates and fills; the transport sets impl itself. */
@@ -104,6 +108,8 @@ GS_INTERNAL gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, 
 GS_INTERNAL gsResult_t gsCommMakePart(gsComm_t parent, int color, int key, gsComm_t *part);
 void gsCommFreeParts(gsComm_t parent);
 GS_INTERNAL gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, gsCommSettings *settings);
+/* plan.c: refuses figures that no cluster has; ranks may be 0, not known yet. */
+gsResult_t gsClusterCheck(const gsCluster_t *cluster);
 /* nodes.c: collective. */
 typedef struct {
     int nodes, node; /* how many, and this rank's */
@@ -113,6 +119,10 @@ typedef struct {
     char sizes[80];  /* "4, 4, 3" */
 } gsNodes;
 gsResult_t gsFindNodes(gsComm_t comm, gsNodes *nodes);
+/* hierarchy.c: NULL, or why a recipe does not go with exchange=hierarchical. */
+const char *gsHierarchyRefusal(const gsSpec *s);
+/* hierarchy.c: comm->node and comm->across, if they are not there yet; collective. */
+gsResult_t gsCommDivide(gsComm_t comm, const gsNodes *nodes);
 GS_INTERNAL extern const gsTransport gsNoTransport; /* gsCommInitStages: every exchange is a usage error */
 extern const gsTransport gsSelfTransport;           /* transport/self.c: one rank */
 
@@ -258,8 +268,16 @@ gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int
 /* owner: the spec of the record of an owner's sum; and of all owners' records together, whose sums are of this type. */
 gsResult_t gsSpecMakeOwner(const gsReducerConfig_t *config, const gsSpec *whole, gsSpec *spec);
 gsSpec gsSpecOfSums(const gsSpec *whole, const gsSpec *sums, uint32_t type);
+/* The same without what stands around a codec: dense steps, silence, turns, the second half. */
+gsResult_t gsSpecMakeStage(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec);
 /* configHash for any number of ranks. */
 uint64_t gsRecipeHash(const gsSpec *spec);
+/* plan.c: the recipe with this mode's exchange=, whatever its own, to be freed, NULL without memory; and with the one that exchange=auto
+ * comes to on this communicator, the same on all ranks; collective. */
+char *gsRecipeInMode(const char *recipe, gsMode_t mode);
+gsResult_t gsPlanSettle(gsComm_t comm, const gsReducerConfig_t *config, char **recipe);
+/* reducer.c: a reducer without what stands around its codec, for measure.c. */
+gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config);
 /* exchange.c: own record -> all records; the dense sum; the sum of a vector of the state's precision, which *sum then points to. */
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);

@@ -107,10 +107,11 @@ static void writeTable(page *p, const gsReducerConfig_t *config, const gsCluster
     write(p, "%s %9s\n", gsClusterNodes(cluster) > 1 ? "  a node's" : "", "speed-up");
     for (int mode = 0; mode < GS_MODES; mode++) {
         gsSchedule schedule;
-        if (gsPlanSchedule(config, cluster, (gsMode_t)mode, &schedule) == GS_SUCCESS)
-            writeRow(p, (gsMode_t)mode, &schedule, plan);
+        const char *reason = gsPlanSchedule(config, cluster, (gsMode_t)mode, &schedule);
+        if (reason)
+            write(p, "%-13s %9s  %s\n", gsGetModeName((gsMode_t)mode), "-", reason);
         else
-            write(p, "%-13s %9s  %s\n", gsGetModeName((gsMode_t)mode), "-", gsGetLastError());
+            writeRow(p, (gsMode_t)mode, &schedule, plan);
     }
     write(p, "\n");
 }

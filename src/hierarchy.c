@@ -32,15 +32,18 @@ static gsReducerConfig_t sliceOf(const gsReducerConfig_t *config, const gsHierar
     return slice;
 }
 
+const char *gsHierarchyRefusal(const gsSpec *s)
+{
+    if (s->clip > 0.0)
+        return "clip needs the norm of a whole gradient, and a rank has a slice";
+    if (s->participate)
+        return "ranks that take turns would leave holes in their nodes' sums";
+    return s->trigger ? "between nodes all records travel in slots, and a silent rank saves nothing" : NULL;
+}
+
 static gsResult_t checkRecipe(const gsSpec *s, const char *recipe)
 {
-    const char *reason = NULL;
-    if (s->trigger)
-        reason = "between nodes all records travel in slots, and a silent rank saves nothing";
-    if (s->participate)
-        reason = "ranks that take turns would leave holes in their nodes' sums";
-    if (s->clip > 0.0)
-        reason = "clip needs the norm of a whole gradient, and a rank has a slice";
+    const char *reason = gsHierarchyRefusal(s);
     if (!reason)
         return GS_SUCCESS;
     return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": not with exchange=hierarchical: %s", recipe, reason);
@@ -77,7 +80,7 @@ gsResult_t gsReducerGetSlice(gsReducer_t r, size_t *first, size_t *count)
 /* ---- making ---- */
 
 /* The parts of a communicator are made once, for all its reducers. */
-static gsResult_t divide(gsComm_t comm, const gsNodes *nodes)
+gsResult_t gsCommDivide(gsComm_t comm, const gsNodes *nodes)
 {
     if (!comm->node)
         GS_CHECK(comm->transport->split(comm, nodes->node, nodes->place, &comm->node));
@@ -98,7 +101,7 @@ gsResult_t gsHierarchyMake(gsReducer_t r, const gsReducerConfig_t *config, gsRed
         return gsFail(GS_ERROR_UNSUPPORTED,
                       "recipe \"%s\": the nodes have %s ranks; exchange=hierarchical expects as many on each",
                       config->recipe, nodes.sizes);
-    GS_CHECK(divide(r->comm, &nodes));
+    GS_CHECK(gsCommDivide(r->comm, &nodes));
     r->nodes = shapeOf(config, nodes.ranks);
     r->nodes.part = r->comm->node;
     *slice = sliceOf(config, &r->nodes, nodes.place);

@@ -12,9 +12,10 @@
  *   ring       In one node every step waits for the one before: (P - 1)(o + a + m/b) a round. Over nodes, of which a ring leaves each in
  *              one place, a round is as long as a message's way, N (o + alpha + m/B) + (P - 1 - N)(o + a + m/b), or as what a node's
  *              port has to carry, (P - 2) max(o, m/B) + (o + alpha + m/B), if that is more.
- *   tree       Half of the vector each goes up and down one of two binary trees, in c chunks. A rank that is inside one tree and a leaf
- *              of the other sends the vector twice in all: 2 V/B; the first chunk's way up and the last one's down come before and
- *              after, D = log2 N levels each, and the chain inside a node.
+ *   tree       Half of the vector each goes up and down one of two binary trees over the nodes, in chunks of v bytes. The first chunk's
+ *              way leads over D = ceil(log2 N) levels and back, 2 D (o + alpha); at each but the root's the chunks of two children
+ *              queue, up and down, o + 4 v/B; and through the chains inside the nodes, 2 (L - 1)(o + a + v/b). A rank that is inside
+ *              one tree and a leaf of the other sends four chunks for each further one: 4 v/B, or what it spends on the messages.
  *
  * Records differ in length, and owners in load. The slowest rank or node counts: the largest of as many draws from a lognormal law. An
  * average over a node's ranks deviates by a factor of sqrt(L) less.
@@ -40,17 +41,22 @@ static double largestOf(double deviation, double draws)
     return exp(sigma * normal - sigma * sigma / 2);
 }
 
-/* What the busiest of `draws` has to do more than the mean, where each is the sum over `together` ranks. Where there are fewer owners
- * than ranks, they share what would be everybody's. */
+/* Of the mean, what the blocks of the first `together` owners come to: some have one more than others, or the only one. */
+static double blocksOf(const gsSchedule *s, double together)
+{
+    double each = s->ownerBlocks, fewer = floor(each), longer = round((each - fewer) * s->cluster.ranks);
+    return (fewer + fmin(longer, together) / together) / each;
+}
+
+/* What the busiest of `draws` has to do more than the mean, where each is the sum over `together` ranks. */
 static double loadOf(const gsSchedule *s, const gsPhase *p, double draws, double together)
 {
     if (p->load == GS_LOAD_EVEN)
         return 1.0;
     if (p->load == GS_LOAD_RECORD)
         return largestOf(s->recordSpread / sqrt(together), draws);
-    double owners = s->owners, working = fmin(together, owners);
-    return s->cluster.ranks / owners * working / together *
-           largestOf(s->ownerSpread / sqrt(working), fmin(draws, owners / working));
+    double owners = fmin(s->cluster.ranks, s->ownerBlocks * s->cluster.ranks), working = fmin(together, owners);
+    return blocksOf(s, together) * largestOf(s->ownerSpread / sqrt(working), fmin(draws, owners / working));
 }
 
 /* ---- groups ---- */
@@ -120,14 +126,13 @@ double gsTreeChunks(double bytes)
 static double treeSeconds(const gsSchedule *s, const gsPhase *p)
 {
     const gsCluster_t *c = &s->cluster;
-    double nodes = gsClusterNodes(c), levels = log2(nodes), links = c->ranksPerNode - 1;
-    double chunks = gsTreeChunks(p->bytes), chunk = p->bytes / 2 / chunks;
-    double level = 3 * c->message + 2 * c->latency + 4 * chunk / c->bandwidth;
-    double root = levels > 0 ? c->message + 2 * chunk / c->bandwidth : 0; /* has one child */
-    double link = 2 * (c->message + c->nodeLatency + chunk / c->nodeBandwidth);
-    double port = 4 * chunk / (nodes > 1 ? c->bandwidth : c->nodeBandwidth);
-    double turn = larger(larger(port, links > 0 ? 4 * chunk / c->nodeBandwidth : 0), (links > 0 ? 6 : 4) * c->message);
-    return levels * level - root + links * link + (chunks - 1) * turn;
+    double nodes = gsClusterNodes(c), depth = ceil(log2(nodes)), forks = larger(0, log2(nodes) - 1);
+    double links = c->ranksPerNode - 1, chunks = gsTreeChunks(p->bytes), chunk = p->bytes / 2 / chunks;
+    double out = chunk / c->bandwidth, in = chunk / c->nodeBandwidth, o = c->message;
+    double way = 2 * depth * (o + c->latency) + forks * (o + 4 * out) + (depth > 0 ? 2 * out : 0);
+    double chain = 2 * links * (o + c->nodeLatency + in);
+    double turn = larger(depth > 0 ? 4 * out : 0, links > 0 ? 4 * in : 0);
+    return way + chain + (chunks - 1) * larger(turn, (links > 0 ? 6 : 4) * o);
 }
 
 double gsPhaseSeconds(const gsSchedule *s, const gsPhase *p)

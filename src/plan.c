@@ -37,11 +37,12 @@ static size_t pairLength(const char *at)
     return strcspn(at, ",");
 }
 
-/* The recipe with this mode's exchange=, whatever its own; to be freed. */
-static char *recipeInMode(const char *recipe, gsMode_t mode)
+char *gsRecipeInMode(const char *recipe, gsMode_t mode)
 {
     static const char key[] = "exchange=";
     size_t name = strcspn(recipe, ":"), room = strlen(recipe) + sizeof key + 16, at = name;
+    if (mode == GS_MODE_DENSE)
+        return strdup("dense");
     char *text = malloc(room);
     if (!text)
         return NULL;
@@ -60,13 +61,15 @@ static char *recipeInMode(const char *recipe, gsMode_t mode)
 static gsResult_t specInMode(const gsReducerConfig_t *config, const gsCluster_t *c, gsMode_t mode, gsSpec *spec)
 {
     gsReducerConfig_t own = *config;
-    char *recipe = recipeInMode(config->recipe, mode);
+    char *recipe = gsRecipeInMode(config->recipe, mode);
     if (!recipe)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for a recipe of %zu characters", strlen(config->recipe));
     own.recipe = recipe;
     int ranks = c->ranks;
-    if (mode == GS_MODE_HIERARCHICAL) { /* a reducer of each node's slice */
-        own.count = (config->count + (uint64_t)c->ranksPerNode - 1) / (uint64_t)c->ranksPerNode;
+    if (mode == GS_MODE_HIERARCHICAL) { /* a reducer of each node's slice, which is whole blocks */
+        uint64_t local = (uint64_t)c->ranksPerNode, blocks = (config->count + GS_BLOCK - 1) / GS_BLOCK;
+        own.count = (blocks + local - 1) / local * GS_BLOCK;
+        own.count = own.count < config->count ? own.count : config->count;
         ranks = gsClusterNodes(c);
     }
     gsResult_t result = gsSpecMake(&own, 0, ranks, 0, spec);
@@ -86,18 +89,18 @@ static gsResult_t checkFigure(const char *name, double value)
 
 static gsResult_t checkShape(const gsCluster_t *c)
 {
-    if (c->ranks < 1 || c->ranks >= 1 << 24)
+    if (c->ranks < 0 || c->ranks >= 1 << 24)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "cluster->ranks is %d; expected 1 to 2^24 - 1", c->ranks);
-    if (c->ranksPerNode < 0 || c->ranksPerNode > c->ranks)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "cluster->ranksPerNode is %d; expected 0 (1) to ranks, %d",
-                      c->ranksPerNode, c->ranks);
+    if (c->ranksPerNode < 0)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "cluster->ranksPerNode is %d; expected 0 (default) or more",
+                      c->ranksPerNode);
     if (c->over < GS_OVER_MPI || c->over > GS_OVER_NCCL)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "cluster->over is %d; expected GS_OVER_MPI (0) to GS_OVER_NCCL (2)",
                       c->over);
     return GS_SUCCESS;
 }
 
-static gsResult_t checkCluster(const gsCluster_t *c)
+gsResult_t gsClusterCheck(const gsCluster_t *c)
 {
     if (!c)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "cluster is NULL; expected a cluster");
@@ -159,7 +162,12 @@ static void complete(gsCluster_t *c, const gsSpec *s)
 /* The cluster with all figures known, and the recipe as all its ranks have it. */
 static gsResult_t settle(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsCluster_t *whole, gsSpec *spec)
 {
-    GS_CHECK(checkCluster(cluster));
+    GS_CHECK(gsClusterCheck(cluster));
+    if (cluster->ranks == 0 || cluster->ranksPerNode > cluster->ranks)
+        return gsFail(
+            GS_ERROR_INVALID_ARGUMENT,
+            "cluster->ranks is %d and ranksPerNode %d; expected 1 rank or more, and on a node no more than all",
+            cluster->ranks, cluster->ranksPerNode);
     GS_CHECK(gsSpecMake(config, 0, cluster->ranks, 0, spec));
     *whole = *cluster;
     complete(whole, spec);
@@ -203,15 +211,11 @@ static double recordSpread(const gsSpec *s)
     return s->random ? 1 / sqrt(kept) : 0.05;
 }
 
-/* How owners' loads differ. Blocks of real gradients at 1 % have twice their mean as deviation, and an owner has every P-th of them; some
- * have one block more than others. */
+/* How loads of owners with as many blocks differ: blocks of real gradients at 1 % have twice their mean as deviation. */
 static double ownerSpread(const gsSpec *s)
 {
-    double each = (double)s->blocks / fmin(s->nranks, s->blocks), part = each - floor(each);
     int even = s->layout != GS_LAYOUT_GLOBAL || s->select == GS_SELECT_RANDK;
-    if (s->blocks == 0 || s->nranks == 1)
-        return 0;
-    return sqrt((even ? 0 : 4 / each) + part * (1 - part) / (each * each));
+    return even || s->blocks == 0 ? 0 : 2 / sqrt(fmax(1, (double)s->blocks / s->nranks));
 }
 
 /* ---- phases ---- */
@@ -275,6 +279,13 @@ static void gatherSlots(gsSchedule *s, gsPhaseGroup group, double bytes)
         ring(s, group, 1, bytes);
     else
         post(s, group, bytes);
+}
+
+double gsGatherSeconds(const gsCluster_t *cluster, gsPhaseGroup group, double bytes)
+{
+    gsSchedule s = {.cluster = *cluster};
+    gatherSlots(&s, group, bytes);
+    return gsScheduleSeconds(&s);
 }
 
 /* Preambles tell the lengths that all ranks get alike; those of parts follow them. */
@@ -418,42 +429,45 @@ static void addHierarchical(gsSchedule *s, const gsSpec *spec, double kept, doub
 
 /* ---- what is possible ---- */
 
-static gsResult_t checkMode(const gsSpec *spec, const gsCluster_t *c, gsMode_t mode)
+/* NULL, or why not. */
+static const char *refusal(const gsSpec *spec, const gsCluster_t *c, gsMode_t mode)
 {
-    if (mode == GS_MODE_DENSE && spec->momentum > 0)
-        return gsFail(GS_ERROR_UNSUPPORTED, "the recipe holds the momentum, which a dense sum would lose");
     if (mode == GS_MODE_DENSE)
-        return GS_SUCCESS;
+        return spec->momentum > 0 ? "the recipe holds the momentum, which a dense sum would lose" : NULL;
     if (spec->select == GS_SELECT_DENSE)
-        return gsFail(GS_ERROR_UNSUPPORTED, "the recipe is dense, or GS_DISABLE is set");
-    if (mode != GS_MODE_HIERARCHICAL || (c->ranksPerNode > 1 && c->ranks > c->ranksPerNode))
-        return GS_SUCCESS;
-    return gsFail(GS_ERROR_UNSUPPORTED, "there are not several nodes with several ranks each");
+        return "the recipe is dense, or GS_DISABLE is set";
+    if (mode != GS_MODE_HIERARCHICAL)
+        return NULL;
+    if (c->ranksPerNode == 1 || c->ranks == c->ranksPerNode)
+        return "there are not several nodes with several ranks each";
+    return c->ranks % c->ranksPerNode ? "the nodes have not as many ranks each" : gsHierarchyRefusal(spec);
 }
 
-gsResult_t gsPlanSchedule(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsMode_t mode,
-                          gsSchedule *schedule)
+const char *gsPlanSchedule(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsMode_t mode,
+                           gsSchedule *schedule)
 {
     gsSpec whole, spec;
-    *schedule = (gsSchedule){.count = 0};
-    GS_CHECK(settle(config, cluster, &schedule->cluster, &whole));
-    GS_CHECK(checkMode(&whole, &schedule->cluster, mode));
+    *schedule = (gsSchedule){.cluster = *cluster};
+    if (gsSpecMake(config, 0, cluster->ranks, 0, &whole) != GS_SUCCESS)
+        return gsGetLastError();
+    const char *reason = refusal(&whole, cluster, mode);
     double width = (double)gsTypeWidth(whole.type);
-    if (mode == GS_MODE_DENSE) {
+    if (!reason && mode == GS_MODE_DENSE)
         addDense(schedule, (double)whole.count, width);
-        return GS_SUCCESS;
-    }
-    GS_CHECK(specInMode(config, &schedule->cluster, mode, &spec));
+    if (reason || mode == GS_MODE_DENSE)
+        return reason;
+    if (specInMode(config, cluster, mode, &spec) != GS_SUCCESS)
+        return gsGetLastError();
     schedule->recordSpread = recordSpread(&spec);
     schedule->ownerSpread = ownerSpread(&spec);
-    schedule->owners = spec.blocks && spec.blocks < spec.nranks ? (int)spec.blocks : (int)spec.nranks;
+    schedule->ownerBlocks = fmax(1, spec.blocks) / spec.nranks;
     if (mode == GS_MODE_HIERARCHICAL)
         addHierarchical(schedule, &spec, keptOf(&spec), width);
     else if (mode >= GS_MODE_OWNER)
         addOwner(schedule, &spec, keptOf(&spec));
     else
         addFlat(schedule, &spec, keptOf(&spec));
-    return GS_SUCCESS;
+    return NULL;
 }
 
 /* ---- the choice ---- */
@@ -483,7 +497,7 @@ gsResult_t gsPlanChoose(const gsReducerConfig_t *config, const gsCluster_t *clus
     for (int mode = 0; mode < GS_MODES; mode++) {
         gsSchedule schedule;
         plan->seconds[mode] = -1;
-        if (gsPlanSchedule(config, &whole, (gsMode_t)mode, &schedule) != GS_SUCCESS)
+        if (gsPlanSchedule(config, &whole, (gsMode_t)mode, &schedule))
             continue;
         plan->seconds[mode] = gsScheduleSeconds(&schedule);
         plan->bytes[mode] = gsScheduleBytes(&schedule);
@@ -492,4 +506,59 @@ gsResult_t gsPlanChoose(const gsReducerConfig_t *config, const gsCluster_t *clus
             plan->mode = (gsMode_t)mode;
     }
     return GS_SUCCESS;
+}
+
+/* ---- exchange=auto ---- */
+
+/* What the communicator can do, and on a device only what graphs can capture. */
+static int isOffered(gsComm_t comm, const gsNodes *nodes, gsMode_t mode)
+{
+    if (mode == GS_MODE_EXACT || mode == GS_MODE_OWNER_EXACT)
+        return !comm->backend->onDevice;
+    return mode != GS_MODE_HIERARCHICAL || (nodes->even && comm->transport->split);
+}
+
+/* "capacity 1.2 ms, exact -, ..." */
+static void listSeconds(const gsPlan_t *plan, char *text, size_t room)
+{
+    size_t at = 0;
+    for (int mode = 0; mode < GS_MODES && at < room; mode++) {
+        const char *name = gsGetModeName((gsMode_t)mode), *comma = mode ? ", " : "";
+        at += (size_t)(plan->seconds[mode] < 0
+                           ? snprintf(text + at, room - at, "%s%s -", comma, name)
+                           : snprintf(text + at, room - at, "%s%s %.4g ms", comma, name, 1e3 * plan->seconds[mode]));
+    }
+}
+
+static gsResult_t choose(gsComm_t comm, const gsReducerConfig_t *config, gsMode_t *mode)
+{
+    gsCluster_t cluster = comm->known;
+    gsNodes nodes;
+    gsPlan_t plan;
+    char seconds[200];
+    GS_CHECK(gsMeasureOnce(comm, config, &cluster));
+    GS_CHECK(gsFindNodes(comm, &nodes));
+    GS_CHECK(gsPlanChoose(config, &cluster, &plan));
+    *mode = GS_MODE_CAPACITY; /* possible for every recipe */
+    for (int m = 0; m < GS_MODES; m++)
+        if (plan.seconds[m] >= 0 && isOffered(comm, &nodes, (gsMode_t)m) && plan.seconds[m] < plan.seconds[*mode])
+            *mode = (gsMode_t)m;
+    listSeconds(&plan, seconds, sizeof seconds);
+    gsLog(GS_LOG_INFO, "rank %d of %d: \"%s\", %llu elements: %s is the fastest; by the model %s", comm->rank,
+          comm->nranks, config->recipe, (unsigned long long)config->count, gsGetModeName(*mode), seconds);
+    return GS_SUCCESS;
+}
+
+gsResult_t gsPlanSettle(gsComm_t comm, const gsReducerConfig_t *config, char **recipe)
+{
+    gsMode_t mode;
+    *recipe = NULL;
+    if (!comm->transport->allGatherHost)
+        return gsFail(GS_ERROR_UNSUPPORTED,
+                      "recipe \"%s\": this communicator moves nothing (gsCommInitStages) to be "
+                      "measured; expected another exchange than auto",
+                      config->recipe);
+    GS_CHECK(choose(comm, config, &mode));
+    *recipe = gsRecipeInMode(config->recipe, mode);
+    return *recipe ? GS_SUCCESS : gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for a recipe");
 }

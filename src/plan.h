@@ -45,13 +45,13 @@ typedef struct {
     gsPhase phases[GS_MAX_PHASES];
     int count;
     double recordSpread; /* standard deviation over mean, of ranks' records */
-    double ownerSpread;  /* of owners' loads */
-    int owners;          /* the first so many ranks */
+    double ownerSpread;  /* of owners' loads, besides their numbers of blocks */
+    double ownerBlocks;  /* blocks of an owner, the mean: the first ranks may have one more than the others */
 } gsSchedule;
 
-/* plan.c. An error where the mode is not possible, with the reason. */
-GS_INTERNAL gsResult_t gsPlanSchedule(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsMode_t mode,
-                                      gsSchedule *schedule);
+/* plan.c, of a cluster whose figures are all known. NULL, or why the mode is not possible. */
+GS_INTERNAL const char *gsPlanSchedule(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsMode_t mode,
+                                       gsSchedule *schedule);
 GS_INTERNAL double gsPhaseSeconds(const gsSchedule *schedule, const gsPhase *phase);
 GS_INTERNAL double gsScheduleSeconds(const gsSchedule *schedule);
 /* That leave a rank, the mean; and a node. */
@@ -59,8 +59,13 @@ GS_INTERNAL double gsScheduleBytes(const gsSchedule *schedule);
 GS_INTERNAL double gsScheduleNodeBytes(const gsSchedule *schedule);
 /* The cluster with its defaults, which the recipe has a say in. */
 GS_INTERNAL gsResult_t gsPlanComplete(const gsReducerConfig_t *config, const gsCluster_t *cluster, gsCluster_t *whole);
+/* An all-gather of slots of so many bytes. */
+double gsGatherSeconds(const gsCluster_t *cluster, gsPhaseGroup group, double bytes);
 /* The chunks that a tree's vector is cut into. */
 GS_INTERNAL double gsTreeChunks(double bytes);
+
+/* measure.c: gsCommMeasure, but what this communicator has measured before is not measured again; collective. */
+gsResult_t gsMeasureOnce(gsComm_t comm, const gsReducerConfig_t *config, gsCluster_t *cluster);
 
 static inline int gsClusterNodes(const gsCluster_t *c)
 {

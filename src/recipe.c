@@ -405,10 +405,21 @@ static gsResult_t checkRows(const reading *in)
     return GS_SUCCESS;
 }
 
+/* The cost model needs to know how much will travel. */
+static gsResult_t checkAuto(const reading *in)
+{
+    if (in->number[GS_KEY_EXCHANGE_AT] != GS_EXCHANGE_AUTO ||
+        !(in->recipe->does & GS_DOES_TRIGGER || in->compressor->select == GS_SELECT_STEP ||
+          in->compressor->select == GS_SELECT_ROWS))
+        return GS_SUCCESS;
+    return senseless(in, "how much it sends is not known in advance; expected another exchange than auto");
+}
+
 static gsResult_t checkSense(const reading *in)
 {
     if (!in->compressor)
         return GS_SUCCESS;
+    GS_CHECK(checkAuto(in));
     GS_CHECK(checkCompressor(in));
     GS_CHECK(checkRows(in));
     GS_CHECK(checkOwners(in));

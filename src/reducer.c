@@ -203,13 +203,39 @@ gsResult_t gsAddUpMemory(const gsReducerConfig_t *config, int nranks, const gsHi
     return GS_SUCCESS;
 }
 
+/* The most that any mode needs that exchange=auto may come to, nodes aside. */
+static gsResult_t mostMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory)
+{
+    *memory = (gsMemory_t){0, 0, 0};
+    for (int mode = GS_MODE_DENSE; mode < GS_MODE_HIERARCHICAL; mode++) {
+        gsReducerConfig_t own = *config;
+        gsMemory_t one;
+        char *recipe = gsRecipeInMode(config->recipe, (gsMode_t)mode);
+        if (!recipe)
+            return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for a recipe");
+        own.recipe = recipe;
+        gsResult_t result = gsReducerGetMemory(&own, nranks, &one);
+        free(recipe);
+        if (result != GS_SUCCESS)
+            continue; /* not for this recipe */
+        memory->stateBytes = one.stateBytes > memory->stateBytes ? one.stateBytes : memory->stateBytes;
+        memory->wireBytes = one.wireBytes > memory->wireBytes ? one.wireBytes : memory->wireBytes;
+        memory->scratchBytes = one.scratchBytes > memory->scratchBytes ? one.scratchBytes : memory->scratchBytes;
+    }
+    return GS_SUCCESS;
+}
+
 gsResult_t gsReducerGetMemory(const gsReducerConfig_t *config, int nranks, gsMemory_t *memory)
 {
     static const gsHierarchy none;
     gsSpec spec;
+    if (!memory)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "memory is NULL; expected a place for the figures");
     if (nranks < 1)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "nranks is %d; expected 1 or more", nranks);
     GS_CHECK(gsSpecMake(config, 0, nranks, 0, &spec));
+    if (spec.exchange == GS_EXCHANGE_AUTO)
+        return mostMemory(config, nranks, memory);
     if (spec.exchange == GS_EXCHANGE_HIERARCHICAL)
         return gsFail(GS_ERROR_UNSUPPORTED,
                       "recipe \"%s\": its memory depends on the nodes; ask gsReducerGetNodeMemory", config->recipe);
@@ -340,6 +366,7 @@ static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
     return r->comm->backend->prepare ? r->comm->backend->prepare(r) : GS_SUCCESS;
 }
 
+/* All that follows from the spec. */
 static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
 {
     static const gsCounters none;
@@ -405,7 +432,7 @@ static gsResult_t prepareWhole(gsReducer_t r, const gsReducerConfig_t *config)
     return prepareSecond(r, config);
 }
 
-static gsResult_t make(gsReducer_t r, const gsReducerConfig_t *config)
+static gsResult_t makeSettled(gsReducer_t r, const gsReducerConfig_t *config)
 {
     gsReducerConfig_t slice;
     gsResult_t result = gsSpecMake(config, r->comm->rank, r->comm->nranks, 0, &r->spec);
@@ -415,6 +442,35 @@ static gsResult_t make(gsReducer_t r, const gsReducerConfig_t *config)
         config = &slice;
     }
     return agree(r, result == GS_SUCCESS ? prepareWhole(r, config) : result);
+}
+
+/* exchange=auto becomes another recipe, once the ranks have agreed that they all want it. */
+static gsResult_t make(gsReducer_t r, const gsReducerConfig_t *config)
+{
+    gsReducerConfig_t settled = {0};
+    char *recipe;
+    if (gsSpecMake(config, r->comm->rank, r->comm->nranks, 0, &r->spec) != GS_SUCCESS ||
+        r->spec.exchange != GS_EXCHANGE_AUTO)
+        return makeSettled(r, config);
+    GS_CHECK(agree(r, GS_SUCCESS));
+    GS_CHECK(gsPlanSettle(r->comm, config, &recipe));
+    settled = *config;
+    settled.recipe = recipe;
+    gsResult_t result = makeSettled(r, &settled);
+    free(recipe);
+    return result;
+}
+
+gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config)
+{
+    *reducer = calloc(1, sizeof **reducer);
+    if (!*reducer)
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof **reducer);
+    (*reducer)->comm = comm;
+    comm->reducers++;
+    GS_CHECK(gsSpecMakeStage(config, comm->rank, comm->nranks, &(*reducer)->spec));
+    setShared(*reducer);
+    return prepare(*reducer, config);
 }
 
 gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config)
@@ -524,5 +580,14 @@ gsResult_t gsReducerGetSlotBytes(gsReducer_t r, size_t *slotBytes)
     if (!slotBytes)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "slotBytes is NULL; expected a place for the bytes");
     *slotBytes = r->spec.slotBytes;
+    return GS_SUCCESS;
+}
+
+gsResult_t gsReducerGetMode(gsReducer_t r, gsMode_t *mode)
+{
+    GS_CHECK(checkReducer(r));
+    if (!mode)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "mode is NULL; expected a place for the mode");
+    *mode = r->spec.select == GS_SELECT_DENSE ? GS_MODE_DENSE : (gsMode_t)(GS_MODE_CAPACITY + r->spec.exchange);
     return GS_SUCCESS;
 }

@@ -269,3 +269,14 @@ gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int
     spec->configHash = configHash(spec);
     return GS_SUCCESS;
 }
+
+gsResult_t gsSpecMakeStage(const gsReducerConfig_t *config, int rank, int nranks, gsSpec *spec)
+{
+    GS_CHECK(gsSpecMake(config, rank, nranks, 0, spec));
+    spec->twoway = spec->firstDense = 0;
+    spec->refresh = spec->resync = spec->participate = spec->staleness = 0;
+    spec->trigger = GS_TRIGGER_NONE;
+    spec->exchange = GS_EXCHANGE_CAPACITY;
+    spec->configHash = configHash(spec);
+    return GS_SUCCESS;
+}

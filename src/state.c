@@ -227,96 +227,208 @@ static void addTo(const gsSpec *spec, void *sum, const void *x, uint64_t n, doub
             ((float *)sum)[i] += ((const float *)x)[i] * (float)factor;
 }
 
-/* What rank `from` of `old` ranks leaves to this one, as a factor; 0: nothing. */
-static double share(const gsReducer_t r, const gsStateVector *v, uint32_t from, const stateHeader *h)
+/* One part of the states of a former job's ranks, NULL for those of the dead. Those that are there close ranks: the n-th is heir to what
+ * rank n would leave. */
+typedef struct {
+    const char **states;
+    uint32_t nranks, there;
+} legacy;
+
+static int isLost(const legacy *old)
 {
-    double growth = (double)r->spec.nranks / (double)h->nranks;
+    return old->there < old->nranks;
+}
+
+static const char *nthOf(const legacy *old, uint32_t n)
+{
+    uint32_t rank = 0;
+    for (;; rank++)
+        if (old->states[rank] && n-- == 0)
+            return old->states[rank];
+}
+
+static const char *firstOf(const legacy *old)
+{
+    return nthOf(old, 0);
+}
+
+/* The state that this rank's own figures come from. */
+static const char *ownOf(const gsReducer_t r, const legacy *old)
+{
+    return nthOf(old, r->spec.rank % old->there);
+}
+
+static int isShared(const gsStateVector *v)
+{
+    return strcmp(v->name, "shared") == 0;
+}
+
+static int findVector(gsReducer_t r, const char *name)
+{
+    gsStateVector list[GS_MAX_VECTORS];
+    int n = gsListVectors(r, list);
+    for (int i = 0; i < n; i++)
+        if (strcmp(list[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+static const char *vectorIn(gsReducer_t r, const char *state, int which)
+{
+    stateHeader h;
+    memcpy(&h, state, sizeof h);
+    return state + offsetOf(r, which, h.rank, h.nranks);
+}
+
+/* What the n-th state leaves to this rank, as a factor; 0: nothing. */
+static double share(const gsReducer_t r, const gsStateVector *v, uint32_t n, const stateHeader *h, const legacy *old)
+{
+    double growth = (double)r->spec.nranks / (double)old->nranks;
+    if (isShared(v) && isLost(old))
+        return 1.0;  /* anew from the memories that are left */
     if (!v->ranks) { /* alike everywhere: the first state's. What is a mean over ranks has fewer or more of them now */
-        int mean = v->degree && strcmp(v->name, "shared") != 0;
-        return from == 0 ? (mean ? 1.0 / growth : 1.0) : 0.0;
+        int mean = v->degree && !isShared(v);
+        return n == 0 ? (mean ? 1.0 / growth : 1.0) : 0.0;
     }
-    if (from % r->spec.nranks != r->spec.rank || (!v->degree && h->nranks != r->spec.nranks))
+    if (n % r->spec.nranks != r->spec.rank || (!v->degree && (old->nranks != r->spec.nranks || isLost(old))))
         return 0.0;
     return strcmp(v->name, "residual") == 0 && h->average ? growth
                                                           : 1.0; /* what is owed counts 1/ranks of the average */
 }
 
-/* The own blocks, from the ranks that owned them. */
-static void gatherOwned(gsReducer_t r, const gsStateVector *v, int which, const char *const *parts, uint32_t old,
-                        char *out)
+static void addStates(gsReducer_t r, const gsStateVector *v, int which, const legacy *old, char *sum)
 {
-    size_t block = GS_BLOCK * gsRealBytes(&r->spec), bytes = v->elements * gsRealBytes(&r->spec);
-    for (size_t l = 0; l * block < bytes; l++) {
-        uint64_t b = r->spec.rank + l * r->spec.nranks;
-        uint32_t from = (uint32_t)(b % old);
-        memcpy(out + l * block, parts[from] + offsetOf(r, which, from, old) + b / old * block,
-               bytes - l * block < block ? bytes - l * block : block);
+    int source = isShared(v) && isLost(old) ? findVector(r, "memory") : which;
+    for (uint32_t n = 0; n < old->there; n++) {
+        stateHeader h;
+        memcpy(&h, nthOf(old, n), sizeof h);
+        double factor = share(r, v, n, &h, old);
+        if (factor != 0.0)
+            addTo(&r->spec, sum, vectorIn(r, nthOf(old, n), source), v->elements, factor);
     }
 }
 
-static gsResult_t importVector(gsReducer_t r, const gsStateVector *v, int which, const char *const *parts, uint32_t old)
+/* Block b of what an owner remembers. Where it has died: H anew from the memories that are left, and the memory of its sums from what all
+ * know of them; what it owed is lost. */
+static void addOwned(gsReducer_t r, const gsStateVector *v, int which, const legacy *old, uint64_t b, uint64_t n,
+                     char *sum)
 {
+    const char *owner = old->states[b % old->nranks];
+    size_t block = GS_BLOCK * gsRealBytes(&r->spec);
+    int all = findVector(r, isShared(v) ? "memory" : "shared");
+    if (isShared(v) && isLost(old)) {
+        for (uint32_t i = 0; i < old->there; i++)
+            addTo(&r->spec, sum, vectorIn(r, nthOf(old, i), all) + b * block, n, 1.0);
+    } else if (owner) {
+        addTo(&r->spec, sum, vectorIn(r, owner, which) + b / old->nranks * block, n, 1.0);
+    } else if (strcmp(v->name, "memory") == 0) {
+        addTo(&r->spec, sum, vectorIn(r, firstOf(old), all) + b * block, n, 1.0);
+    }
+}
+
+static gsResult_t importVector(gsReducer_t r, const gsStateVector *v, int which, const legacy *old)
+{
+    size_t block = GS_BLOCK * gsRealBytes(&r->spec);
     char *sum = calloc(v->elements + 1, gsRealBytes(&r->spec));
     if (!sum)
-        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to add up %u states", old);
-    for (uint32_t from = 0; !v->owned && from < old; from++) {
-        stateHeader h;
-        memcpy(&h, parts[from], sizeof h);
-        double factor = share(r, v, from, &h);
-        if (factor != 0.0)
-            addTo(&r->spec, sum, parts[from] + offsetOf(r, which, from, old), v->elements, factor);
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to add up %u states", old->there);
+    if (!v->owned)
+        addStates(r, v, which, old, sum);
+    for (uint64_t l = 0; v->owned && l * GS_BLOCK < v->elements; l++) {
+        uint64_t left = v->elements - l * GS_BLOCK;
+        addOwned(r, v, which, old, r->spec.rank + l * r->spec.nranks, left < GS_BLOCK ? left : GS_BLOCK,
+                 sum + l * block);
     }
-    if (v->owned)
-        gatherOwned(r, v, which, parts, old, sum);
     gsResult_t result = r->comm->backend->put(v->place[0], sum, v->elements * gsRealBytes(&r->spec), NULL);
     free(sum);
     return result;
 }
 
-static gsResult_t checkRanks(gsReducer_t r, const void *const *states, const size_t *bytes, int nstates)
+static gsResult_t importVectors(gsReducer_t r, const legacy *old)
 {
-    stateHeader h, first;
-    for (int i = 0; i < nstates; i++) {
+    gsStateVector list[GS_MAX_VECTORS];
+    int n = gsListVectors(r, list);
+    for (int i = 0; i < n; i++)
+        GS_CHECK(importVector(r, &list[i], i, old));
+    return GS_SUCCESS;
+}
+
+static gsResult_t checkRanks(gsReducer_t r, const void *const *states, const size_t *bytes, legacy *old)
+{
+    stateHeader h, first = {.step = 0};
+    for (uint32_t i = 0; i < old->nranks; i++) {
         if (!states[i])
-            return gsFail(GS_ERROR_INVALID_ARGUMENT, "states[%d] is NULL; expected rank %d's state", i, i);
+            continue;
         GS_CHECK(checkWhole(r, states[i], bytes[i], &h));
-        if (i == 0)
+        if (h.nranks != old->nranks || h.rank != i)
+            return gsFail(GS_ERROR_MISMATCH, "states[%u] is of rank %u of %u; expected rank %u of %u", i, h.rank,
+                          h.nranks, i, old->nranks);
+        if (old->there == 0)
             first = h;
-        if ((int)h.nranks != nstates || (int)h.rank != i)
-            return gsFail(GS_ERROR_MISMATCH, "states[%d] is of rank %u of %u; expected rank %d of %d", i, h.rank,
-                          h.nranks, i, nstates);
         if (h.step != first.step)
-            return gsFail(GS_ERROR_MISMATCH, "states[%d] is of step %llu, states[0] of step %llu", i,
-                          (unsigned long long)h.step, (unsigned long long)first.step);
+            return gsFail(GS_ERROR_MISMATCH, "states[%u] is of step %llu, states[%u] of step %llu", i,
+                          (unsigned long long)h.step, first.rank, (unsigned long long)first.step);
+        old->states[i] = states[i];
+        old->there++;
     }
+    if (old->there == 0)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "all of %u states are NULL; expected one at least", old->nranks);
     return GS_SUCCESS;
 }
 
 /* The second half holds results: means, where the op was one. */
-static gsResult_t importSecondHalf(gsReducer_t r, const char *const *parts, const stateHeader *first)
+static gsResult_t importSecondHalf(gsReducer_t r, legacy *old, const stateHeader *own)
 {
     gsStateVector list[GS_MAX_VECTORS];
     gsReducer_t server = r->server;
     stateHeader h;
     int n = gsListVectors(server, list);
-    float growth = (float)first->nranks / (float)r->spec.nranks;
-    memcpy(&h, parts[server->spec.rank % first->nranks], sizeof h);
+    float growth = (float)old->nranks / (float)r->spec.nranks;
+    for (uint32_t i = 0; i < old->nranks; i++) {
+        if (!old->states[i])
+            continue;
+        memcpy(&h, old->states[i], sizeof h);
+        old->states[i] += h.bytes;
+    }
     for (int i = 0; i < n; i++)
-        GS_CHECK(list[i].owned
-                     ? importVector(server, &list[i], i, parts, first->nranks)
-                     : r->comm->backend->put(list[i].place[0], parts[0] + offsetOf(server, i, 0, first->nranks),
-                                             list[i].elements * gsRealBytes(&server->spec), NULL));
+        GS_CHECK(list[i].owned ? importVector(server, &list[i], i, old)
+                               : r->comm->backend->put(list[i].place[0], vectorIn(server, firstOf(old), i),
+                                                       list[i].elements * gsRealBytes(&server->spec), NULL));
+    memcpy(&h, ownOf(server, old), sizeof h);
     GS_CHECK(putState(server, &h));
-    for (int i = 0; i < n && first->average; i++)
+    for (int i = 0; i < n && own->average; i++)
         GS_CHECK(r->comm->backend->scale(server, list[i].place[0], growth, NULL));
     return GS_SUCCESS;
+}
+
+static void writeReport(const gsReducer_t r, const stateHeader *h, const legacy *old, char *report, size_t bytes)
+{
+    char lost[64] = "";
+    if (!report || !bytes)
+        return;
+    if (isLost(old))
+        snprintf(lost, sizeof lost, "; what %u of them owed is lost", old->nranks - old->there);
+    snprintf(report, bytes, "%u ranks to %u: residual, momentum and memory added up%s%s%s%s", h->nranks, r->spec.nranks,
+             h->average ? ", residual scaled to the average" : "", lost,
+             r->spec.trigger ? "; reset: the trigger, every rank sends next" : "",
+             r->spec.nranks > old->there ? "; joiners begin at 0" : "");
+}
+
+static gsResult_t importLegacy(gsReducer_t r, legacy *old, char *report, size_t reportBytes)
+{
+    stateHeader h;
+    memcpy(&h, ownOf(r, old), sizeof h); /* tau is a rank's own */
+    GS_CHECK(gsReducerReset(r, NULL));
+    GS_CHECK(importVectors(r, old));
+    h.sent = h.nranks == r->spec.nranks && !isLost(old) ? h.sent : 0; /* a trigger first sends */
+    GS_CHECK(putState(r, &h));
+    writeReport(r, &h, old, report, reportBytes);
+    return r->server ? importSecondHalf(r, old, &h) : GS_SUCCESS;
 }
 
 gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const size_t *bytes, int nstates,
                                 char *report, size_t reportBytes)
 {
-    gsStateVector list[GS_MAX_VECTORS];
-    stateHeader h;
     if (!r || !states || !bytes || nstates < 1)
         return gsFail(GS_ERROR_INVALID_ARGUMENT,
                       "reducer %p, states %p, bytes %p, nstates %d; expected none NULL, 1 state or more", (void *)r,
@@ -326,24 +438,12 @@ gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const 
             GS_ERROR_UNSUPPORTED,
             "with exchange=hierarchical a rank's state is about a slice; it is imported by the same rank of as "
             "many nodes of as many ranks (gsReducerImport)");
-    GS_CHECK(checkRanks(r, states, bytes, nstates));
-    const char *parts[nstates], *second[nstates];
-    for (int i = 0; i < nstates; i++) {
-        parts[i] = states[i];
-        memcpy(&h, parts[i], sizeof h);
-        second[i] = parts[i] + h.bytes;
-    }
-    memcpy(&h, states[r->spec.rank % (uint32_t)nstates], sizeof h); /* tau is a rank's own */
-    GS_CHECK(gsReducerReset(r, NULL));
-    int n = gsListVectors(r, list);
-    for (int i = 0; i < n; i++)
-        GS_CHECK(importVector(r, &list[i], i, parts, (uint32_t)nstates));
-    h.sent = h.nranks == r->spec.nranks ? h.sent : 0; /* a trigger first sends */
-    GS_CHECK(putState(r, &h));
-    if (report && reportBytes)
-        snprintf(report, reportBytes, "%d ranks to %u: residual, momentum and memory added up%s%s%s", nstates,
-                 r->spec.nranks, h.average ? ", residual scaled to the average" : "",
-                 r->spec.trigger ? "; reset: the trigger, every rank sends next" : "",
-                 r->spec.nranks > (uint32_t)nstates ? "; joiners begin at 0" : "");
-    return r->server ? importSecondHalf(r, second, &h) : GS_SUCCESS;
+    legacy old = {.states = calloc((size_t)nstates, sizeof *old.states), .nranks = (uint32_t)nstates};
+    if (!old.states)
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for %d states", nstates);
+    gsResult_t result = checkRanks(r, states, bytes, &old);
+    if (result == GS_SUCCESS)
+        result = importLegacy(r, &old, report, reportBytes);
+    free(old.states);
+    return result;
 }

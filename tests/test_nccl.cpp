@@ -148,7 +148,7 @@ class Nccl : public testing::TestWithParam<int>
     }
 };
 
-INSTANTIATE_TEST_SUITE_P(Ranks, Nccl, testing::Values(1, 2, 4), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Ranks, Nccl, testing::Values(1, 2, 3, 4), testing::PrintToStringParamName());
 
 void expectSameAsThreads(const Plan &plan, bool inPlace)
 {
@@ -582,9 +582,13 @@ TEST_P(Nccl, ReplayedGraphEqualsCalls)
 {
     const int replays = 100;
     std::atomic<bool> captured{true};
+    if (GetParam() == 4)
+        GTEST_SKIP() << "three ranks show it, in less time";
     for (const char *recipe : {"gspar:density=0.05", "threshold:density=0.02", "chunk-topk:k=4", "randk",
                                "threshold:density=0.02,exchange=owner", "cdadam:exchange=owner"}) {
         Plan plan = planOf(recipe, GS_BFLOAT16, 5000);
+        if (std::string(recipe).find("owner") != std::string::npos && plan.nranks != 2)
+            continue; /* long enough with two */
         std::vector<gst::Results> expected;
         {
             gst::ThreadRanks threads(plan);

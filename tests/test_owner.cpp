@@ -125,11 +125,14 @@ INSTANTIATE_TEST_SUITE_P(Blockwise, TwoWay,
 
 /* ---- what travels ---- */
 
+/* Of two calls; one gradient for all ranks and both. */
 uint64_t wireBytes(const Plan &plan)
 {
-    Course course(plan);
-    course.steps(0, 2);
-    return course.fleet.stats(0).wireBytes;
+    Fleet fleet(plan);
+    Vectors gradients(static_cast<size_t>(plan.nranks), randomVector(plan.count, 1, plan.type));
+    for (int step = 0; step < 2; step++)
+        fleet.allReduce(gradients);
+    return fleet.stats(0).wireBytes;
 }
 
 /* What an owner compresses again does not grow with the ranks; a flat all-gather does. */

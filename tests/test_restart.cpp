@@ -14,7 +14,7 @@ gsResult_t importRanks(gsReducer_t reducer, const States &states, char *report =
     std::vector<const void *> pointers;
     std::vector<size_t> bytes;
     for (const std::vector<uint8_t> &state : states) {
-        pointers.push_back(state.data());
+        pointers.push_back(state.empty() ? nullptr : state.data());
         bytes.push_back(state.size());
     }
     return gsReducerImportRanks(reducer, pointers.data(), bytes.data(), static_cast<int>(states.size()), report, room);
@@ -111,6 +111,37 @@ TEST_P(Restart, IntoTheSameNumberContinuesBitForBit)
     EXPECT_TRUE(fresh.states() == old.states());
 }
 
+/* Ranks die with their states: the others keep their own, and what all share is the sum of what is left. */
+TEST_P(Restart, SurvivorsGoOnWithoutTheStatesOfTheDead)
+{
+    const int from = GetParam().from;
+    for (int dead = 0; dead < from; dead++) {
+        Fleet old(plan(from)), fresh(plan(from - 1));
+        run(old, 0, 5);
+        run(fresh, 60, 2); /* to be overwritten */
+        States states = old.states();
+        states[static_cast<size_t>(dead)].clear();
+        for (int r = 0; r < from - 1; r++) {
+            char report[256] = "";
+            ASSERT_EQ(importRanks(fresh.reducer(r), states, report, sizeof report), GS_SUCCESS) << gsGetLastError();
+            EXPECT_NE(std::string(report).find("what 1 of them owed is lost"), std::string::npos) << report;
+        }
+        for (const char *name : {"memory", "momentum", "residual"})
+            for (int r = 0; r < from - 1 && !old.read(0, name).empty(); r++) {
+                bool owed = std::string(name) == "residual" && GetParam().op == GS_AVG;
+                Vector own = times(old.read(r + (r >= dead), name), owed ? (from - 1.0) / from : 1.0);
+                EXPECT_LE(largest(minus(fresh.read(r, name), own)), ulps(own)) << name << " of rank " << r;
+            }
+        if (!old.read(0, "shared").empty()) {
+            Vector memories = fresh.sumOf("memory");
+            for (int r = 0; r < from - 1; r++)
+                EXPECT_LE(largest(minus(fresh.read(r, "shared"), memories)), 1e-12 * (1 + largest(memories)));
+        }
+        run(fresh, 5, 3); /* and ranks agree on what comes */
+        EXPECT_EQ(fresh.stats(0).failed, 0u);
+    }
+}
+
 std::vector<Change> changes()
 {
     std::vector<Change> all;
@@ -150,7 +181,7 @@ TEST_F(Refusals, ImportRanksNamesWhatIsWrong)
     States good = two.states(), swapped = {good[1], good[0]}, late, cut = good, flipped = good;
     States before = three.states();
     gsReducer_t r = three.reducer(1);
-    const void *pointers[2] = {good[0].data(), nullptr};
+    const void *pointers[2] = {nullptr, nullptr};
     size_t bytes[2] = {good[0].size(), good[1].size()};
     two.sum(related(500, 2, 1, 0.3));
     late = {good[0], two.state(1)};
@@ -160,10 +191,11 @@ TEST_F(Refusals, ImportRanksNamesWhatIsWrong)
     refused(GS_ERROR_INVALID_ARGUMENT, gsReducerImportRanks(r, nullptr, bytes, 2, nullptr, 0), "states");
     refused(GS_ERROR_INVALID_ARGUMENT, gsReducerImportRanks(r, pointers, nullptr, 2, nullptr, 0), "bytes");
     refused(GS_ERROR_INVALID_ARGUMENT, gsReducerImportRanks(r, pointers, bytes, 0, nullptr, 0), "nstates 0");
-    refused(GS_ERROR_INVALID_ARGUMENT, gsReducerImportRanks(r, pointers, bytes, 2, nullptr, 0), "states[1] is NULL");
+    refused(GS_ERROR_INVALID_ARGUMENT, gsReducerImportRanks(r, pointers, bytes, 2, nullptr, 0), "all of 2 states");
     refused(GS_ERROR_MISMATCH, importRanks(r, swapped), "rank 1 of 2");
     refused(GS_ERROR_MISMATCH, importRanks(r, {good[0]}), "rank 0 of 2");
     refused(GS_ERROR_MISMATCH, importRanks(r, late), "step 2");
+    refused(GS_ERROR_MISMATCH, importRanks(r, {{}, good[0]}), "expected rank 1 of 2");
     refused(GS_ERROR_MISMATCH, importRanks(r, other.states()), "another recipe");
     refused(GS_ERROR_CORRUPT, importRanks(r, cut), std::to_string(good[0].size()));
     refused(GS_ERROR_CORRUPT, importRanks(r, flipped), "checksum");

@@ -243,6 +243,7 @@ TEST(RowsRecipe, SaysWhatItDoesNotTake)
         {"rows:width=8,exchange=hierarchical", "a slot of fixed size"},
         {"rows:width=8,exchange=owner", "owners share out blocks"},
         {"rows:width=8,exchange=owner-exact", "owners share out blocks"},
+        {"rows:width=8,exchange=auto", "not known in advance"},
         {"ef21:select=rows", "rows loses nothing"},
         {"dgc:select=rows,width=8", "rows loses nothing"},
         {"topk:width=8", "key \"width\""},

@@ -432,6 +432,13 @@ static void drawFactors(double *factors, int ranks, double deviation, random_t *
     }
 }
 
+/* An owner's blocks, of the mean. */
+static double blocksOf(const gsSchedule *schedule, int rank)
+{
+    double each = schedule->ownerBlocks, fewer = floor(each);
+    return (fewer + (rank < round((each - fewer) * schedule->cluster.ranks))) / each;
+}
+
 static bool allocate(simulation_t *s)
 {
     double **byRank[] = {&s->record,    &s->load,     &s->ready,      &s->done,     &s->clock,
@@ -457,7 +464,7 @@ double simulateSchedule(const gsSchedule *schedule, uint64_t seed)
         drawFactors(s.record, s.ranks, schedule->recordSpread, &random);
         drawFactors(s.load, s.ranks, schedule->ownerSpread, &random);
         for (int r = 0; r < s.ranks; r++)
-            s.load[r] *= r < schedule->owners ? (double)s.ranks / schedule->owners : 0;
+            s.load[r] *= blocksOf(schedule, r);
     }
     for (int i = 0; i < schedule->count && !s.failed; i++) {
         s.phase = &schedule->phases[i];

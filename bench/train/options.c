@@ -2,6 +2,7 @@
 #include "options.h"
 
 #include "failure.h"
+#include "ranks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,12 +41,6 @@ static const flag_t flags[] = {
 };
 enum { FLAG_COUNT = sizeof flags / sizeof flags[0] };
 
-/* What Open MPI, MPICH and Slurm's MPI plugins tell each process they start. */
-static bool startedByMpi(void)
-{
-    return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMI_SIZE") || getenv("PMIX_RANK");
-}
-
 static bool settleRecipes(options_t *options)
 {
     if (options->recipe && options->compare.count)
@@ -63,7 +58,7 @@ bool optionsParse(options_t *options, int argc, char **argv)
                            .hidden = 256,
                            .depth = 1,
                            .l2 = 0.001,
-                           .transport = startedByMpi() ? TRANSPORT_MPI : TRANSPORT_THREADS,
+                           .transport = ranksUnderMpi() ? TRANSPORT_MPI : TRANSPORT_THREADS,
                            .epochs = 10,
                            .batch = 64,
                            .rate = 0.2,

@@ -72,6 +72,11 @@ static void stopMpi(void)
 }
 #endif
 
+bool ranksUnderMpi(void)
+{
+    return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMI_SIZE") || getenv("PMIX_RANK");
+}
+
 void ranksStart(ranks_t *ranks, int transport, int wanted)
 {
     *ranks = (ranks_t){0};

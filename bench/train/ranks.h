@@ -26,6 +26,9 @@ typedef struct {
     gsComm_t comm;
 } rank_t;
 
+/* Whether this process was started by Open MPI, MPICH or one of Slurm's MPI plugins, by what they tell it. */
+bool ranksUnderMpi(void);
+
 /* transport: TRANSPORT_*. wanted: the number of ranks, 0 for the default. */
 void ranksStart(ranks_t *ranks, int transport, int wanted);
 void ranksStop(ranks_t *ranks);

@@ -8,7 +8,7 @@
 #include <time.h>
 
 enum {
-    GS_WAIT_SPINS = 200,            /* polls in a row before the processor is offered to another rank */
+    GS_WAIT_SPINS = 200,          /* polls in a row before the processor is offered to another rank */
     GS_WAIT_PATIENCE_NS = 300000, /* of yielding before sleeping */
     GS_WAIT_NAP_NS = 50000
 };
