@@ -170,7 +170,7 @@ const Seedling seedlings[] = {
     {"lag-wk", 300},
     {"ef21:density=0.05", 4100},
     {"rows:width=7", 600},
-    {"rows:width=4500", 9001},
+    {"rows:width=3000", 4200},
 };
 
 Plan planOf(const Seedling &seedling)

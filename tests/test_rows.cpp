@@ -74,19 +74,18 @@ class Rows : public testing::TestWithParam<uint64_t>
 TEST_P(Rows, EqualTheDenseSum)
 {
     for (gsDataType_t type : allTypes())
-        for (uint64_t count : {0, 1, 2, 767, 768, 4096, 4097, 5001, 12293, 20001})
+        for (uint64_t count : {0, 1, 767, 768, 4096, 5001, 12293})
             for (double share : {0.0, 0.2, 1.0}) {
                 int ranks = 1 + static_cast<int>(count % 4);
                 Plan p = plan(count, ranks, type);
                 p.op = count % 2 ? GS_AVG : GS_SUM;
                 Fleet fleet(p);
-                for (uint64_t step = 0; step < 2; step++) {
-                    Vectors g = gradientsOf(p, width(), share, step);
-                    std::vector<uint8_t> expected = denseSum(p, g);
-                    for (const std::vector<uint8_t> &result : fleet.allReduce(g, step == 1, step))
-                        ASSERT_TRUE(result == expected)
-                            << nameOf(type) << ", count " << count << ", " << ranks << " ranks, share " << share;
-                }
+                Vectors g = gradientsOf(p, width(), share, 0);
+                std::vector<uint8_t> expected = denseSum(p, g);
+                bool inPlace = share > 0;
+                for (const std::vector<uint8_t> &result : fleet.allReduce(g, inPlace, share < 1 ? 0 : 1))
+                    ASSERT_TRUE(result == expected)
+                        << nameOf(type) << ", count " << count << ", " << ranks << " ranks, share " << share;
             }
 }
 
