@@ -58,11 +58,22 @@ static uint64_t wrongInFeedbackBlock(const checkJob_t *job, size_t from, size_t 
     return wrong;
 }
 
+static uint64_t wrongInFeedbackTensor(const checkJob_t *job, size_t from, size_t end, float *e, bool full)
+{
+    uint64_t wrong = 0;
+    for (; from < end; from += BLOCK)
+        wrong += wrongInFeedbackBlock(job, from, from + BLOCK < end ? from + BLOCK : end, e, full);
+    return wrong;
+}
+
 static uint64_t wrongWithFeedback(const checkJob_t *job, float *e, bool full)
 {
     uint64_t wrong = 0;
-    for (size_t from = 0; from < job->count; from += BLOCK)
-        wrong += wrongInFeedbackBlock(job, from, from + BLOCK < job->count ? from + BLOCK : job->count, e, full);
+    size_t from = 0;
+    if (!job->list)
+        return wrongInFeedbackTensor(job, 0, job->count, e, full);
+    for (uint32_t t = 0; t < job->list->tensors; from += job->list->sizes[t++])
+        wrong += wrongInFeedbackTensor(job, from, from + job->list->sizes[t], e, full);
     return wrong;
 }
 

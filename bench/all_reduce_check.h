@@ -29,8 +29,9 @@ typedef struct {
     const rank_t *rank;
     gsReducer_t reducer;
     const char *recipe;
-    const void *gradient; /* of this rank */
-    void *result;         /* room for one */
+    const void *gradient;   /* of this rank */
+    void *result;           /* room for one */
+    const perfList_t *list; /* its tensors, one behind the other; NULL: it is one */
     size_t count;
     gsDataType_t type;
     gsRedOp_t op;

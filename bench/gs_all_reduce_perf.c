@@ -26,6 +26,9 @@ static const char help[] =
     "  --transport T           threads or mpi (default threads)\n"
     "  --ranks N               threads: number of ranks (default 4)\n"
     "  --recipe R              compare this recipe with dense; may be given several times\n"
+    "  --segments L            in place of sizes: a list of tensors, beside one of the same elements in all; gpt2 "
+    "(the\n"
+    "                          148 tensors of GPT-2 124M) or elements, N1,N2,...\n"
     "  --json FILE             write the rows, a list with one object for each\n\n"
     "time is the mean over calls and ranks; all ranks start each call together. algbw is the gradient's bytes by\n"
     "time, busbw algbw times 2(n-1)/n: what a dense ring would have to carry. density is the share of coordinates\n"
@@ -45,6 +48,7 @@ typedef struct {
     gsRedOp_t op;
     int transport, ranks;
     perfRecipes_t recipes; /* dense first */
+    perfList_t list;
     const char *json;
 } settings_t;
 
@@ -73,20 +77,45 @@ static void meet(const rank_t *rank)
     ranksShare(rank, &nothing, sizeof nothing);
 }
 
+/* Where the tensors of a buffer are. */
+static void **tensorsOf(const perfList_t *list, const void *buffer, gsDataType_t type)
+{
+    void **tensors = perfAllocate(list->tensors * sizeof *tensors);
+    const char *at = buffer;
+    for (uint32_t t = 0; t < list->tensors; t++) {
+        tensors[t] = (void *)(uintptr_t)at;
+        at += list->sizes[t] * perfTypeBytes(type);
+    }
+    return tensors;
+}
+
+static void callOnce(const checkJob_t *job, const void *send, void **from, void **to)
+{
+    if (job->list)
+        PERF_REQUIRE(gsAllReduceSegments((const void *const *)from, to, job->list->tensors, job->type, job->op,
+                                         job->reducer, NULL));
+    else
+        PERF_REQUIRE(gsAllReduce(send, job->result, job->count, job->type, job->op, job->reducer, NULL));
+}
+
 /* Seconds of one call: the mean over the timed ones. */
 static double timeCalls(const settings_t *settings, const checkJob_t *job, bool inPlace)
 {
+    const void *send = inPlace ? job->result : job->gradient;
+    void **from = job->list ? tensorsOf(job->list, send, job->type) : NULL;
+    void **to = job->list ? tensorsOf(job->list, job->result, job->type) : NULL;
     double seconds = 0.0;
     for (int i = -settings->warmup; i < settings->iterations; i++) {
-        const void *send = inPlace ? job->result : job->gradient;
         if (inPlace)
             memcpy(job->result, job->gradient, job->count * perfTypeBytes(job->type));
         meet(job->rank);
         double start = clockSeconds();
-        PERF_REQUIRE(gsAllReduce(send, job->result, job->count, job->type, job->op, job->reducer, NULL));
+        callOnce(job, send, from, to);
         if (i >= 0)
             seconds += clockSeconds() - start;
     }
+    free(from);
+    free(to);
     return seconds / settings->iterations;
 }
 
@@ -180,7 +209,10 @@ static void printRow(const settings_t *settings, const checkJob_t *job, const fi
         printf(" %9.2e", figures->check.relativeError);
     else
         printf(" %9s", "N/A");
-    printf("  %s\n", job->recipe);
+    printf("  %s", job->recipe);
+    if (job->list)
+        printf("  %u tensors", job->list->tensors);
+    printf("\n");
     fflush(stdout);
 }
 
@@ -204,8 +236,9 @@ static void writeRow(FILE *json, bool first, const settings_t *settings, const c
     int ranks = job->rank->ranks->count;
     fprintf(json, "%s{\"recipe\": \"%s\", \"transport\": \"%s\", \"ranks\": %d,\n", first ? "  " : ",\n  ", job->recipe,
             job->rank->ranks->mpi ? "mpi" : "threads", ranks);
-    fprintf(json, "   \"size\": %.0f, \"count\": %zu, \"type\": \"%s\", \"redop\": \"%s\", \"root\": -1,\n", bytes,
-            job->count, perfTypeName(job->type), opName(job->op));
+    fprintf(json,
+            "   \"tensors\": %u, \"size\": %.0f, \"count\": %zu, \"type\": \"%s\", \"redop\": \"%s\", \"root\": -1,\n",
+            job->list ? job->list->tensors : 1, bytes, job->count, perfTypeName(job->type), opName(job->op));
     writeHalf(json, "out_of_place", settings, figures, 0, bytes, ranks);
     writeHalf(json, "in_place", settings, figures, 1, bytes, ranks);
     fprintf(json, "   \"density\": %.6g, \"wire_bytes\": %.0f, \"wire_bandwidth\": %.6g, \"relative_error\": ",
@@ -235,10 +268,7 @@ static void record(bench_t *bench, const checkJob_t *job, const figures_t *figur
 
 static void runRow(bench_t *bench, checkJob_t *job)
 {
-    gsReducerConfig_t config = GS_REDUCER_CONFIG_INIT;
-    config.datatype = job->type;
-    config.recipe = job->recipe;
-    config.count = job->count;
+    gsReducerConfig_t config = perfConfig(job->recipe, job->count, job->list, job->type);
     config.seed = 1;
     PERF_REQUIRE(gsReducerCreate(&job->reducer, job->rank->comm, &config));
     figures_t own = measure(bench->settings, job);
@@ -262,7 +292,11 @@ static void runSize(bench_t *bench, const rank_t *rank, size_t bytes)
     perfGradient(gradient, count, job.type, rank->number);
     for (int i = 0; i < settings->recipes.count; i++) {
         job.recipe = settings->recipes.recipes[i];
+        job.list = NULL;
         runRow(bench, &job);
+        job.list = &settings->list;
+        if (settings->list.tensors)
+            runRow(bench, &job);
     }
     free(gradient);
     free(result);
@@ -285,7 +319,7 @@ static int parseChoice(const char *flag, const char *text, const char *first, co
     return strcmp(text, second) == 0;
 }
 
-enum { FLAG_TRANSPORT = 256, FLAG_RANKS, FLAG_RECIPE, FLAG_JSON, FLAG_HELP };
+enum { FLAG_TRANSPORT = 256, FLAG_RANKS, FLAG_RECIPE, FLAG_SEGMENTS, FLAG_JSON, FLAG_HELP };
 
 static const struct option flags[] = {
     {"minbytes", required_argument, NULL, 'b'},
@@ -299,6 +333,7 @@ static const struct option flags[] = {
     {"transport", required_argument, NULL, FLAG_TRANSPORT},
     {"ranks", required_argument, NULL, FLAG_RANKS},
     {"recipe", required_argument, NULL, FLAG_RECIPE},
+    {"segments", required_argument, NULL, FLAG_SEGMENTS},
     {"json", required_argument, NULL, FLAG_JSON},
     {"help", no_argument, NULL, FLAG_HELP},
     {0},
@@ -320,6 +355,7 @@ static void takeFlag(settings_t *settings, int flag)
         break;
     case FLAG_RANKS: settings->ranks = (int)perfNumber("--ranks", optarg, 1, 1024); break;
     case FLAG_RECIPE: perfAddRecipe(&settings->recipes, optarg); break;
+    case FLAG_SEGMENTS: settings->list = perfList("--segments", optarg); break;
     case FLAG_JSON: settings->json = optarg; break;
     case FLAG_HELP: fputs(help, stdout); exit(0);
     default: perfStop(PERF_EXIT_USAGE, "--help lists the flags");
@@ -343,6 +379,8 @@ static settings_t parse(int argc, char **argv)
         takeFlag(&settings, flag == 'h' ? FLAG_HELP : flag);
     if (optind < argc)
         perfStop(PERF_EXIT_USAGE, "'%s' is no flag; --help lists them", argv[optind]);
+    if (settings.list.tensors)
+        settings.minBytes = settings.maxBytes = settings.list.elements * perfTypeBytes(settings.type);
     if (settings.minBytes > settings.maxBytes)
         perfStop(PERF_EXIT_USAGE, "-b %zu -e %zu: no size from the one to the other", settings.minBytes,
                  settings.maxBytes);
@@ -355,7 +393,8 @@ int main(int argc, char **argv)
     bench_t bench = {.settings = &settings};
     ranks_t ranks;
     ranksStart(&ranks, settings.transport, settings.ranks);
-    perfCheckRecipes(&settings.recipes, settings.maxBytes / perfTypeBytes(settings.type), settings.type, ranks.count);
+    perfCheckRecipes(&settings.recipes, settings.maxBytes / perfTypeBytes(settings.type), &settings.list, settings.type,
+                     ranks.count);
     if (!ranksCheck(&ranks, settings.transport, settings.ranks) || !ranksConnect(&ranks))
         perfStop(PERF_EXIT_USAGE, "%s", failureText());
     if (ranks.first == 0 && settings.json)
@@ -372,5 +411,6 @@ int main(int argc, char **argv)
                                : "OK",
                bench.busbwSum / (2.0 * bench.rows));
     ranksStop(&ranks);
+    free(settings.list.sizes);
     return bench.wrong ? PERF_EXIT_WRONG : 0;
 }

@@ -70,6 +70,53 @@ gsDataType_t perfType(const char *flag, const char *text)
     perfStop(PERF_EXIT_USAGE, "%s: got '%s', expected float, double, half or bfloat16", flag, text);
 }
 
+static void addTensor(perfList_t *list, uint64_t elements)
+{
+    list->sizes = realloc(list->sizes, (list->tensors + 1ull) * sizeof *list->sizes);
+    if (!list->sizes)
+        perfStop(PERF_EXIT_WRONG, "no memory for %u tensors", list->tensors + 1);
+    list->sizes[list->tensors++] = elements;
+    list->elements += elements;
+}
+
+/* Token and position embeddings, twelve layers, the last norm: Radford et al., 2019, with the vocabulary as it is, 50257. */
+static void addGpt2(perfList_t *list)
+{
+    enum { WIDTH = 768, VOCABULARY = 50257, POSITIONS = 1024, LAYERS = 12, SQUARE = WIDTH * WIDTH };
+    static const uint64_t layer[] = {
+        WIDTH,      WIDTH,                        /* norm */
+        3 * SQUARE, 3 * WIDTH, SQUARE,     WIDTH, /* attention */
+        WIDTH,      WIDTH,                        /* norm */
+        4 * SQUARE, 4 * WIDTH, 4 * SQUARE, WIDTH, /* feed-forward */
+    };
+    addTensor(list, VOCABULARY * WIDTH);
+    addTensor(list, POSITIONS * WIDTH);
+    for (int l = 0; l < LAYERS; l++)
+        for (size_t i = 0; i < sizeof layer / sizeof *layer; i++)
+            addTensor(list, layer[i]);
+    addTensor(list, WIDTH);
+    addTensor(list, WIDTH);
+}
+
+perfList_t perfList(const char *flag, const char *text)
+{
+    perfList_t list = {0};
+    char *end = NULL;
+    if (strcmp(text, "gpt2") == 0) {
+        addGpt2(&list);
+        return list;
+    }
+    for (const char *at = text; !end || *end == ','; at = end + 1) {
+        unsigned long long elements = strtoull(at, &end, 10);
+        if (end == at || *at == '-' || (*end && *end != ',') || elements > 1ull << 44)
+            perfStop(PERF_EXIT_USAGE, "%s: got '%s', expected gpt2 or elements such as 4096,768,0", flag, text);
+        addTensor(&list, elements);
+    }
+    if (!list.elements)
+        perfStop(PERF_EXIT_USAGE, "%s: got '%s', which has no elements", flag, text);
+    return list;
+}
+
 void perfAddRecipe(perfRecipes_t *recipes, const char *recipe)
 {
     if (recipes->count == PERF_MAX_RECIPES)
@@ -77,20 +124,31 @@ void perfAddRecipe(perfRecipes_t *recipes, const char *recipe)
     recipes->recipes[recipes->count++] = recipe;
 }
 
-static gsResult_t memoryOf(const char *recipe, size_t count, gsDataType_t type, int nranks, gsMemory_t *memory)
+gsReducerConfig_t perfConfig(const char *recipe, size_t count, const perfList_t *list, gsDataType_t type)
 {
     gsReducerConfig_t config = GS_REDUCER_CONFIG_INIT;
     config.recipe = recipe;
     config.count = count;
     config.datatype = type;
+    if (list && list->tensors) {
+        config.segments = list->sizes;
+        config.segmentCount = list->tensors;
+    }
+    return config;
+}
+
+static gsResult_t memoryOf(const char *recipe, size_t count, const perfList_t *list, gsDataType_t type, int nranks,
+                           gsMemory_t *memory)
+{
+    gsReducerConfig_t config = perfConfig(recipe, count, list, type);
     return gsReducerGetMemory(&config, nranks, memory);
 }
 
-void perfCheckRecipes(const perfRecipes_t *recipes, size_t count, gsDataType_t type, int nranks)
+void perfCheckRecipes(const perfRecipes_t *recipes, size_t count, const perfList_t *list, gsDataType_t type, int nranks)
 {
     gsMemory_t memory;
     for (int i = 0; i < recipes->count; i++)
-        if (memoryOf(recipes->recipes[i], count, type, nranks, &memory) != GS_SUCCESS)
+        if (memoryOf(recipes->recipes[i], count, list, type, nranks, &memory) != GS_SUCCESS)
             perfStop(PERF_EXIT_USAGE, "--recipe %s: %s", recipes->recipes[i], gsGetLastError());
 }
 
@@ -111,8 +169,8 @@ static bool isPlain(const char *recipe)
 perfKind_t perfKindOf(const char *recipe, size_t count, gsDataType_t type, int nranks)
 {
     gsMemory_t dense, own;
-    PERF_REQUIRE(memoryOf("dense", count, type, nranks, &dense));
-    PERF_REQUIRE(memoryOf(recipe, count, type, nranks, &own));
+    PERF_REQUIRE(memoryOf("dense", count, NULL, type, nranks, &dense));
+    PERF_REQUIRE(memoryOf(recipe, count, NULL, type, nranks, &own));
     return (perfKind_t){.sparse = own.scratchBytes > 0,
                         .feedback = own.stateBytes > dense.stateBytes,
                         .plain = own.scratchBytes == 0 || isPlain(recipe)};

@@ -16,6 +16,13 @@ typedef struct {
     int count;
 } perfRecipes_t;
 
+/* A list of tensors: elements of each, and of all; no tensors: one gradient. */
+typedef struct {
+    uint64_t *sizes;
+    uint32_t tensors;
+    size_t elements;
+} perfList_t;
+
 /* Prints one line and ends the program: a benchmark has nothing to save, and its other ranks must not wait for it. */
 void perfStop(int code, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
 
@@ -29,10 +36,15 @@ void *perfAllocate(size_t bytes); /* aligned to 64, never NULL */
 size_t perfSize(const char *flag, const char *text); /* 4096, 64K, 1.5M, 2G */
 double perfNumber(const char *flag, const char *text, double low, double high);
 gsDataType_t perfType(const char *flag, const char *text);
+perfList_t perfList(const char *flag,
+                    const char *text); /* gpt2: the 148 tensors of GPT-2 124M; or sizes, with commas */
 void perfAddRecipe(perfRecipes_t *recipes, const char *recipe);
 
-/* Stops with the library's reason if a recipe cannot work for `count` elements. */
-void perfCheckRecipes(const perfRecipes_t *recipes, size_t count, gsDataType_t type, int nranks);
+/* Stops with the library's reason if a recipe cannot work for `count` elements, or for these tensors. list may be NULL. */
+void perfCheckRecipes(const perfRecipes_t *recipes, size_t count, const perfList_t *list, gsDataType_t type,
+                      int nranks);
+/* Of one gradient, or of these tensors. */
+gsReducerConfig_t perfConfig(const char *recipe, size_t count, const perfList_t *list, gsDataType_t type);
 
 /* A file that holds a list; rows are written in between, with their commas. */
 FILE *perfJsonOpen(const char *path);

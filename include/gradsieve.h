@@ -300,15 +300,28 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  * fill the whole capacity. Without a second half the owners send min(ranks * density, 1) of the vector, at full precision, and
  * where all coordinates travel a sum of finite values that overflows is NaN everywhere. A part's loss, or ranks that disagree, is
  * found by its owner and told to all. Not with recipes that may be silent, nor with mode=quotient; with twoway=1 neither first=dense,
- * gdsec nor randk. gsReducerImportRanks gives blocks to their new owners. State in all: twoway 2 S / ranks less for memories;
- * otherwise, with memory or references, 2 S more of work space.
+ * gdsec nor randk. gsReducerImportRanks gives blocks to their new owners. Without a second half, recipes with memory or
+ * references need 2 S more of work space; with one, H and the second half's e and h are an owner's, S / ranks each.
  *
  * exchange=hierarchical: the ranks of a node (gsCommGetNodes; all have as many) sum their gradients, each a slice of whole
  * blocks of 4096; ranks of equal place on all nodes exchange records of their slice, in slots; and the node's ranks gather
  * the result. What is remembered is about the slice of the node's sum (of its mean, with GS_AVG: stay with one op), statistics
  * too, and densities hold in each slice. With one rank a node results and states are those of exchange=capacity. A node's sum
- * is as dense's is: a sum of finite values that overflows is NaN everywhere. Not with recipes that may be silent, participate and
- * clip.
+ * is as dense's is: a sum of finite values that overflows is NaN everywhere. With several ranks a node, `participate` counts
+ * nodes, and there is no lag-ps, lasg-wk or clip; who is silent saves nothing, as in exchange=capacity.
+ *
+ * Lists of tensors. A reducer may be one of a list: gsReducerConfig_t.segments has the elements of each tensor, `count` is
+ * their sum, and gsAllReduceSegments takes a pointer to each. All go in one record and one exchange, with one launch a stage on CUDA. A
+ * recipe then works as on one vector: densities, capacities, norms, scales with bucket=all are the list's, not a tensor's. Every
+ * tensor begins a block of 4096 (and a bucket) of its own, state vectors are whole blocks, and chunk-topk keeps
+ * ceil(k n / 4096) of a block of n.
+ * Tensors of fewer than `wholeBelow` elements travel whole, in the record of the others: all their coordinates, as plain values
+ * (value=f64, f32, bf16 or f16 where the recipe has one of these; else bf16, or float32 and float64 for gradients of these
+ * types), and nothing of them is selected, thinned, cut by a capacity or counted by a density. What rounding takes away stays in
+ * the residual or in g - h; without those it is stochastic where the recipe is unbiased. dgc's momentum goes on for them, as for
+ * plain momentum SGD: nothing of them waits. They are silent where their rank is.
+ * Not with gdsec, the lag family but clag, or tng's reference params: iterates are one vector. `dense` and GS_DISABLE copy the list
+ * together, sum it and copy it back; steps that travel dense (below) send whole blocks.
  *
  * Steps that travel dense (first=dense, gdsec's first, refresh, resync) are decided on the host by the number of steps:
  * on CUDA such a call synchronises and cannot be captured; graphs replay the others.
@@ -323,13 +336,20 @@ typedef struct {
     uint64_t seed;         /* of every random draw; alike on all ranks (the rank enters the draws by itself) */
     int32_t cpuThreads;    /* CPU: threads of one call; 0: processors by local ranks, fewer for small counts */
     int32_t reserved;      /* 0 */
+    const uint64_t
+        *segments; /* a list of tensors: elements of each, of any size, `count` in all; alike on all ranks. Copied.
+                                 NULL: one gradient */
+    uint32_t segmentCount; /* at most 65534 */
+    uint32_t reserved2;    /* 0 */
+    uint64_t
+        wholeBelow; /* tensors of fewer elements travel whole; 1: none does; 0: 4096, one block. Alike on all ranks */
     void *(*allocate)(size_t bytes, void *context); /* NULL: the library's own. Memory of the communicator's kind, */
     void (*release)(void *pointer, void *context);  /* aligned to 256 bytes. Called at creation and destruction only */
     void *allocatorContext;
 } gsReducerConfig_t;
-#define GS_REDUCER_CONFIG_INIT                                                                        \
-    {                                                                                                 \
-        sizeof(gsReducerConfig_t), GS_VERSION_CODE, GS_FLOAT32, "dense", 0, 0, 0, 0, NULL, NULL, NULL \
+#define GS_REDUCER_CONFIG_INIT                                                                                       \
+    {                                                                                                                \
+        sizeof(gsReducerConfig_t), GS_VERSION_CODE, GS_FLOAT32, "dense", 0, 0, 0, 0, NULL, 0, 0, 0, NULL, NULL, NULL \
     }
 
 typedef struct {
@@ -363,6 +383,14 @@ GS_API gsResult_t gsReducerDestroy(gsReducer_t reducer); /* NULL is allowed; syn
 GS_API gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDataType_t datatype, gsRedOp_t op,
                               gsReducer_t reducer, gsStream_t stream);
 
+/* The same of a list: sendbuffs and recvbuffs are arrays of segmentCount pointers, in host memory, to the tensors in the order of
+ * gsReducerConfig_t.segments; a tensor of no elements may be NULL. Each is in place, or apart from its result; results must not
+ * overlap each other. The arrays are copied: they may change or go once the call has returned, also between the calls of a
+ * captured graph, which keeps the pointers that it was captured with. (gsAllReduce of a list's reducer takes the tensors one
+ * behind the other, in one buffer.) */
+GS_API gsResult_t gsAllReduceSegments(const void *const *sendbuffs, void *const *recvbuffs, uint32_t segmentCount,
+                                      gsDataType_t datatype, gsRedOp_t op, gsReducer_t reducer, gsStream_t stream);
+
 /* Back to the state after creation: everything remembered 0, step 0, no error. Statistics stay. Every rank calls it. */
 GS_API gsResult_t gsReducerReset(gsReducer_t reducer, gsStream_t stream);
 
@@ -385,7 +413,7 @@ typedef struct {
     uint64_t denseRounds; /* of the dense calls: steps that a sparse recipe sends dense */
     uint64_t failed;      /* calls that ended with an error */
     uint64_t lastKept;    /* coordinates selected by the last call on this rank, before the capacity was applied */
-    uint64_t lastSent;    /* coordinates in its record */
+    uint64_t lastSent;    /* coordinates in its record; tensors that travel whole count in both */
     uint64_t lastExact;   /* of these, with value=shared: those that carry a value of their own; otherwise all */
     uint64_t keptTotal;   /* sums over the calls */
     uint64_t sentTotal;
@@ -416,7 +444,8 @@ GS_API gsResult_t gsReducerImport(gsReducer_t reducer, const void *buffer, size_
  * residual that is owed to an average by P / nstates; triggers send at the next call. states[i] is NULL where rank i has died
  * and its state with it: what it owed is lost, the sum of memories is made anew, and the i-th state that is there counts as
  * rank i's, so that survivors keep their own. `report` (may be NULL) says what was done. Every rank calls it with the same
- * states. Not with exchange=hierarchical, whose states fit as many nodes of as many ranks alone. Synchronises. */
+ * states. Not where nodes of several ranks exchange hierarchically: such a state fits the same rank of as many nodes of as many
+ * ranks alone. Synchronises. */
 GS_API gsResult_t gsReducerImportRanks(gsReducer_t reducer, const void *const *states, const size_t *bytes, int nstates,
                                        char *report, size_t reportBytes);
 
@@ -585,6 +614,8 @@ typedef struct {
     uint64_t recordBytes;
     uint64_t indexBytes; /* tables and indices, padding left out */
     uint64_t valueBytes; /* padding left out */
+    uint64_t whole;      /* elements of tensors that travel whole, beside `kept` */
+    uint32_t tensors;    /* of a list; 0: one gradient */
     const char *layout;  /* "global", "chunked", "mask", "all", "rows" */
     const char *value;   /* "f32", "bf16", "shared", "f64", "f16", "sign", "ternary", "levels", "natural",
                             "grid", "2bit" */
@@ -601,7 +632,8 @@ typedef struct {
 /* The elements of the gradient that this rank's state is about: all of them, but with exchange=hierarchical. */
 GS_API gsResult_t gsReducerGetSlice(gsReducer_t reducer, size_t *first, size_t *count);
 
-/* What a reducer remembers, to host memory: `count` (the slice's) floats (doubles for GS_FLOAT64). name: "residual", "momentum",
+/* What a reducer remembers, to host memory: `count` (the slice's) floats (doubles for GS_FLOAT64), a list's tensors
+ * one behind the other. name: "residual", "momentum",
  * "memory" (own h), "shared" (H, the sum of all ranks' h), "previous" and "anchor" (iterates), "before" (clag: the last
  * gradient), "last", "ema", "ema2", "snapshot"; "server." before it for the second half of a two-way reducer.
  * Synchronises. */

@@ -28,7 +28,7 @@ template <typename T> struct Result {
     const uint8_t *records;
     const uint32_t *keptBits, *blockOffset;
     gsRealOf<T> factor; /* 1/ranks for the average; times 1 changes no bits */
-    T *out;
+    void *out;          /* of T, or of a list the table of its tensors */
 };
 
 template <typename Real> struct Memories {
@@ -48,7 +48,8 @@ static __device__ Run findRun(const gsSpec &spec, const gsState *state, const Re
     const uint8_t *record = from.records + q / groups * spec.slotBytes;
     const gsRecordHeader *h = (const gsRecordHeader *)record;
     const gsRecordSegment *segment = (const gsRecordSegment *)(record + sizeof *h);
-    const gsRecordShape shape = gsRecordShapeOf(h, segment);
+    const gsRecordExtent extent = gsSpecExtent(&spec, h->count);
+    const gsRecordShape shape = gsRecordShapeOf(h, segment, &extent);
     const gsRecordSections sections = gsRecordLayout(&shape);
     const gsRecordGroup part = group ? sections.group[1] : sections.group[0];
     const bool silent = (h->flags & GS_FLAG_SKIP) != 0;
@@ -64,16 +65,21 @@ static __device__ Run findRun(const gsSpec &spec, const gsState *state, const Re
         run.scale = ((const float *)(record + part.scales))[b];
     if (silent) {
         run.first = last = 0;
+    } else if (gsBlockIsWhole(&spec, block)) {
+        run.values = record + sections.whole;
+        run.scale = segment->scale;
+        run.first = gsBlockPlace(&spec, b);
+        last = run.first + (group ? 0 : gsBlockLength(&spec, block));
     } else if (run.map || spec.layout == GS_LAYOUT_ALL) { /* a code for every element */
-        run.first = b * GS_BLOCK;
-        last = run.first + gsBlockLength(spec, block);
+        run.first = gsBlockPlace(&spec, b);
+        last = run.first + gsBlockLength(&spec, block);
     } else if (gsLayoutHasTable(spec.layout)) {
         const uint32_t *table = (const uint32_t *)(record + part.table);
         run.first = table[b];
         last = table[b + 1];
     } else if (spec.layout == GS_LAYOUT_CHUNKED) {
-        run.first = b * spec.k;
-        last = run.first + gsTopkKept(spec.k, gsBlockLength(spec, block));
+        run.first = gsBlockPlace(&spec, b);
+        last = run.first + gsTopkKept(spec.k, gsBlockLength(&spec, block));
     } else { /* the own mask is everybody's */
         run.first = gsCallSlot(&spec, &state->call, 0, from.blockOffset[b]);
         last = gsCallSlot(&spec, &state->call, 0, from.blockOffset[b + 1]);
@@ -181,6 +187,21 @@ static __device__ __forceinline__ void addWhole(const gsCoding &coding, const Ru
     }
 }
 
+/* ---- whole tensors ---- */
+
+/* Adds runs of plain values, one for each element. */
+template <typename Real, typename Weight>
+static __device__ __forceinline__ void addValues(const gsSpec &spec, const Run *run, unsigned runs, Real *sum,
+                                                 Weight weight)
+{
+    for (unsigned q = 0; q < runs; q++) {
+        const gsCoding how = gsWholeCodingOf(spec, run[q].scale);
+        for (uint32_t n = threadIdx.x; n < run[q].count; n += GS_CTA)
+            sum[n] += weight(q, n, gsGetSlot<Real>(how, run[q].values, run[q].first + n));
+    }
+    __syncthreads();
+}
+
 /* ---- a block's part of some records ---- */
 
 /* The runs that are about block b: of all ranks, or of its owner. */
@@ -212,7 +233,9 @@ static __device__ __forceinline__ void sumRuns(const gsSpec &spec, const gsState
         if (threadIdx.x < found)
             run[threadIdx.x] = findRun(spec, state, from, q + threadIdx.x, b);
         __syncthreads();
-        if (kind == MASKED) {
+        if (gsBlockIsWhole(&spec, b)) {
+            addValues(spec, run, found, sum, ranked);
+        } else if (kind == MASKED) {
             addKept<Real, true>(how, run, found, sent, sum, ranked);
         } else if (kind == KEPT) {
             addKept<Real, false>(how, run, found, sent, sum, ranked);
@@ -225,14 +248,17 @@ static __device__ __forceinline__ void sumRuns(const gsSpec &spec, const gsState
 }
 
 /* The call cannot be summed, or is not a number: nothing is left to do. */
-template <typename T> static __device__ __forceinline__ bool isLost(const gsSpec &spec, const gsState *state, T *out)
+template <typename T> static __device__ __forceinline__ bool isLost(const gsSpec &spec, const gsState *state, void *out)
 {
     if (state->fault != GS_FAULT_NONE || state->verdict != GS_FAULT_NONE)
         return true;
     if (!state->anyNonFinite)
         return false;
-    for (uint64_t i = (uint64_t)blockIdx.x * GS_CTA + threadIdx.x; i < spec.count; i += (uint64_t)gridDim.x * GS_CTA)
-        out[i] = gsVector<T>::nan();
+    for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+        T *block = gsBlockOf<T>(spec.list, out, b);
+        for (unsigned i = threadIdx.x; i < gsBlockLength(&spec, b); i += GS_CTA)
+            block[i] = gsVector<T>::nan();
+    }
     return true;
 }
 
@@ -274,11 +300,11 @@ __global__ void __launch_bounds__(GS_CTA, KIND == WHOLE ? gsFewCtasPerSm<gsRealO
     __shared__ Run run[GS_RUNS];
     __shared__ uint16_t sent[MASK ? GS_BLOCK : 1];
     __shared__ uint32_t warpKept[GS_WARPS];
-    if (isLost(spec, state, result.out))
+    if (isLost<T>(spec, state, result.out))
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        T *out = result.out + (spec.spread ? gsBlockAt(&spec, b) : b) * GS_BLOCK;
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        T *out = gsBlockOf<T>(spec.list, result.out, spec.spread ? gsBlockAt(&spec, b) : b);
+        const unsigned length = gsBlockLength(&spec, b);
         const bool wide = gsIsWide(out, length);
         const Runs runs = runsOf(spec, b);
         if constexpr (MASK) /* the sums' memory first serves as the list of the kept */
@@ -335,12 +361,12 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
     __shared__ uint32_t warpKept[GS_WARPS];
     const Real none[4] = {};
     const gsCoding how = gsCodingOf(spec, 0.0f);
-    if (isLost(spec, state, result.out))
+    if (isLost<T>(spec, state, result.out))
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         const gsBlockRows rows(spec.width, b);
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
-        T *out = result.out + b * GS_BLOCK;
+        const unsigned length = gsBlockLength(&spec, b);
+        T *out = gsBlockOf<T>(spec.list, result.out, b);
 #pragma unroll
         for (unsigned v = 0; v < GS_QUADS; v++)
             gsStoreState(sums + gsQuadAt(v), none);
@@ -368,7 +394,7 @@ static __device__ double coefficientOf(const gsSpec &spec, const gsState *state,
     if (h->flags & GS_FLAG_SKIP)
         return 0.0;
     if (h->flags & GS_FLAG_REFERENCES)
-        return ((const double *)(record + GS_RECORD_SECTIONS))[p];
+        return ((const double *)(record + gsRecordTableEnd(spec.tensors)))[p];
     return p == gsOnlyReference(&spec, &state->call) ? 1.0 : 0.0;
 }
 
@@ -507,7 +533,7 @@ __global__ void __launch_bounds__(GS_CTA, 2)
     uint16_t *sent = (uint16_t *)scratch;
     const uint64_t groups = (uint64_t)gsRecordGroups(spec.value);
     const bool adds = spec.pool && !spec.quotient && !spec.denseNow;
-    if (isLost(spec, state, result.out))
+    if (isLost<T>(spec, state, result.out))
         return;
     if (threadIdx.x < GS_MAX_POOL) { /* what the ranks took away, all in all */
         double sum = kind == DENSE ? state->call.total[threadIdx.x] : 0.0;
@@ -518,8 +544,8 @@ __global__ void __launch_bounds__(GS_CTA, 2)
     __syncthreads();
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         const uint64_t first = b * GS_BLOCK;
-        T *out = result.out + first;
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        T *out = gsBlockOf<T>(spec.list, result.out, b);
+        const unsigned length = gsBlockLength(&spec, b);
         const bool wide = gsIsWide(out, length);
         const Runs runs = runsOf(spec, b);
         const bool own = spec.memory && spec.rank * groups >= runs.first && spec.rank * groups < runs.end;
@@ -625,7 +651,7 @@ template <typename T, Kind KIND> static gsResult_t accumulate(gsReducer_t r, con
 
 /* records: NULL where there is a dense sum. */
 template <typename T>
-static gsResult_t accumulateInto(gsReducer_t r, const void *records, const void *sum, T *out, gsRedOp_t op,
+static gsResult_t accumulateInto(gsReducer_t r, const void *records, const void *sum, void *out, gsRedOp_t op,
                                  gsStream_t stream)
 {
     using Real = gsRealOf<T>;
@@ -654,7 +680,7 @@ static gsResult_t sumUp(gsReducer_t r, const void *records, const void *sum, voi
     const gsSpec &spec = r->spec;
     const bool hindsight = spec.search == GS_SEARCH_HINDSIGHT;
     GS_CHECK(gsByType(spec.type,
-                      [&](auto t) { return accumulateInto(r, records, sum, (decltype(t) *)recvbuff, op, stream); }));
+                      [&](auto t) { return accumulateInto<decltype(t)>(r, records, sum, recvbuff, op, stream); }));
     if (!spec.trigger && !hindsight)
         return GS_SUCCESS;
     GS_CHECK(gsCudaFold(r, (spec.trigger ? 1u : 0u) | (hindsight ? (uint64_t)spec.pool << 1 : 0), stream));
@@ -668,7 +694,7 @@ gsResult_t gsCudaAccumulate(gsReducer_t r, const void *records, void *recvbuff, 
 
 gsResult_t gsCudaValidateDense(gsReducer_t r, const void *sum, gsStream_t stream)
 {
-    return gsCudaCheckDense(r, sum, r->spec.wide ? GS_FLOAT64 : GS_FLOAT32, stream);
+    return gsCudaCheckDense(r, {{sum, sum}, (uint32_t)gsRealType(&r->spec), nullptr}, stream);
 }
 
 gsResult_t gsCudaAccumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream)

@@ -79,6 +79,8 @@ const gsBackend gsCudaBackend = {
     gsCudaWantsGradient,
     nullptr, /* sumSlices: NCCL sums */
     gsCudaFinishDense,
+    gsCudaSetTensors,
+    gsCudaGather,
     gsCudaSeal,
     gsCudaOpenSeals,
     gsCudaAssemble,

@@ -160,11 +160,18 @@ __device__ __forceinline__ unsigned gsQuadAt(unsigned v)
     return gsWarp() * (GS_BLOCK / GS_WARPS) + v * 128 + gsLane() * 4;
 }
 
-/* Elements of block b. */
-__device__ __forceinline__ unsigned gsBlockLength(const gsSpec &spec, uint32_t b)
+/* Block b of a vector, or of a list, whose tensors' addresses are then what `base` points to. */
+template <typename T> __device__ __forceinline__ T *gsBlockOf(const gsListBlock *list, void *base, uint64_t b)
 {
-    uint64_t left = spec.count - (uint64_t)b * GS_BLOCK;
-    return left < GS_BLOCK ? (unsigned)left : GS_BLOCK;
+    if (!list)
+        return (T *)base + b * GS_BLOCK;
+    return ((T *const *)base)[list[b].tensor] + list[b].offset;
+}
+
+template <typename T>
+__device__ __forceinline__ const T *gsBlockOf(const gsListBlock *list, const void *base, uint64_t b)
+{
+    return gsBlockOf<T>(list, const_cast<void *>(base), b);
 }
 
 /* Whether a whole block may move four elements at a time. Alike for all blocks of a vector but the last. */

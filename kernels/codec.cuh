@@ -23,6 +23,18 @@ __device__ __forceinline__ gsCoding gsCodingOf(const gsSpec &spec, float scale)
     return c;
 }
 
+/* Of tensors that travel whole. */
+__device__ __forceinline__ gsCoding gsWholeCodingOf(const gsSpec &spec, float scale)
+{
+    gsCoding c;
+    c.value = spec.wholeValue;
+    c.bits = gsValueBits(spec.wholeValue, 0);
+    c.levels = 0;
+    c.stochastic = spec.random;
+    c.scale = scale;
+    return c;
+}
+
 /* Plain numbers have slots; other codes of layout "all" stand bit by bit, the first in the lowest bits. */
 __device__ __forceinline__ bool gsHasSlots(uint32_t value)
 {

@@ -21,12 +21,12 @@ __global__ void gsBeginDense(gsState *state)
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
-    gsCheckDense(const __grid_constant__ gsSpec spec, gsState *state, const T *sum)
+    gsCheckDense(const __grid_constant__ gsSpec spec, gsState *state, const gsInput sum)
 {
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         gsRealOf<T> x[16];
         bool finite = true;
-        gsLoadTile(sum + b * GS_BLOCK, gsBlockLength(spec, (uint32_t)b), x);
+        gsLoadTile(sum.block<T>(state, b), gsBlockLength(&spec, b), x);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
             finite = finite && gsFinite(x[i]);
@@ -42,17 +42,17 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
-    gsFinishDense(const __grid_constant__ gsSpec spec, const gsState *state, const T *sum, T *out)
+    gsFinishDense(const __grid_constant__ gsSpec spec, const gsState *state, const void *sum, void *out)
 {
     const bool bad = state->anyNonFinite != 0;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         gsRealOf<T> x[16];
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
-        gsLoadTile(sum + b * GS_BLOCK, length, x);
+        const unsigned length = gsBlockLength(&spec, b);
+        gsLoadTile(gsBlockOf<T>(spec.list, sum, b), length, x);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
             x[i] = bad ? gsVector<T>::to(gsVector<T>::nan()) : x[i];
-        gsStoreTile(out + b * GS_BLOCK, length, x);
+        gsStoreTile(gsBlockOf<T>(spec.list, out, b), length, x);
     }
 }
 
@@ -86,23 +86,21 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
     }
 }
 
-gsResult_t gsCudaCheckDense(gsReducer_t r, const void *sum, uint32_t type, gsStream_t stream)
+gsResult_t gsCudaCheckDense(gsReducer_t r, const gsInput &sum, gsStream_t stream)
 {
     GS_CHECK(gsLaunch("gsBeginDense", gsBeginDense, 1, 1, stream, r->state));
-    return gsByType(type, [&](auto t) {
-        using T = decltype(t);
-        return gsLaunch("gsCheckDense", gsCheckDense<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
-                        (const T *)sum);
+    return gsByType(sum.type, [&](auto t) {
+        return gsLaunch("gsCheckDense", gsCheckDense<decltype(t)>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
+                        sum);
     });
 }
 
 gsResult_t gsCudaFinishDense(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream)
 {
-    GS_CHECK(gsCudaCheckDense(r, sum, r->spec.type, stream));
+    GS_CHECK(gsCudaCheckDense(r, gsGradient(r, sum), stream));
     return gsByType(r->spec.type, [&](auto t) {
-        using T = decltype(t);
-        return gsLaunch("gsFinishDense", gsFinishDense<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
-                        (const T *)sum, (T *)recvbuff);
+        return gsLaunch("gsFinishDense", gsFinishDense<decltype(t)>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
+                        sum, recvbuff);
     });
 }
 

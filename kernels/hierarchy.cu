@@ -13,13 +13,17 @@ __global__ void gsSealSlice(const gsState *state, const int32_t *ranks, gsSeal *
 }
 
 /*
- * 1. One thread reads all slots' seals: what one has found is everybody's.
+ * 1. One thread reads all slots' seals: what one has found is everybody's. Where not all ranks have arrived, the exchange was
+ *    aborted, and the seals may be anything.
  * Traffic: none per element.
  * Bad case: none.
  */
-__global__ void gsOpenSeals(gsState *state, const uint8_t *slots, uint64_t slotBytes, uint32_t n, uint32_t half)
+__global__ void gsOpenSeals(gsState *state, const float *arrived, float ranks, const uint8_t *slots, uint64_t slotBytes,
+                            uint32_t n, uint32_t half)
 {
     gsSealOpen(state, slots, slotBytes, n, half);
+    if (arrived[1] != ranks)
+        state->verdict = GS_FAULT_UNFINISHED;
 }
 
 /* Where the slices of a result stand; all are whole blocks but the gradient's end. */
@@ -61,8 +65,8 @@ gsResult_t gsCudaSeal(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStrea
 
 gsResult_t gsCudaOpenSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream)
 {
-    return gsLaunch("gsOpenSeals", gsOpenSeals, 1, 1, stream, r->state, h->slots, h->slotBytes, (uint32_t)h->ranks,
-                    half);
+    return gsLaunch("gsOpenSeals", gsOpenSeals, 1, 1, stream, r->state, h->arrived, (float)h->allRanks, h->slots,
+                    h->slotBytes, (uint32_t)h->ranks, half);
 }
 
 gsResult_t gsCudaAssemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream)

@@ -25,17 +25,27 @@ template <typename Real> gsPair<Real> gsPairOf(void *const pair[2])
 
 /* What a rule looks at: the gradient, or what was prepared, which with feedback stands in the residual to be. */
 struct gsInput {
-    const void *of[2]; /* by phase */
-    uint32_t type;     /* gsDataType_t */
-    template <typename T> __device__ __forceinline__ const T *in(const gsState *state) const
+    const void *of[2];       /* by phase */
+    uint32_t type;           /* gsDataType_t */
+    const gsListBlock *list; /* the vectors are a list's tables of tensors; NULL otherwise */
+    template <typename T> __device__ __forceinline__ const T *block(const gsState *state, uint64_t b) const
     {
-        return (const T *)of[state->phase];
+        return gsBlockOf<T>(list, of[state->phase], b);
+    }
+    /* The same where the type is known at run time alone. */
+    __device__ __forceinline__ const void *anyBlock(const gsState *state, uint64_t b) const
+    {
+        switch (gsTypeWidth(type)) {
+        case 8: return block<double>(state, b);
+        case 4: return block<float>(state, b);
+        default: return block<gsBf16>(state, b);
+        }
     }
 };
 
 inline gsInput gsGradient(gsReducer_t r, const void *sendbuff)
 {
-    return {{sendbuff, sendbuff}, r->spec.type};
+    return {{sendbuff, sendbuff}, r->spec.type, r->spec.list};
 }
 
 /* What is compared, once it stands there; without memory of any kind the gradient itself. */
@@ -43,9 +53,9 @@ inline gsInput gsCompared(gsReducer_t r, const void *sendbuff)
 {
     const uint32_t real = r->spec.wide ? GS_FLOAT64 : GS_FLOAT32;
     if (r->spec.feedback && !r->spec.denseNow)
-        return {{r->residual[1], r->residual[0]}, real};
+        return {{r->residual[1], r->residual[0]}, real, nullptr};
     if (gsSpecPrepares(&r->spec))
-        return {{r->work, r->work}, real};
+        return {{r->work, r->work}, real, nullptr};
     return gsGradient(r, sendbuff);
 }
 
@@ -73,8 +83,16 @@ __device__ __forceinline__ void gsReportNonFinite(gsState *state, bool bad)
 }
 
 /* statistics.cu: begins the call; sums of a vector, and what becomes of them. Sums of the elements with s |x| < 1 where there
- * is an s, by what is in GS_SUM_; rows of blockSum are folded by the fixed tree, a bit a row. */
-enum { GS_SUM_MAGNITUDES = 1, GS_SUM_SQUARES = 2, GS_SUM_PLAIN = 4, GS_SUM_LARGEST = 8, GS_SUM_BELOW = 16 };
+ * is an s, by what is in GS_SUM_; rows of blockSum are folded by the fixed tree, a bit a row. Of whole tensors only the largest
+ * counts, unless all do. */
+enum {
+    GS_SUM_MAGNITUDES = 1,
+    GS_SUM_SQUARES = 2,
+    GS_SUM_PLAIN = 4,
+    GS_SUM_LARGEST = 8,
+    GS_SUM_BELOW = 16,
+    GS_SUM_ALL = 32
+};
 enum gsPurpose {
     GS_FOR_CLIP,
     GS_FOR_TRIGGER,
@@ -116,11 +134,14 @@ gsResult_t gsCudaAccumulate(gsReducer_t r, const void *records, void *recvbuff, 
 gsResult_t gsCudaValidateDense(gsReducer_t r, const void *sum, gsStream_t stream);
 gsResult_t gsCudaAccumulateDense(gsReducer_t r, const void *sum, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsCudaCommit(gsReducer_t r, gsStream_t stream);
-/* dense.cu */
-gsResult_t gsCudaCheckDense(gsReducer_t r, const void *sum, uint32_t type, gsStream_t stream);
+/* dense.cu; the sum is a vector, or a list's table */
+gsResult_t gsCudaCheckDense(gsReducer_t r, const gsInput &sum, gsStream_t stream);
 gsResult_t gsCudaFinishDense(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream);
 gsResult_t gsCudaScaleState(gsReducer_t r, float factor, gsStream_t stream);
 gsResult_t gsCudaScale(gsReducer_t r, void *vector, float factor, gsStream_t stream);
+/* list.cu */
+gsResult_t gsCudaSetTensors(gsReducer_t r, void *const *tensors, uint32_t first, uint32_t n, gsStream_t stream);
+gsResult_t gsCudaGather(gsReducer_t r, const void *from, void *to, gsStream_t stream);
 /* hierarchy.cu */
 gsResult_t gsCudaSeal(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream);
 gsResult_t gsCudaOpenSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream);

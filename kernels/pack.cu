@@ -6,21 +6,17 @@
 
 #include <type_traits>
 
-/* The sections' last 16 bytes, which may be padding. */
-static __device__ void clearEnds(uint8_t *record, const gsRecordSections &sections)
+/* A section's last 16 bytes, which may be padding. */
+static __device__ void clearEnd(uint8_t *record, uint64_t begin, uint64_t end)
 {
-    const gsRecordGroup &at = sections.group[0];
-    const uint64_t end[] = {at.scales, at.values, at.indices, sections.bytes},
-                   begin[] = {at.table, at.scales, at.values, at.indices};
-    for (int i = 0; i < 4; i++)
-        if (end[i] > begin[i])
-            *(uint4 *)(record + end[i] - GS_RECORD_ALIGN) = make_uint4(0, 0, 0, 0);
+    if (end > begin)
+        *(uint4 *)(record + end - GS_RECORD_ALIGN) = make_uint4(0, 0, 0, 0);
 }
 
 /*
  * 1. Every thread clears its 16 bytes of the planned sections: indices and signs are put together by atomics, and
  *    padding is zero. Where all coordinates travel, or all of some rows, only the sections' ends need it.
- * 2. One thread writes header and segment; eight write the references' coefficients.
+ * 2. One thread writes header and segment; eight write the references' coefficients; all share the entries of a list's tensors.
  * Traffic: writes the payload's bytes once, or next to nothing.
  * Bad case: none.
  */
@@ -34,14 +30,22 @@ __global__ void __launch_bounds__(GS_CTA)
     for (uint64_t at = call.sections.group[0].table + 16 * thread; whole && at < call.sections.bytes;
          at += (uint64_t)gridDim.x * GS_CTA * 16)
         *(uint4 *)(record + at) = make_uint4(0, 0, 0, 0);
+    for (uint64_t tensor = thread; tensor < spec.tensors; tensor += (uint64_t)gridDim.x * GS_CTA)
+        ((uint4 *)(record + GS_RECORD_SECTIONS))[tensor] = ((const uint4 *)spec.entries)[tensor];
     if (!skip && (call.flags & GS_FLAG_REFERENCES) && thread < GS_MAX_POOL)
-        ((double *)(record + GS_RECORD_SECTIONS))[thread] = call.coefficient[thread];
+        ((double *)(record + gsRecordTableEnd(spec.tensors)))[thread] = call.coefficient[thread];
     if (thread != 0)
         return;
     *(gsRecordHeader *)record = gsCallHeader(&spec, state);
     *(gsRecordSegment *)(record + sizeof(gsRecordHeader)) = gsCallSegment(&spec, state);
-    if (!whole && !skip)
-        clearEnds(record, call.sections);
+    const gsRecordGroup &at = call.sections.group[0];
+    clearEnd(record, call.sections.whole, at.table);
+    if (whole || skip)
+        return;
+    clearEnd(record, at.table, at.scales);
+    clearEnd(record, at.scales, at.values);
+    clearEnd(record, at.values, at.indices);
+    clearEnd(record, at.indices, call.sections.bytes);
 }
 
 /* What the kernels below need of the reducer. */
@@ -63,10 +67,10 @@ static __device__ __forceinline__ void putBits(uint8_t *section, uint64_t at, ui
         atomicOr(word + 1, bits >> (32 - shift));
 }
 
-/* The map's place for element i: 2 is minus, 1 plus. */
-static __device__ __forceinline__ void putMap(uint8_t *map, uint64_t i, bool negative)
+/* Of a coordinate in the map: 2 is minus, 1 plus. */
+static __device__ __forceinline__ void putMap(uint8_t *map, uint64_t place, bool negative)
 {
-    atomicOr((uint32_t *)map + i / 16, (negative ? 2u : 1u) << (i % 16 * 2));
+    atomicOr((uint32_t *)map + place / 16, (negative ? 2u : 1u) << (place % 16 * 2));
 }
 
 /* What a kept x sends, before its coding. */
@@ -106,6 +110,24 @@ static __device__ __forceinline__ void putValue(const gsSpec &spec, const gsCodi
     const uint32_t word = spec.random || how.value == GS_VALUE_LEVELS ? drawOf(spec, step, i) : 0;
     gsPutSlot(how, values, slot, x, word);
     settle(spec, i, x - gsGetSlot<Real>(how, values, slot), residual, momentum);
+}
+
+/* A block that travels whole, and what rounding takes from it. Its momentum goes on: nothing of it waits. */
+template <typename T>
+static __device__ __forceinline__ void packWhole(const gsSpec &spec, const gsCall &call, const T *block, uint64_t b,
+                                                 uint8_t *record, gsRealOf<T> *residual)
+{
+    using Real = gsRealOf<T>;
+    const gsCoding how = gsWholeCodingOf(spec, call.scale);
+    const uint64_t first = gsBlockAt(&spec, b) * GS_BLOCK, place = gsBlockPlace(&spec, b);
+    const unsigned length = call.nonFinite ? 0 : gsBlockLength(&spec, b);
+    uint8_t *values = record + call.sections.whole;
+    for (unsigned n = threadIdx.x; n < length; n += blockDim.x) {
+        const Real a = gsVector<T>::to(block[n]);
+        gsPutSlot(how, values, place + n, a, spec.random ? drawOf(spec, call.step, first + n) : 0);
+        if (spec.feedback)
+            residual[first + n] = a - gsGetSlot<Real>(how, values, place + n);
+    }
 }
 
 /* QSGD's norm, of the first `sent` coordinates of the list, by one warp: they are a vector of their own. */
@@ -165,6 +187,7 @@ template <typename Real> static __device__ void makeBook(const Real *x, const ui
  * 2. The block table's entry is written; with levels the block's norm, with two bits its codebook.
  * 3. Neighbouring threads take neighbouring coordinates of the list: the j-th kept has a slot in the record or is
  *    left out (overflow, thinning); its value is gathered and coded, its index put into place by 12 bits.
+ * 4. A block that travels whole has no kept bits; its values are coded one behind the other.
  * Traffic: reads an eighth of a byte an element, and for each kept coordinate a sector of 32 bytes (with feedback,
  *   writes it too) and its payload.
  * Bad case: everything kept; lists, gathers and stores are then still consecutive, but the index words' atomics take
@@ -180,7 +203,6 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
     __shared__ uint32_t warpKept[GS_BLOCK_WORDS / 32];
     __shared__ float norm;
     __shared__ Book book;
-    const T *x = packing.input.template in<T>(state);
     Real *residual = packing.residual.next(state), *momentum = packing.momentum.next(state);
     const int groups = gsRecordGroups(spec.value);
     for (unsigned i = threadIdx.x; i < sizeof call / sizeof(uint32_t); i += GS_BLOCK_WORDS)
@@ -193,10 +215,11 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
     gsCoding how = gsCodingOf(spec, call.scale);
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         const uint64_t at = gsBlockAt(&spec, b), first = at * GS_BLOCK;
+        const T *x = packing.input.template block<T>(state, at);
         uint32_t word = packing.keptBits[at * GS_BLOCK_WORDS + threadIdx.x], drawn = 0;
         for (uint32_t left = groups == 2 ? word : 0; left; left &= left - 1) {
-            const uint64_t i = first + threadIdx.x * 32 + __ffs((int)left) - 1;
-            if (!((Real)call.s * gsAbs(gsVector<T>::to(x[i])) >= (Real)1))
+            const unsigned place = threadIdx.x * 32 + (unsigned)__ffs((int)left) - 1;
+            if (!((Real)call.s * gsAbs(gsVector<T>::to(x[place])) >= (Real)1))
                 drawn |= left & -left;
         }
         const uint32_t kept = gsListKept(list, warpKept, word & ~drawn, drawn), kept0 = kept & 0xffffu,
@@ -215,7 +238,7 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
             if (spec.value == GS_VALUE_LEVELS) {
                 const uint64_t end = gsCallSlot(&spec, &call, 0, before0 + kept0);
                 const uint32_t sent = (uint32_t)(end - gsCallSlot(&spec, &call, 0, before0));
-                const float scale = gsWarp() == 0 ? scaleOfList(x + first, list, sent) : 0.0f;
+                const float scale = gsWarp() == 0 ? scaleOfList(x, list, sent) : 0.0f;
                 if (threadIdx.x == 0)
                     ((float *)(packing.record + call.sections.group[0].scales))[b] = norm = scale;
                 __syncthreads();
@@ -224,7 +247,7 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
             if (spec.value == GS_VALUE_BOOK) {
                 const uint64_t end = gsCallSlot(&spec, &call, 0, before0 + kept0);
                 if (gsWarp() == 0)
-                    makeBook(x + first, list, (uint32_t)(end - gsCallSlot(&spec, &call, 0, before0)), &book);
+                    makeBook(x, list, (uint32_t)(end - gsCallSlot(&spec, &call, 0, before0)), &book);
                 __syncthreads();
                 if (threadIdx.x < GS_BOOK)
                     ((float *)(packing.record + call.sections.group[0].scales))[GS_BOOK * b + threadIdx.x] =
@@ -237,10 +260,10 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
             if (gsCallSlot(&spec, &call, group, j + 1) == slot)
                 continue;
             const uint64_t i = first + list[n];
-            const Real a = gsVector<T>::to(x[i]);
+            const Real a = gsVector<T>::to(x[list[n]]);
             uint8_t *values = packing.record + call.sections.group[group].values;
             if (group == 1 && map) {
-                putMap(values, b * GS_BLOCK + list[n], a < (Real)0);
+                putMap(values, gsBlockPlace(&spec, b) + list[n], a < (Real)0);
                 continue;
             }
             if (spec.value == GS_VALUE_BOOK) {
@@ -254,6 +277,8 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
             if (spec.layout != GS_LAYOUT_MASK)
                 putBits(packing.record + call.sections.group[group].indices, 12 * slot, list[n]);
         }
+        if (gsBlockIsWhole(&spec, b))
+            packWhole(spec, call, x, b, packing.record, residual);
         __syncthreads(); /* the list is the next block's */
     }
 }
@@ -317,7 +342,6 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
     const gsCall &call = state->call;
     const gsRecordGroup at = call.sections.group[0];
     const gsCoding how = gsCodingOf(spec, 0.0f);
-    const T *x = packing.input.template in<T>(state);
     uint32_t *table = (uint32_t *)(packing.record + at.table);
     if (call.group[0].sent == 0) /* and all is cleared */
         return;
@@ -325,8 +349,8 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
          32 * i < gsRecordRows(spec.count, spec.width); i += (uint64_t)gridDim.x * GS_BLOCK_WORDS)
         ((uint32_t *)(packing.record + at.indices))[i] = rowBits[i];
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        const T *block = x + b * GS_BLOCK;
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const T *block = packing.input.template block<T>(state, b);
+        const unsigned length = gsBlockLength(&spec, b);
         const bool wide = gsIsWide(block, length);
         const uint32_t n = gsListKept(list, warpKept, packing.keptBits[b * GS_BLOCK_WORDS + threadIdx.x], 0);
         const uint64_t slot = packing.blockOffset[b];
@@ -416,15 +440,20 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
     const bool slots = gsHasSlots(spec.value),
                scaled = gsValueIsScaled(spec.value) && !(spec.aux & GS_RECORD_ONE_SCALE);
     const bool draws = spec.value != GS_VALUE_SIGN && spec.value != GS_VALUE_GRID && (spec.random || !slots);
-    const T *x = packing.input.template in<T>(state);
     gsCoding how = gsCodingOf(spec, call.scale);
     if (call.skip || call.nonFinite)
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        const uint64_t first = gsBlockAt(&spec, b) * GS_BLOCK;
-        const T *block = x + first;
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const uint64_t of = gsBlockAt(&spec, b), first = of * GS_BLOCK, begin = gsBlockPlace(&spec, b);
+        const T *block = packing.input.template block<T>(state, of);
+        const unsigned length = gsBlockLength(&spec, b);
         const bool wide = gsIsWide(block, length);
+        if (gsBlockIsWhole(&spec, b)) {
+            if (scaled && threadIdx.x == 0)
+                ((float *)(packing.record + at.scales))[b] = 0.0f;
+            packWhole(spec, call, block, b, packing.record, packing.residual.next(state));
+            continue;
+        }
         if (scaled) {
 #pragma unroll
             for (unsigned v = 0; v < GS_QUADS; v++) {
@@ -453,7 +482,7 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
             if (draws)
                 drawn = gsPhilox(spec.seed, i / 4, call.step, spec.rank, GS_DRAW_ROUND);
             if (slots) {
-                putFourSlots(how, packing.record + at.values, b * GS_BLOCK + place, present, a, drawn.word, decoded);
+                putFourSlots(how, packing.record + at.values, begin + place, present, a, drawn.word, decoded);
             } else {
                 uint32_t code[4];
 #pragma unroll
@@ -475,8 +504,11 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
             }
         }
         __syncthreads();
-        const uint32_t bytes = slots ? 0 : (length * how.bits + 7) / 8;
-        uint8_t *values = packing.record + at.values + b * (GS_BLOCK / 8) * how.bits;
+        uint8_t *values = packing.record + at.values + begin / 8 * how.bits;
+        const uint32_t full = spec.list ? (uint32_t)gsListPlaces(length) : length; /* behind a tensor's end are zeros */
+        for (unsigned byte = length * how.bits / 8 + threadIdx.x; slots && byte < full * how.bits / 8; byte += GS_CTA)
+            values[byte] = 0;
+        const uint32_t bytes = slots ? 0 : (full * how.bits + 7) / 8;
         for (unsigned from = threadIdx.x * 16; from < bytes; from += GS_CTA * 16)
             *(uint4 *)(values + from) = ((const uint4 *)words)[from / 16];
         __syncthreads(); /* tile and words are the next block's */
@@ -518,15 +550,14 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<Real>)
     gsMeasureCoding(const __grid_constant__ gsSpec spec, const gsState *state, const gsInput input, double *blockSum)
 {
     __shared__ __align__(16) Real staged[GS_WARPS][GS_PART];
-    const Real *a = input.template in<Real>(state);
     if (state->call.skip)
         return;
     for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks;
          b += (uint64_t)gridDim.x * GS_WARPS) {
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const unsigned length = gsBlockLength(&spec, b);
         float scale = state->call.scale;
         double coded = 0.0, error = 0.0;
-        auto load = [&](unsigned at, Real *quad) { gsLoadState(a + b * GS_BLOCK + at, quad); };
+        auto load = [&](unsigned at, Real *quad) { gsLoadState(input.template block<Real>(state, b) + at, quad); };
         if (!(spec.aux & GS_RECORD_ONE_SCALE)) {
             Real largest = 0;
             gsOverLanes(staged[gsWarp()], load,

@@ -99,7 +99,7 @@ static __device__ __forceinline__ void keepQuad(const gsState *state, const Comp
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
-    gsCompare(const __grid_constant__ gsSpec spec, gsState *state, const T *g,
+    gsCompare(const __grid_constant__ gsSpec spec, gsState *state, const void *g,
               const __grid_constant__ gsReferences<gsRealOf<T>> refs,
               const __grid_constant__ Comparison<gsRealOf<T>> with)
 {
@@ -108,8 +108,8 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
     const bool skip = state->call.skip != 0, remembers = refs.previous.of[0] && spec.iterate;
     Real *a = spec.feedback && !spec.denseNow ? with.residual.next(state) : with.work;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        const T *block = g + b * GS_BLOCK;
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const T *block = gsBlockOf<T>(spec.list, g, b);
+        const unsigned length = gsBlockLength(&spec, b);
         const bool wide = !skip && gsIsWide(block, length);
         bool finite = true;
 #pragma unroll 1
@@ -153,18 +153,19 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<Real>)
                   bool always, double *blockSum)
 {
     __shared__ __align__(16) Real staged[GS_WARPS][GS_PART];
-    const void *from = x.of[state->phase], *to = y.of[state->phase];
     if (state->call.skip && !always)
         return;
     for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks;
          b += (uint64_t)gridDim.x * GS_WARPS) {
+        const unsigned length = gsBlockLength(&spec, b);
+        const void *from = x.anyBlock(state, b), *to = y.anyBlock(state, b);
         double sum = 0.0;
         gsOverLanes(
             staged[gsWarp()],
             [&](unsigned at, Real *gap) {
                 Real other[4];
-                gsLoadForeign(x.type, from, b * GS_BLOCK + at, spec.count, gap);
-                gsLoadForeign(y.type, to, b * GS_BLOCK + at, spec.count, other);
+                gsLoadForeign(x.type, from, at, length, gap);
+                gsLoadForeign(y.type, to, at, length, other);
 #pragma unroll
                 for (unsigned c = 0; c < 4; c++)
                     gap[c] = gap[c] - other[c];
@@ -188,7 +189,7 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<Real>)
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, 2)
-    gsSumDots(const __grid_constant__ gsSpec spec, const gsState *state, const T *g,
+    gsSumDots(const __grid_constant__ gsSpec spec, const gsState *state, const void *g,
               const __grid_constant__ gsReferences<gsRealOf<T>> refs, double *blockSum)
 {
     using Real = gsRealOf<T>;
@@ -203,8 +204,8 @@ __global__ void __launch_bounds__(GS_CTA, 2)
         member[gsPoolSize(spec.pool & ((1u << threadIdx.x) - 1u))] = threadIdx.x;
     __syncthreads();
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        const T *block = g + b * GS_BLOCK;
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const T *block = gsBlockOf<T>(spec.list, g, b);
+        const unsigned length = gsBlockLength(&spec, b);
         const bool wide = gsIsWide(block, length);
         double sum[2][MEMBERS] = {};
         for (unsigned part = 0; part < GS_BLOCK; part += PART) {
@@ -218,7 +219,7 @@ __global__ void __launch_bounds__(GS_CTA, 2)
                     gsLoadOneReference(spec, state, refs, member[m], i, x);
 #pragma unroll
                     for (unsigned c = 0; c < 4; c++)
-                        x[c] = i + c < spec.count ? x[c] : (Real)0;
+                        x[c] = at + c < length ? x[c] : (Real)0;
                 }
                 gsStoreState(&staged[m][at - part], x);
             }
@@ -279,7 +280,7 @@ __global__ void gsWeigh(const __grid_constant__ gsSpec spec, gsState *state, con
  */
 template <typename T>
 __global__ void __launch_bounds__(GS_CTA, 2)
-    gsSumLosses(const __grid_constant__ gsSpec spec, const gsState *state, const T *g,
+    gsSumLosses(const __grid_constant__ gsSpec spec, const gsState *state, const void *g,
                 const __grid_constant__ gsReferences<gsRealOf<T>> refs, const gsWeighing *weighing, double *blockSum)
 {
     using Real = gsRealOf<T>;
@@ -293,8 +294,8 @@ __global__ void __launch_bounds__(GS_CTA, 2)
         const uint32_t p = (uint32_t)(task % GS_MAX_POOL);
         if (!gsInPool(&spec, p))
             continue;
-        const T *block = g + b * GS_BLOCK;
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const T *block = gsBlockOf<T>(spec.list, g, b);
+        const unsigned length = gsBlockLength(&spec, b);
         const bool wide = gsIsWide(block, length);
         const double own = weighing->own[p];
         const Real floor = (Real)gsQuotientFloor(&spec, &state->call, p, own);
@@ -365,7 +366,7 @@ __global__ void gsChoose(const __grid_constant__ gsSpec spec, gsState *state, co
 
 /* ---- what the host enqueues ---- */
 
-template <typename T> static gsResult_t chooseReference(gsReducer_t r, const T *g, gsStream_t stream)
+template <typename T> static gsResult_t chooseReference(gsReducer_t r, const void *g, gsStream_t stream)
 {
     using Real = gsRealOf<T>;
     /* Kept bits are made later: their memory is free. */
@@ -403,12 +404,12 @@ static gsResult_t sumDistance(gsReducer_t r, const gsInput &x, const gsInput &y,
 /* The current one of a pair of the state. */
 static gsInput currentOf(gsReducer_t r, void *const pair[2])
 {
-    return {{pair[0], pair[1]}, (uint32_t)gsRealType(&r->spec)};
+    return {{pair[0], pair[1]}, (uint32_t)gsRealType(&r->spec), nullptr};
 }
 
 gsResult_t gsCudaWatchIterate(gsReducer_t r, gsStream_t stream)
 {
-    const gsInput iterate = {{r->params, r->params}, r->spec.paramsType};
+    const gsInput iterate = {{r->params, r->params}, r->spec.paramsType, nullptr};
     void *const anchor[2] = {r->anchor, r->anchor};
     if (!r->spec.iterate || !r->previous[0] || !r->spec.trigger)
         return GS_SUCCESS;
@@ -424,12 +425,12 @@ gsResult_t gsCudaWatchIterate(gsReducer_t r, gsStream_t stream)
 static gsResult_t watchGradient(gsReducer_t r, const void *sendbuff, gsStream_t stream)
 {
     const uint32_t trigger = r->spec.trigger;
-    const gsInput stale = {{r->stale, r->stale}, r->spec.type};
+    const gsInput stale = {{r->stale, r->stale}, r->spec.type, nullptr};
     uint32_t what = 0;
     if (trigger == GS_TRIGGER_NONE || trigger == GS_TRIGGER_SERVER || trigger == GS_TRIGGER_CODED)
         return GS_SUCCESS;
     if (trigger != GS_TRIGGER_STALE) {
-        GS_CHECK(gsCudaSumVector(r, gsCompared(r, sendbuff), GS_SUM_SQUARES, stream));
+        GS_CHECK(gsCudaSumVector(r, gsCompared(r, sendbuff), GS_SUM_SQUARES | GS_SUM_ALL, stream));
         what |= GS_SUM_SQUARES;
     }
     if (trigger != GS_TRIGGER_WORKER) {
@@ -440,13 +441,13 @@ static gsResult_t watchGradient(gsReducer_t r, const void *sendbuff, gsStream_t 
     return gsCudaTakeSums(r, GS_FOR_TRIGGER, 0, what, stream);
 }
 
-template <typename T> static gsResult_t compareWith(gsReducer_t r, const T *g, gsStream_t stream)
+template <typename T> static gsResult_t compareWith(gsReducer_t r, const void *g, gsStream_t stream)
 {
     using Real = gsRealOf<T>;
     const Comparison<Real> with = {gsPairOf<Real>(r->residual), gsPairOf<Real>(r->momentum), gsPairOf<Real>(r->before),
                                    (const Real *)r->memory, (Real *)r->work};
     if (r->spec.pool && !r->spec.denseNow)
-        GS_CHECK(chooseReference(r, g, stream));
+        GS_CHECK(chooseReference<T>(r, g, stream));
     return gsLaunch("gsCompare", gsCompare<T>, r->spec.blocks, GS_CTA, stream, r->spec, r->state, g,
                     gsReferencesOf<Real>(r), with);
 }
@@ -455,10 +456,10 @@ gsResult_t gsCudaPrepare(gsReducer_t r, const void *sendbuff, gsStream_t stream)
 {
     GS_CHECK(gsCudaWatchIterate(r, stream));
     if (r->spec.clip > 0.0) {
-        GS_CHECK(gsCudaSumVector(r, gsGradient(r, sendbuff), GS_SUM_SQUARES, stream));
+        GS_CHECK(gsCudaSumVector(r, gsGradient(r, sendbuff), GS_SUM_SQUARES | GS_SUM_ALL, stream));
         GS_CHECK(gsCudaTakeSums(r, GS_FOR_CLIP, 0, GS_SUM_SQUARES, stream));
     }
-    GS_CHECK(gsByType(r->spec.type, [&](auto t) { return compareWith(r, (const decltype(t) *)sendbuff, stream); }));
+    GS_CHECK(gsByType(r->spec.type, [&](auto t) { return compareWith<decltype(t)>(r, sendbuff, stream); }));
     return watchGradient(r, sendbuff, stream);
 }
 

@@ -55,9 +55,10 @@ __device__ __forceinline__ void gsLoadOneReference(const gsSpec &spec, const gsS
 {
     Real x[4];
     if (which == GS_REFERENCE_ZERO || which == GS_REFERENCE_MEAN) {
+        const uint64_t end = i / GS_BLOCK * GS_BLOCK + gsBlockLength(&spec, i / GS_BLOCK);
 #pragma unroll
         for (unsigned c = 0; c < 4; c++)
-            out[c] = which == GS_REFERENCE_MEAN && i + c < spec.count ? (Real)1 : (Real)0;
+            out[c] = which == GS_REFERENCE_MEAN && i + c < end ? (Real)1 : (Real)0;
     } else if (which == GS_REFERENCE_WINDOW) { /* added in the order of their places */
         const uint64_t there = state->step < spec.window ? state->step : spec.window;
         const Real share = there ? (Real)1 / (Real)there : (Real)0;

@@ -17,7 +17,7 @@ static __device__ __forceinline__ void loadCompared(gsState *state, const Select
                                                     gsRealOf<T> *a)
 {
     using Real = gsRealOf<T>;
-    gsLoadTile(s.input.template in<T>(state) + b * GS_BLOCK, length, a);
+    gsLoadTile(s.input.template block<T>(state, b), length, a);
     if constexpr (ADD) {
         Real residual[16];
         bool finite = true;
@@ -42,6 +42,15 @@ static __device__ __forceinline__ void storeBlock(uint32_t *keptBits, uint32_t *
         blockKept[b] = count;
 }
 
+/* Of a block that travels whole nothing is selected. */
+static __device__ __forceinline__ void keepNone(uint32_t *keptBits, uint32_t *blockKept, uint64_t b)
+{
+    if (threadIdx.x < GS_BLOCK_WORDS)
+        keptBits[b * GS_BLOCK_WORDS + threadIdx.x] = 0;
+    if (threadIdx.x == 0)
+        blockKept[b] = 0;
+}
+
 /*
  * threshold. A CTA takes a block:
  * 1. a = g + e becomes the next residual, unless it was prepared.
@@ -64,7 +73,11 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         Real a[16];
         uint32_t kept = 0;
-        loadCompared<T, ADD>(state, selection, b, gsBlockLength(spec, b), a);
+        loadCompared<T, ADD>(state, selection, b, gsBlockLength(&spec, b), a);
+        if (gsBlockIsWhole(&spec, b)) {
+            keepNone(selection.keptBits, selection.blockKept, b);
+            continue;
+        }
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
             kept |= (uint32_t)gsThresholdKeeps(a[i], tau) << i;
@@ -122,8 +135,12 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         Real a[16];
         Key key[16];
-        const unsigned length = gsBlockLength(spec, b), k = gsTopkKept(spec.k, length);
+        const unsigned length = gsBlockLength(&spec, b), k = gsTopkKept(spec.k, length);
         loadCompared<T, ADD>(state, selection, b, length, a);
+        if (gsBlockIsWhole(&spec, b)) {
+            keepNone(selection.keptBits, selection.blockKept, b);
+            continue;
+        }
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
             key[i] = gsKeyOf(a[i]);
@@ -181,8 +198,14 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         Real a[16];
         uint32_t kept = 0, ties = 0;
-        const unsigned length = gsBlockLength(spec, b);
+        const unsigned length = gsBlockLength(&spec, b);
         const uint32_t present = gsPresent(length);
+        if (gsBlockIsWhole(&spec, b)) {
+            keepNone(selection.keptBits, selection.blockKept, b);
+            if (threadIdx.x == 0)
+                blockTies[b] = 0;
+            continue;
+        }
         loadCompared<Real, false>(state, selection, b, length, a);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++) {
@@ -242,13 +265,13 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
     if (state->call.skip)
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        const uint32_t missing = blockTies[b], present = gsPresent(gsBlockLength(spec, b));
+        const uint32_t missing = blockTies[b], present = gsPresent(gsBlockLength(&spec, b));
         Real a[16];
         Key key[16];
         uint32_t kept = 0, ties = 0;
         if (missing == 0)
             continue;
-        loadCompared<Real, false>(state, selection, b, gsBlockLength(spec, b), a);
+        loadCompared<Real, false>(state, selection, b, gsBlockLength(&spec, b), a);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++) {
             key[i] = present >> i & 1u ? gsKeyOf(a[i]) : ~(Key)0; /* no element's */
@@ -282,16 +305,15 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
     __shared__ uint32_t partial[2][GS_WARPS];
     gsCtaSum ctaSum(partial);
     const Real limit = (Real)(spec.xi / (double)spec.nranks);
-    const Real *input = selection.input.template in<Real>(state);
     if (state->call.skip)
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         uint32_t kept = 0;
 #pragma unroll 2
         for (unsigned v = 0; v < GS_QUADS; v++) {
-            const uint64_t i = b * GS_BLOCK + gsQuadAt(v);
+            const uint64_t i = b * GS_BLOCK + gsQuadAt(v); /* iterates are no list's */
             Real a[4], now[4], before[4], factor[4] = {(Real)1, (Real)1, (Real)1, (Real)1};
-            gsLoadState(input + i, a);
+            gsLoadState(selection.input.template block<Real>(state, b) + gsQuadAt(v), a);
             gsLoadState((const Real *)steps.previous.next(state) + i, now);
             gsLoadState((const Real *)steps.previous.current(state) + i, before);
             if (steps.xi)
@@ -331,8 +353,18 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
         Real x[16];
         uint32_t kept = 0, drawn = 0;
         bool finite = true;
-        const unsigned length = gsBlockLength(spec, b);
+        const unsigned length = gsBlockLength(&spec, b);
         loadCompared<T, false>(state, selection, b, length, x);
+        if (gsBlockIsWhole(&spec, b)) {
+#pragma unroll
+            for (unsigned i = 0; i < 16; i++)
+                finite = finite && gsFinite(x[i]);
+            gsReportNonFinite(state, !finite);
+            keepNone(selection.keptBits, selection.blockKept, b);
+            if (threadIdx.x == 0 && spec.value == GS_VALUE_SHARED)
+                selection.blockKept[spec.blocks + b] = 0;
+            continue;
+        }
 #pragma unroll
         for (unsigned v = 0; v < GS_QUADS; v++) {
             const gsPhilox4 draws = gsPhilox(spec.seed, (b * GS_BLOCK + gsQuadAt(v)) / 4, step, rank, purpose);
@@ -371,7 +403,7 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
     if (state->call.skip)
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        const unsigned length = gsBlockLength(spec, b);
+        const unsigned length = gsBlockLength(&spec, b);
         if (!prepared) {
             gsRealOf<T> x[16];
             bool finite = true;
@@ -382,7 +414,7 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
             gsReportNonFinite(state, !finite);
         }
         if (threadIdx.x == 0)
-            selection.blockKept[b] = length;
+            selection.blockKept[b] = gsBlockIsWhole(&spec, b) ? 0 : length;
     }
 }
 
@@ -429,7 +461,7 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
         for (unsigned i = threadIdx.x; i < ROW_WORDS; i += GS_CTA)
             marks[i] = 0;
         __syncthreads();
-        loadCompared<T, false>(state, selection, b, gsBlockLength(spec, b), x);
+        loadCompared<T, false>(state, selection, b, gsBlockLength(&spec, b), x);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++)
             finite = finite && gsFinite(x[i]);
@@ -455,7 +487,7 @@ __global__ void __launch_bounds__(GS_CTA)
     for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks;
          b += (uint64_t)gridDim.x * GS_WARPS) {
         const gsBlockRows rows(spec.width, b);
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const unsigned length = gsBlockLength(&spec, b);
         uint32_t count = 0;
         for (unsigned w = gsLane(); w < GS_BLOCK_WORDS; w += 32) {
             const uint32_t word = rows.kept((const uint8_t *)rowBits, length, w);

@@ -40,7 +40,6 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
 {
     using Real = gsRealOf<T>;
     __shared__ uint32_t count[GS_HISTOGRAM_BINS];
-    const T *g = input.in<T>(state);
     const Real *e = residual.current(state);
     if (!gsCallWantsHistogram(&spec, state) || state->call.skip)
         return;
@@ -49,9 +48,11 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
     __syncthreads();
     for (uint32_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         Real x[16], y[16] = {};
-        unsigned length = gsBlockLength(spec, b);
+        unsigned length = gsBlockLength(&spec, b);
         uint32_t present = gsPresent(length);
-        gsLoadTile(g + (uint64_t)b * GS_BLOCK, length, x);
+        if (gsBlockIsWhole(&spec, b))
+            continue;
+        gsLoadTile(input.block<T>(state, b), length, x);
         if (e)
             gsLoadTile(e + (uint64_t)b * GS_BLOCK, length, y);
 #pragma unroll
@@ -102,7 +103,6 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
                   uint32_t *histogram)
 {
     __shared__ uint32_t count[GS_HISTOGRAM_BINS];
-    const Real *a = input.in<Real>(state);
     const uint64_t prefix = state->call.limit;
     if (state->call.skip)
         return;
@@ -111,9 +111,11 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
     __syncthreads();
     for (uint32_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         Real x[16];
-        const unsigned length = gsBlockLength(spec, b);
+        const unsigned length = gsBlockLength(&spec, b);
         const uint32_t present = gsPresent(length);
-        gsLoadTile(a + (uint64_t)b * GS_BLOCK, length, x);
+        if (gsBlockIsWhole(&spec, b))
+            continue;
+        gsLoadTile(input.block<Real>(state, b), length, x);
 #pragma unroll
         for (unsigned i = 0; i < 16; i++) {
             const uint64_t key = (uint64_t)gsKeyOf(x[i]) >> shift;
@@ -175,15 +177,15 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
 {
     using Real = gsRealOf<T>;
     __shared__ __align__(16) Real staged[GS_WARPS][GS_PART];
-    const T *x = input.in<T>(state);
     const Real s = what & GS_SUM_BELOW ? (Real)state->call.s : (Real)0;
     Real largest = 0;
     if (state->call.skip)
         return;
     for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks;
          b += (uint64_t)gridDim.x * GS_WARPS) {
-        const T *block = x + b * GS_BLOCK;
-        const unsigned length = gsBlockLength(spec, (uint32_t)b);
+        const T *block = input.block<T>(state, b);
+        const unsigned length = gsBlockLength(&spec, b);
+        const unsigned counted = gsBlockIsWhole(&spec, b) && !(what & GS_SUM_ALL) ? 0 : length;
         const bool wide = gsIsWide(block, length);
         double magnitudes = 0.0, squares = 0.0, plain = 0.0;
         uint32_t below = 0;
@@ -191,7 +193,7 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
             staged[gsWarp()], [&](unsigned at, Real *quad) { gsLoadQuad(block, at, length, wide, quad); },
             [&](Real g, unsigned at) {
                 const Real m = gsAbs(g);
-                const bool finite = gsFinite(g), take = finite && s * m < (Real)1 && at < length;
+                const bool finite = gsFinite(g), take = finite && s * m < (Real)1 && at < counted;
                 const double part = take ? (double)m : 0.0;
                 magnitudes += part;
                 if (what & GS_SUM_SQUARES)

@@ -113,7 +113,7 @@ static __device__ __forceinline__ uint32_t rowsFault(const gsRecordShape &shape,
                                                      uint32_t length, uint64_t b)
 {
     const gsBlockRows cut(shape.aux, b);
-    const uint64_t n = gsRecordRows(shape.count, shape.aux);
+    const uint64_t n = gsRecordRows(shape.of.chosen, shape.aux);
     uint32_t found = 0;
     for (unsigned w = gsLane(); w < GS_BLOCK_WORDS; w += 32)
         found += (uint32_t)__popc(cut.kept(rows, length, w));
@@ -122,13 +122,22 @@ static __device__ __forceinline__ uint32_t rowsFault(const gsRecordShape &shape,
     return b == 0 && n % 8 && rows[n / 8] >> n % 8 ? GS_FAULT_INDEX : GS_FAULT_NONE;
 }
 
+/* Elements of block b of a record of `count` that slots may be about. */
+static __device__ __forceinline__ uint32_t recordLength(const gsSpec &spec, uint64_t count, uint64_t b)
+{
+    const uint64_t left = count - b * GS_BLOCK;
+    if (spec.list)
+        return spec.list[b].whole ? 0 : spec.list[b].length;
+    return left < GS_BLOCK ? (uint32_t)left : GS_BLOCK;
+}
+
 /* One block's slots in one group of a record; `slots` in all. Lanes of a warp share the indices. */
 static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const gsRecordShape &shape,
                                                       const uint8_t *record, const gsRecordGroup &group, uint64_t slots,
                                                       uint64_t b)
 {
-    const uint64_t blocks = shape.blocks, left = shape.count - b * GS_BLOCK;
-    const uint32_t length = b >= blocks ? 0 : left < GS_BLOCK ? (uint32_t)left : GS_BLOCK;
+    const uint64_t blocks = shape.of.blocks;
+    const uint32_t length = b < blocks ? recordLength(spec, ((const gsRecordHeader *)record)->count, b) : 0;
     uint64_t first, last;
     if (gsLayoutHasTable(spec.layout)) {
         const uint32_t *table = (const uint32_t *)(record + group.table);
@@ -138,7 +147,7 @@ static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const 
             (b + 1 >= blocks && last != slots))
             return GS_FAULT_TABLE;
     } else { /* chunked */
-        first = b * spec.k;
+        first = b < blocks ? gsBlockPlace(&spec, b) : 0;
         last = slots ? first + gsTopkKept(spec.k, length) : first;
     }
     if (spec.layout == GS_LAYOUT_ROWS)
@@ -158,7 +167,7 @@ static __device__ __forceinline__ uint32_t numberFault(const gsRecordShape &shap
 {
     bool good = true;
     if (b == 0 && (shape.flags & GS_FLAG_REFERENCES) && gsLane() < GS_MAX_POOL)
-        good = gsFinite(((const double *)(record + GS_RECORD_SECTIONS))[gsLane()]);
+        good = gsFinite(((const double *)(record + gsRecordTableEnd(shape.of.tensors)))[gsLane()]);
     const uint32_t each = shape.value == GS_VALUE_BOOK ? GS_BOOK : 1;
     if (gsLane() < each && each * b + gsLane() < gsRecordScaleBytes(&shape) / sizeof(float)) {
         const float scale = ((const float *)(record + group.scales))[each * b + gsLane()];
@@ -167,9 +176,20 @@ static __device__ __forceinline__ uint32_t numberFault(const gsRecordShape &shap
     return good ? GS_FAULT_NONE : GS_FAULT_VALUE;
 }
 
+/* Whether a part's share of the tensors in a record's segment table are the own ones. Threads share them. */
+static __device__ __forceinline__ bool hasOwnTensors(const gsSpec &spec, const uint8_t *record, uint64_t part,
+                                                     uint32_t parts)
+{
+    const uint2 *theirs = (const uint2 *)(record + GS_RECORD_SECTIONS), *own = (const uint2 *)spec.entries;
+    bool same = true;
+    for (uint64_t i = part * GS_CTA + threadIdx.x; i < 2ull * spec.tensors; i += (uint64_t)parts * GS_CTA)
+        same = same && theirs[i].x == own[i].x && theirs[i].y == own[i].y;
+    return same;
+}
+
 /*
  * A CTA takes eight blocks of a record, a warp each: 1. coefficients and the block's scale, 2. the block table's two entries,
- * 3. the indices between them. A silent rank's record has nothing.
+ * 3. the indices between them. A silent rank's record has nothing of these. 4. All share the entries of a list's tensors.
  * Traffic: reads scales, tables and indices, 1.5 bytes a slot, twice from the cache.
  * Bad case: many ranks with few slots a block, where most lanes idle.
  */
@@ -183,10 +203,13 @@ __global__ void __launch_bounds__(GS_CTA)
         const uint64_t b = cta % parts * GS_WARPS + gsWarp();
         if (!hasGoodHeader(spec, state, record, rank))
             continue;
-        const gsRecordShape shape = gsRecordShapeOf(h, (const gsRecordSegment *)(record + sizeof *h));
+        if (!hasOwnTensors(spec, record, cta % parts, parts))
+            report(state, rank, GS_FAULT_LAYOUT);
+        const gsRecordExtent extent = gsSpecExtent(&spec, h->count);
+        const gsRecordShape shape = gsRecordShapeOf(h, (const gsRecordSegment *)(record + sizeof *h), &extent);
         const gsRecordSections sections = gsRecordLayout(&shape);
         if (h->flags & GS_FLAG_SKIP ||
-            b >= (shape.blocks ? shape.blocks : 1)) /* of no blocks there is a table of one entry */
+            b >= (shape.of.blocks ? shape.of.blocks : 1)) /* of no blocks there is a table of one entry */
             continue;
         const uint32_t number = numberFault(shape, record, sections.group[0], b);
         if (number != GS_FAULT_NONE)
@@ -242,7 +265,7 @@ gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream)
     GS_CHECK(gsLaunch("gsSumRecords", gsSumRecords, (uint64_t)sumParts * spec.nranks, GS_CTA, stream, spec, r->state,
                       bytes, sumParts, sums));
     const bool places = gsLayoutHasTable(spec.layout) || gsLayoutHasIndices(spec.layout);
-    if (places || gsValueIsScaled(spec.value) || spec.pool)
+    if (places || gsValueIsScaled(spec.value) || spec.pool || spec.tensors)
         GS_CHECK(gsLaunch("gsCheckSections", gsCheckSections, (uint64_t)blockParts * spec.nranks, GS_CTA, stream, spec,
                           r->state, bytes, blockParts));
     return gsLaunch("gsJudge", gsJudge, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums);

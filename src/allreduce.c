@@ -6,20 +6,31 @@
 #include "lap.h"
 #include "range.h"
 
-static gsResult_t checkBuffer(const char *name, const void *buffer, gsDataType_t type)
+#include <stdio.h>
+#include <string.h>
+
+/* tensor: of a list, where `name` is an array; -1 of one buffer. */
+static gsResult_t refuseBuffer(const char *name, int64_t tensor, const void *buffer, gsDataType_t type)
 {
+    char place[24] = "";
+    if (tensor >= 0)
+        snprintf(place, sizeof place, "s[%lld]", (long long)tensor);
     if (!buffer)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected a buffer", name);
-    if ((uintptr_t)buffer % gsTypeBytes(type))
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a multiple of %zu, the element's size", name,
-                      buffer, gsTypeBytes(type));
-    return GS_SUCCESS;
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s%s is NULL; expected a buffer", name, place);
+    return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s%s is %p; expected a multiple of %zu, the element's size", name, place,
+                  buffer, gsTypeBytes(type));
+}
+
+static gsResult_t checkBuffer(const char *name, int64_t tensor, const void *buffer, gsDataType_t type)
+{
+    if (buffer && (uintptr_t)buffer % gsTypeBytes(type) == 0)
+        return GS_SUCCESS;
+    return refuseBuffer(name, tensor, buffer, type);
 }
 
 static gsResult_t checkElements(gsReducer_t r, size_t count, gsDataType_t type)
 {
-    if (!r)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
+    GS_CHECK(gsCheckReducer(r));
     if (count != gsCallElements(r))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; the reducer was made for %llu", count,
                       (unsigned long long)gsCallElements(r));
@@ -44,21 +55,54 @@ static gsResult_t checkIterate(gsReducer_t r)
     return gsFail(GS_ERROR_INVALID_USAGE, "this recipe compares iterates; call gsReducerSetParams before gsAllReduce");
 }
 
+/* One gradient and its result, or of a list one tensor. */
+static gsResult_t checkBuffers(const void *sendbuff, const void *recvbuff, int64_t tensor, size_t count,
+                               gsDataType_t type)
+{
+    if (count == 0)
+        return GS_SUCCESS;
+    GS_CHECK(checkBuffer("sendbuff", tensor, sendbuff, type));
+    GS_CHECK(checkBuffer("recvbuff", tensor, recvbuff, type));
+    uintptr_t from = (uintptr_t)sendbuff, to = (uintptr_t)recvbuff, bytes = count * gsTypeBytes(type);
+    if (from != to && from < to + bytes && to < from + bytes)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT,
+                      "sendbuff %p and recvbuff %p overlap; expected the same buffer or two apart", sendbuff, recvbuff);
+    return GS_SUCCESS;
+}
+
 static gsResult_t checkCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type,
                             gsRedOp_t op)
 {
     GS_CHECK(checkElements(r, count, type));
     GS_CHECK(checkOp(op));
     GS_CHECK(checkIterate(r));
-    if (count == 0)
-        return GS_SUCCESS;
-    GS_CHECK(checkBuffer("sendbuff", sendbuff, type));
-    GS_CHECK(checkBuffer("recvbuff", recvbuff, type));
-    uintptr_t from = (uintptr_t)sendbuff, to = (uintptr_t)recvbuff, bytes = count * gsTypeBytes(type);
-    if (from != to && from < to + bytes && to < from + bytes)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT,
-                      "sendbuff %p and recvbuff %p overlap; expected the same buffer or two apart", sendbuff, recvbuff);
-    return GS_SUCCESS;
+    return checkBuffers(sendbuff, recvbuff, -1, count, type);
+}
+
+static gsResult_t checkTensors(gsReducer_t r, const void *const *sendbuffs, void *const *recvbuffs)
+{
+    if (!sendbuffs || !recvbuffs)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "sendbuffs is %p and recvbuffs %p; expected arrays of %u pointers",
+                      (const void *)sendbuffs, (const void *)recvbuffs, r->spec.tensors);
+    for (uint32_t t = 0; t < r->spec.tensors; t++)
+        GS_CHECK(checkBuffers(sendbuffs[t], recvbuffs[t], t, r->sizes[t], (gsDataType_t)r->spec.type));
+    return gsListCheckResults(r, recvbuffs);
+}
+
+static gsResult_t checkList(gsReducer_t r, const void *const *sendbuffs, void *const *recvbuffs, uint32_t segmentCount,
+                            gsDataType_t type, gsRedOp_t op)
+{
+    if (!r)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
+    if (!r->spec.tensors)
+        return gsFail(GS_ERROR_INVALID_USAGE,
+                      "the reducer is of one gradient; gsReducerConfig_t.segments makes one of a list");
+    if (segmentCount != r->spec.tensors)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "segmentCount is %u; the reducer was made for %u tensors",
+                      segmentCount, r->spec.tensors);
+    GS_CHECK(checkElements(r, r->spec.count, type));
+    GS_CHECK(checkOp(op));
+    return checkTensors(r, sendbuffs, recvbuffs);
 }
 
 static gsResult_t encode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
@@ -139,7 +183,7 @@ static gsResult_t resynchronize(gsReducer_t r, gsStream_t stream)
 {
     const void *sum;
     GS_CHECK(gsExchangeVector(r, r->memory, &sum, stream));
-    return r->comm->backend->copy(r->shared, sum, r->spec.count * gsRealBytes(&r->spec), stream);
+    return r->comm->backend->copy(r->shared, sum, gsVectorElements(&r->spec) * gsRealBytes(&r->spec), stream);
 }
 
 static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
@@ -148,6 +192,17 @@ static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuf
     gsResult_t result = gsExchangeDense(r, sendbuff, recvbuff, op, stream);
     gsLap(r, &mark, &r->stats.exchangeSeconds);
     return result;
+}
+
+/* What the stages are given for a buffer: itself, or of a list the table's row that now points to the tensors in it. */
+static gsResult_t placeBuffer(gsReducer_t r, uint32_t row, const void *buffer, void **placed, gsStream_t stream)
+{
+    uint32_t n = r->spec.tensors;
+    *placed = n ? (void *)(r->buffers + row * n) : (void *)buffer;
+    if (!n)
+        return GS_SUCCESS;
+    gsListSpread(r, buffer);
+    return r->comm->backend->setTensors(r, r->tensors, row * n, n, stream);
 }
 
 /* A call as it waits on a CPU stream. */
@@ -278,10 +333,34 @@ static gsResult_t reduceWhole(gsReducer_t r, const void *sendbuff, void *recvbuf
     return reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream);
 }
 
+static gsResult_t reduceBuffers(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    void *from, *to;
+    GS_CHECK(placeBuffer(r, GS_GRADIENTS, sendbuff, &from, stream));
+    GS_CHECK(placeBuffer(r, GS_RESULTS, recvbuff, &to, stream));
+    return reduceWhole(r, from, to, op, stream);
+}
+
 static gsResult_t runAllReduce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     GS_RANGE_BEGIN("gsAllReduce");
-    gsResult_t result = reduceWhole(r, sendbuff, recvbuff, op, stream);
+    gsResult_t result = reduceBuffers(r, sendbuff, recvbuff, op, stream);
+    GS_RANGE_END();
+    return counted(r, result);
+}
+
+/* tensors: all gradients, then all results. */
+static gsResult_t reduceTensors(gsReducer_t r, void *const *tensors, gsRedOp_t op, gsStream_t stream)
+{
+    uint32_t n = r->spec.tensors;
+    GS_CHECK(r->comm->backend->setTensors(r, tensors, 0, 2 * n, stream));
+    return reduceWhole(r, r->buffers + GS_GRADIENTS * n, r->buffers + GS_RESULTS * n, op, stream);
+}
+
+static gsResult_t runAllReduceSegments(gsReducer_t r, void *const *tensors, gsRedOp_t op, gsStream_t stream)
+{
+    GS_RANGE_BEGIN("gsAllReduceSegments");
+    gsResult_t result = reduceTensors(r, tensors, op, stream);
     GS_RANGE_END();
     return counted(r, result);
 }
@@ -307,6 +386,27 @@ gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDat
     return runAllReduce(reducer, sendbuff, recvbuff, op, stream);
 }
 
+static gsResult_t allReduceSegmentsTask(void *arguments)
+{
+    const gsListCall *c = arguments;
+    return runAllReduceSegments(c->reducer, c->tensors, c->op, NULL);
+}
+
+gsResult_t gsAllReduceSegments(const void *const *sendbuffs, void *const *recvbuffs, uint32_t segmentCount,
+                               gsDataType_t type, gsRedOp_t op, gsReducer_t reducer, gsStream_t stream)
+{
+    GS_CHECK(checkList(reducer, sendbuffs, recvbuffs, segmentCount, type, op));
+    size_t row = segmentCount * sizeof(void *), bytes = sizeof(gsListCall) + 2 * row;
+    gsListCall *c = reducer->listCall;
+    c->reducer = reducer;
+    c->op = op;
+    memcpy(c->tensors, sendbuffs, row);
+    memcpy(c->tensors + segmentCount, recvbuffs, row);
+    if (isQueued(reducer, stream))
+        return gsStreamPush(stream, allReduceSegmentsTask, c, bytes);
+    return runAllReduceSegments(reducer, c->tensors, op, stream);
+}
+
 /* ---- single stages ---- */
 
 static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record)
@@ -324,10 +424,17 @@ static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record
 }
 
 /* A record of a single stage names no op: gsDecode alone is told it. */
+static gsResult_t encodeBuffer(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
+{
+    void *from;
+    r->spec.average = 0;
+    GS_CHECK(placeBuffer(r, GS_GRADIENTS, sendbuff, &from, stream));
+    return encode(r, from, record, stream);
+}
+
 static gsResult_t runEncode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
 {
-    r->spec.average = 0;
-    return counted(r, encode(r, sendbuff, record, stream));
+    return counted(r, encodeBuffer(r, sendbuff, record, stream));
 }
 
 static gsResult_t encodeTask(void *arguments)
@@ -342,17 +449,24 @@ gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType
     GS_CHECK(checkElements(reducer, count, type));
     GS_CHECK(checkStage(reducer, "record", record));
     if (count)
-        GS_CHECK(checkBuffer("sendbuff", sendbuff, type));
+        GS_CHECK(checkBuffer("sendbuff", -1, sendbuff, type));
     reducer->encoded = 1;
     if (isQueued(reducer, stream))
         return gsStreamPush(stream, encodeTask, &(call){sendbuff, record, GS_SUM, reducer}, sizeof(call));
     return runEncode(reducer, sendbuff, record, stream);
 }
 
+static gsResult_t decodeBuffer(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    void *to;
+    GS_CHECK(placeBuffer(r, GS_RESULTS, recvbuff, &to, stream));
+    GS_CHECK(accumulate(r, records, to, op, stream));
+    return commit(r, stream);
+}
+
 static gsResult_t runDecode(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    gsResult_t result = accumulate(r, records, recvbuff, op, stream);
-    return counted(r, result == GS_SUCCESS ? commit(r, stream) : result);
+    return counted(r, decodeBuffer(r, records, recvbuff, op, stream));
 }
 
 static gsResult_t decodeTask(void *arguments)
@@ -368,7 +482,7 @@ gsResult_t gsDecode(const void *records, void *recvbuff, size_t count, gsDataTyp
     GS_CHECK(checkOp(op));
     GS_CHECK(checkStage(reducer, "records", records));
     if (count)
-        GS_CHECK(checkBuffer("recvbuff", recvbuff, type));
+        GS_CHECK(checkBuffer("recvbuff", -1, recvbuff, type));
     if (!reducer->encoded)
         return gsFail(GS_ERROR_INVALID_USAGE, "gsDecode without the gsEncode of the same step");
     if (isQueued(reducer, stream))

@@ -71,6 +71,11 @@ gsResult_t gsVerdictError(const gsState *state)
     uint32_t fault = state->fault;
     if (fault == GS_FAULT_NONE)
         return GS_SUCCESS;
+    if (fault == GS_FAULT_UNFINISHED)
+        return gsFail(GS_ERROR_TRANSPORT,
+                      "the exchange was ended before all ranks were through; nothing was changed "
+                      "(own step %llu)",
+                      (unsigned long long)state->step);
     return gsFail(gsIsMismatch(fault) ? GS_ERROR_MISMATCH : GS_ERROR_CORRUPT,
                   "the record in rank %u's place %s; nothing was changed (own step %llu)", state->faultRank,
                   gsFaultText(fault), (unsigned long long)state->step);

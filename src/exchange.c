@@ -57,6 +57,7 @@ gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream)
 /* A vector's way to its sum. */
 typedef struct {
     const void *send;
+    uint64_t count;
     gsDataType_t type;
     uint8_t *slices, *sums; /* ranks' slices each */
     gsRedOp_t op;
@@ -66,11 +67,11 @@ typedef struct {
 static gsResult_t sumBySlices(gsReducer_t r, const denseSum *d, gsStream_t stream)
 {
     const gsTransport *transport = r->comm->transport;
-    uint64_t slice = gsSliceElements(&r->spec), first = slice * r->spec.rank;
+    uint64_t slice = gsSliceElements(&r->spec, d->count), first = slice * r->spec.rank;
     size_t width = gsTypeBytes(d->type), sliceBytes = slice * width;
-    uint64_t own = first >= r->spec.count ? 0 : r->spec.count - first < slice ? r->spec.count - first : slice;
+    uint64_t own = first >= d->count ? 0 : d->count - first < slice ? d->count - first : slice;
     uint8_t *ownSum = d->sums + r->spec.rank * sliceBytes;
-    GS_CHECK(transport->scatterSlices(r->comm, d->send, r->spec.count * width, d->slices, sliceBytes, stream));
+    GS_CHECK(transport->scatterSlices(r->comm, d->send, d->count * width, d->slices, sliceBytes, stream));
     GS_CHECK(r->comm->backend->sumSlices(r, d->type, d->slices, r->spec.nranks, slice, ownSum, own, d->op, stream));
     return transport->allGather(r->comm, ownSum, d->sums, sliceBytes, stream);
 }
@@ -79,30 +80,38 @@ static gsResult_t sumDense(gsReducer_t r, const denseSum *d, gsStream_t stream)
 {
     const gsTransport *transport = r->comm->transport;
     if (transport->allReduce)
-        return transport->allReduce(r->comm, d->send, d->sums, r->spec.count, d->type, d->op, stream);
+        return transport->allReduce(r->comm, d->send, d->sums, d->count, d->type, d->op, stream);
     return sumBySlices(r, d, stream);
 }
 
-static uint8_t *behindSlices(gsReducer_t r, uint8_t *slices, gsDataType_t type)
+uint8_t *gsDenseSums(gsReducer_t r)
 {
-    return slices + gsSliceElements(&r->spec) * r->spec.nranks * gsTypeBytes(type);
+    return r->recvRecords + gsSliceElements(&r->spec, r->spec.count) * r->spec.nranks * gsTypeWidth(r->spec.type);
 }
 
-/* recvbuff is written last, from the finished sum: an exchange that fails leaves it alone, in place too. */
+/* recvbuff is written last, from the finished sum: an exchange that fails leaves it alone, in place too. A list's tensors travel one
+ * behind the other. */
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    gsDataType_t type = (gsDataType_t)r->spec.type;
-    denseSum d = {sendbuff, type, r->recvRecords, behindSlices(r, r->recvRecords, type), op};
+    const gsBackend *backend = r->comm->backend;
+    denseSum d = {sendbuff, r->spec.count, (gsDataType_t)r->spec.type, r->recvRecords, gsDenseSums(r), op};
+    uint32_t tensors = r->spec.tensors;
+    if (tensors) {
+        GS_CHECK(backend->gather(r, sendbuff, r->buffers + GS_GATHERED * tensors, stream));
+        d.send = r->gathered;
+    }
     GS_CHECK(sumDense(r, &d, stream));
-    return r->comm->backend->finishDense(r, d.sums, recvbuff, stream);
+    return backend->finishDense(r, tensors ? (void *)(r->buffers + GS_SUMS * tensors) : d.sums, recvbuff, stream);
 }
 
 gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream)
 {
     gsDataType_t type = gsRealType(&r->spec);
-    denseSum d = {vector, type, r->denseBuffer, behindSlices(r, r->denseBuffer, type), GS_SUM};
+    uint64_t count = gsVectorElements(&r->spec);
+    uint8_t *sums = r->denseBuffer + gsSliceElements(&r->spec, count) * r->spec.nranks * gsTypeBytes(type);
+    denseSum d = {vector, count, type, r->denseBuffer, sums, GS_SUM};
     GS_CHECK(sumDense(r, &d, stream));
-    r->denseBytes += 2 * (r->spec.nranks - 1) * r->spec.count * gsTypeBytes(type) / r->spec.nranks;
+    r->denseBytes += 2 * (r->spec.nranks - 1) * count * gsTypeBytes(type) / r->spec.nranks;
     *sum = d.sums;
     return GS_SUCCESS;
 }

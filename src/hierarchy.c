@@ -32,21 +32,23 @@ static gsReducerConfig_t sliceOf(const gsReducerConfig_t *config, const gsHierar
     return slice;
 }
 
+/* What needs the gradient of a rank, which has a slice of its node's sum. */
 const char *gsHierarchyRefusal(const gsSpec *s)
 {
     if (s->clip > 0.0)
-        return "clip needs the norm of a whole gradient, and a rank has a slice";
-    if (s->participate)
-        return "ranks that take turns would leave holes in their nodes' sums";
-    return s->trigger ? "between nodes all records travel in slots, and a silent rank saves nothing" : NULL;
+        return "clip needs the norm of a whole gradient";
+    if (s->trigger == GS_TRIGGER_SERVER)
+        return "a rank that lag-ps does not ask for its gradient would be missing in its node's sum";
+    return s->trigger == GS_TRIGGER_STALE ? "lasg-wk compares with a second gradient of each rank's own" : NULL;
 }
 
-static gsResult_t checkRecipe(const gsSpec *s, const char *recipe)
+static gsResult_t checkRecipe(const gsSpec *s, const char *recipe, int ranks)
 {
     const char *reason = gsHierarchyRefusal(s);
-    if (!reason)
+    if (!reason || ranks == 1)
         return GS_SUCCESS;
-    return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": not with exchange=hierarchical: %s", recipe, reason);
+    return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\" on nodes of %d ranks: not with exchange=hierarchical: %s",
+                  recipe, ranks, reason);
 }
 
 gsResult_t gsReducerGetNodeMemory(const gsReducerConfig_t *config, int nranks, int ranksPerNode, gsMemory_t *memory)
@@ -58,7 +60,7 @@ gsResult_t gsReducerGetNodeMemory(const gsReducerConfig_t *config, int nranks, i
     GS_CHECK(gsSpecMake(config, 0, nranks, 0, &spec));
     if (spec.exchange != GS_EXCHANGE_HIERARCHICAL)
         return gsReducerGetMemory(config, nranks, memory);
-    GS_CHECK(checkRecipe(&spec, config->recipe));
+    GS_CHECK(checkRecipe(&spec, config->recipe, ranksPerNode));
     gsHierarchy h = shapeOf(config, ranksPerNode);
     gsReducerConfig_t slice = sliceOf(config, &h, 0);
     return gsAddUpMemory(&slice, nranks / ranksPerNode, &h, memory);
@@ -92,7 +94,6 @@ gsResult_t gsCommDivide(gsComm_t comm, const gsNodes *nodes)
 gsResult_t gsHierarchyMake(gsReducer_t r, const gsReducerConfig_t *config, gsReducerConfig_t *slice)
 {
     gsNodes nodes;
-    GS_CHECK(checkRecipe(&r->spec, config->recipe));
     if (!r->comm->transport->split)
         return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": ranks over %s have no nodes", config->recipe,
                       r->comm->transport->name);
@@ -101,12 +102,22 @@ gsResult_t gsHierarchyMake(gsReducer_t r, const gsReducerConfig_t *config, gsRed
         return gsFail(GS_ERROR_UNSUPPORTED,
                       "recipe \"%s\": the nodes have %s ranks; exchange=hierarchical expects as many on each",
                       config->recipe, nodes.sizes);
+    GS_CHECK(checkRecipe(&r->spec, config->recipe, nodes.ranks));
     GS_CHECK(gsCommDivide(r->comm, &nodes));
     r->nodes = shapeOf(config, nodes.ranks);
     r->nodes.part = r->comm->node;
+    r->nodes.allRanks = r->comm->nranks;
     *slice = sliceOf(config, &r->nodes, nodes.place);
     r->comm = r->comm->across;
     return GS_SUCCESS;
+}
+
+gsResult_t gsHierarchyFill(gsReducer_t r)
+{
+    static const float one = 1.0f;
+    GS_CHECK(r->comm->backend->put(r->nodes.arrived, &one, sizeof one, NULL));
+    return r->comm->backend->put(r->nodes.members, r->comm->members, (size_t)r->comm->nranks * sizeof *r->nodes.members,
+                                 NULL);
 }
 
 /* ---- the first step: the node's sum, of the own slice ---- */
@@ -152,6 +163,18 @@ static gsResult_t seal(gsReducer_t r, gsStream_t stream)
     return r->comm->backend->seal(r->server, r->nodes.members + r->spec.rank, &seals[1], stream);
 }
 
+/* Where a round of a part is not one of all ranks, a node could have done its last step while another waits in vain for one of its ranks.
+ * And a device goes on behind an exchange that was aborted. So all count who has come this far, before anything is settled. */
+static gsResult_t awaitAll(gsReducer_t r, gsStream_t stream)
+{
+    gsComm_t whole = gsCommWhole(r->comm);
+    float *arrived = r->nodes.arrived;
+    if (!whole->transport->allReduce)
+        return GS_SUCCESS;
+    GS_CHECK(r->comm->backend->fill(&arrived[1], 0, sizeof *arrived, stream));
+    return whole->transport->allReduce(whole, &arrived[0], &arrived[1], 1, GS_FLOAT32, GS_SUM, stream);
+}
+
 static gsResult_t openSeals(gsReducer_t r, gsStream_t stream)
 {
     GS_CHECK(r->comm->backend->openSeals(r, &r->nodes, 0, stream));
@@ -163,6 +186,7 @@ gsResult_t gsHierarchyAllGather(gsReducer_t r, void *recvbuff, gsStream_t stream
     const gsHierarchy *h = &r->nodes;
     GS_CHECK(seal(r, stream));
     GS_CHECK(h->part->transport->allGather(h->part, gsHierarchySlot(r), h->slots, h->slotBytes, stream));
+    GS_CHECK(awaitAll(r, stream));
     GS_CHECK(openSeals(r, stream));
     return r->comm->backend->assemble(r->server ? r->server : r, h, recvbuff, stream);
 }

@@ -3,11 +3,6 @@
 
 #include <string.h>
 
-static gsResult_t checkReducer(gsReducer_t r)
-{
-    return r ? GS_SUCCESS : gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
-}
-
 static gsResult_t checkParams(gsReducer_t r, const gsParams_t *p)
 {
     if (p->size != sizeof *p)
@@ -43,9 +38,11 @@ static gsResult_t checkParams(gsReducer_t r, const gsParams_t *p)
 
 gsResult_t gsReducerSetParams(gsReducer_t r, const gsParams_t *params)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!params)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "params is NULL; expected GS_PARAMS_INIT and the iterate");
+    if (r->spec.tensors)
+        return gsFail(GS_ERROR_UNSUPPORTED, "the reducer is of a list of tensors, whose recipes look at no iterate");
     GS_CHECK(checkParams(r, params));
     uint64_t skipped = gsHierarchyFirst(r) * gsTypeBytes(params->datatype);
     r->params = (const char *)params->params + skipped;
@@ -60,7 +57,7 @@ gsResult_t gsReducerSetParams(gsReducer_t r, const gsParams_t *params)
 
 gsResult_t gsReducerWantsGradient(gsReducer_t r, int *wants)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!wants)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "wants is NULL; expected a place for the answer");
     *wants = 1;
@@ -74,12 +71,12 @@ gsResult_t gsReducerWantsGradient(gsReducer_t r, int *wants)
 
 gsResult_t gsReducerSetParticipation(gsReducer_t r, int takesPart)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!r->spec.memory)
         return gsFail(
             GS_ERROR_UNSUPPORTED,
             "only a recipe that remembers h (ef21, diana, cdadam, gdsec, lag and its kin) can do without a rank");
-    if (r->nodes.ranks)
+    if (r->nodes.ranks > 1)
         return gsFail(GS_ERROR_UNSUPPORTED, "with exchange=hierarchical a node's sum needs all of its ranks");
     if (r->spec.layout == GS_LAYOUT_MASK)
         return gsFail(GS_ERROR_UNSUPPORTED,
@@ -96,11 +93,23 @@ static const gsStateVector *findVector(const gsStateVector *list, int n, const c
     return NULL;
 }
 
+/* Tensors begin at blocks; their elements go one behind the other. */
+static gsResult_t readList(gsReducer_t r, const char *vector, char *values)
+{
+    size_t width = gsRealBytes(&r->spec);
+    for (uint32_t t = 0; t < r->spec.tensors; t++) {
+        GS_CHECK(r->comm->backend->get(values, vector, r->sizes[t] * width, NULL));
+        values += r->sizes[t] * width;
+        vector += (r->sizes[t] + GS_BLOCK - 1) / GS_BLOCK * GS_BLOCK * width;
+    }
+    return GS_SUCCESS;
+}
+
 gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t count)
 {
     gsStateVector list[GS_MAX_VECTORS];
     gsState state;
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!name || !values)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", name ? "values" : "name",
                       name ? "a place for the vector" : "a vector's name");
@@ -110,9 +119,14 @@ gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t c
     const gsStateVector *v = findVector(list, n, name);
     if (!v)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "this recipe remembers no \"%s\"", name);
-    if (count != v->elements)
+    /* An owner's H is of its blocks; a list's tensors come without their blocks' rest, and of a history its first. */
+    uint64_t elements = v->place == &r->shared && !r->spec.tensors ? r->sharedCount : r->spec.count;
+    if (count != elements)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; \"%s\" has %llu elements", count, name,
-                      (unsigned long long)v->elements);
+                      (unsigned long long)elements);
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
-    return r->comm->backend->get(values, gsVectorNow(v, state.phase), count * gsRealBytes(&r->spec), NULL);
+    const char *vector = gsVectorNow(v, state.phase);
+    if (r->spec.tensors)
+        return readList(r, vector, values);
+    return r->comm->backend->get(values, vector, count * gsRealBytes(&r->spec), NULL);
 }

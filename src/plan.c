@@ -192,9 +192,11 @@ static double keptOf(const gsSpec *s)
 /* Of a record about `share` of the blocks, with so many slots. */
 static double recordBytes(const gsSpec *s, double share, double slots)
 {
-    gsRecordShape shape = {.count = (uint64_t)ceil((double)s->count * share),
+    gsRecordExtent extent = gsSpecExtent(s, (uint64_t)ceil((double)s->count * share));
+    extent.blocks = (uint32_t)ceil(s->blocks * share);
+    extent.whole = (uint64_t)ceil((double)extent.whole * share);
+    gsRecordShape shape = {.of = extent,
                            .slots = {(uint64_t)ceil(slots), 0},
-                           .blocks = (uint32_t)ceil(s->blocks * share),
                            .layout = s->layout,
                            .value = s->value,
                            .aux = gsSpecAux(s),
@@ -361,8 +363,8 @@ static void addFlat(gsSchedule *s, const gsSpec *spec, double kept)
 
 /* An owner's sum, as it travels to everybody. */
 typedef struct {
-    double bytes;       /* of its record, the mean, or of its slot */
-    double coordinates; /* that this record's decoding takes, of all owners */
+    double bytes;   /* of its record, the mean, or of its slot */
+    double seconds; /* that decoding all owners' takes besides writing the result */
 } ownerSum;
 
 /* Coordinates of the sum of all ranks' records, where ranks choose independently of each other. */
@@ -375,7 +377,7 @@ static double unionOf(const gsSpec *s, double kept)
 }
 
 /* Lossless: at full precision by coordinate, or all of the owner's part where that is shorter. */
-static ownerSum losslessSum(const gsSpec *s, double kept, double partSlots)
+static ownerSum losslessSum(const gsCluster_t *c, const gsSpec *s, double kept, double partSlots)
 {
     gsSpec sum = *s;
     double share = 1.0 / s->nranks, n = (double)s->count, united = unionOf(s, kept);
@@ -385,23 +387,24 @@ static ownerSum losslessSum(const gsSpec *s, double kept, double partSlots)
     sum.aux = gsValueBits(sum.value, 0);
     sum.pool = 0;
     if (slots * (sum.aux + 12) < n * share * sum.aux) /* 12 bits an index */
-        return (ownerSum){recordBytes(&sum, share, slots), united};
+        return (ownerSum){recordBytes(&sum, share, slots), united * c->decode};
     sum.layout = GS_LAYOUT_ALL;
-    return (ownerSum){recordBytes(&sum, share, n * share), 0};
+    return (ownerSum){recordBytes(&sum, share, n * share), n * c->write};
 }
 
-static ownerSum compressedSum(const gsSpec *s, double kept)
+static ownerSum compressedSum(const gsCluster_t *c, const gsSpec *s, double kept)
 {
     double share = 1.0 / s->nranks, each = kept * share;
     double slots = s->layout != GS_LAYOUT_GLOBAL || gsSpecIsExact(s) ? each : 1.25 * each + 6 * sqrt(each) + 1;
-    return (ownerSum){recordBytes(s, share, slots), kept};
+    return (ownerSum){recordBytes(s, share, slots), kept * c->decode};
 }
 
 static void addOwner(gsSchedule *s, const gsSpec *spec, double kept)
 {
     double elements = (double)spec->count, share = 1.0 / spec->nranks, room = (double)spec->capacity * share;
     double partSlots = fmin(elements * share, spec->layout == GS_LAYOUT_GLOBAL ? 1.5 * room + 6 * sqrt(room) : room);
-    ownerSum sum = spec->twoway ? compressedSum(spec, kept) : losslessSum(spec, kept, partSlots);
+    ownerSum sum =
+        spec->twoway ? compressedSum(&s->cluster, spec, kept) : losslessSum(&s->cluster, spec, kept, partSlots);
     encode(s, elements);
     if (gsSpecIsExact(spec))
         postExact(s, GS_LOAD_TO_OWNER, recordBytes(spec, share, kept * share));
@@ -413,7 +416,7 @@ static void addOwner(gsSchedule *s, const gsSpec *spec, double kept)
         postExact(s, GS_LOAD_OF_OWNER, sum.bytes);
     else
         gatherSlots(s, GS_WITH_ALL, sum.bytes);
-    decode(s, elements, sum.coordinates);
+    decode(s, elements, 0)->seconds += sum.seconds;
 }
 
 static void addHierarchical(gsSchedule *s, const gsSpec *spec, double kept, double width)

@@ -29,13 +29,12 @@ enum {
     GS_DOES_EXACT = 128,
     GS_DOES_COMPARE = 256, /* with a pool of references */
     GS_DOES_DAMP = 512,    /* lambda is 1/(1 + omega) by default: the compressor is unbiased */
-    GS_DOES_STALE_TRIGGER = 2048,
-    GS_DOES_CODED_TRIGGER = 4096,
-    GS_DOES_CHANGE_TRIGGER = 8192,
+    GS_DOES_STALE_TRIGGER = 1024,
+    GS_DOES_CODED_TRIGGER = 2048,
+    GS_DOES_CHANGE_TRIGGER = 4096,
     GS_DOES_TRIGGER = GS_DOES_WORKER_TRIGGER | GS_DOES_SERVER_TRIGGER | GS_DOES_STALE_TRIGGER | GS_DOES_CODED_TRIGGER |
                       GS_DOES_CHANGE_TRIGGER,
-    GS_DOES_NOTHING = 1024, /* a biased compressor with no memory, on purpose */
-    GS_DOES_LOSE_NOTHING = 16384
+    GS_DOES_LOSE_NOTHING = 8192
 };
 
 /* What a value coding is by default, before the gradient's type is looked at. */
@@ -469,7 +468,7 @@ static void fillCompressor(gsSpec *spec, const reading *in)
 /* |C(x) - x|^2 <= omega |x|^2 in the mean, for the unbiased compressors. */
 static double omegaOf(const gsSpec *spec)
 {
-    double bucket = spec->aux & GS_RECORD_ONE_SCALE || spec->count < GS_BLOCK ? (double)spec->count : GS_BLOCK;
+    double bucket = spec->aux & GS_RECORD_ONE_SCALE || gsChosen(spec) < GS_BLOCK ? (double)gsChosen(spec) : GS_BLOCK;
     double s = (double)spec->levels;
     switch (spec->value) {
     case GS_VALUE_NATURAL: return 0.125;

@@ -7,7 +7,8 @@
 /* Over h->recordBytes, which must be there. */
 uint64_t gsRecordChecksum(const uint8_t *record, const gsRecordHeader *h);
 
-/* Tables and indices of a record whose header has passed: GS_FAULT_. */
-uint32_t gsRecordStructureFault(const uint8_t *record, const gsRecordHeader *h, const gsRecordSegment *segment);
+/* Tables and indices of a record whose header and list have passed: GS_FAULT_. */
+uint32_t gsRecordStructureFault(const uint8_t *record, const gsRecordHeader *h, const gsRecordSegment *segment,
+                                const gsRecordExtent *extent);
 
 #endif

@@ -61,6 +61,18 @@ static void listVectors(struct gsReducer *r, allocations *a)
         add(a, &r->work, padded, SCRATCH);
 }
 
+/* A list's tables, and its gradients where they have to stand one behind the other. */
+static void listTables(struct gsReducer *r, allocations *a)
+{
+    const gsSpec *s = &r->spec;
+    int dense = s->select == GS_SELECT_DENSE;
+    add(a, &r->list, s->blocks * sizeof(gsListBlock), SCRATCH);
+    add(a, &r->entries, s->tensors * sizeof(gsRecordSegment), SCRATCH);
+    add(a, &r->buffers, (size_t)s->tensors * (dense ? 4 : 2) * sizeof(void *), SCRATCH);
+    if (dense)
+        add(a, &r->gathered, s->count * gsTypeWidth(s->type), WIRE);
+}
+
 static void listParts(struct gsReducer *r, allocations *a)
 {
     const gsSpec *s = &r->spec;
@@ -87,8 +99,10 @@ static allocations listAllocations(struct gsReducer *r)
     size_t blocks = s->blocks, groups = (size_t)gsRecordGroups(s->value);
     allocations a = {.n = 0};
     add(&a, &r->state, sizeof(gsState), STATE);
+    if (s->tensors)
+        listTables(r, &a);
     if (s->select == GS_SELECT_DENSE) { /* slices of all ranks, then their sums */
-        add(&a, &r->recvRecords, 2 * gsSliceElements(s) * gsTypeBytes((gsDataType_t)s->type) * s->nranks, WIRE);
+        add(&a, &r->recvRecords, 2 * gsSliceElements(s, s->count) * gsTypeWidth(s->type) * s->nranks, WIRE);
         return a;
     }
     listVectors(r, &a);
@@ -108,11 +122,12 @@ static allocations listAllocations(struct gsReducer *r)
     if (gsSpecHasOwners(s))
         listParts(r, &a);
     if (gsHasDenseSteps(s))
-        add(&a, &r->denseBuffer, 2 * gsSliceElements(s) * gsRealBytes(s) * s->nranks, WIRE);
+        add(&a, &r->denseBuffer, 2 * gsSliceElements(s, gsVectorElements(s)) * gsRealBytes(s) * s->nranks, WIRE);
     if (h->ranks) {
         add(&a, &r->nodes.slots, (size_t)h->ranks * h->slotBytes, WIRE);
         add(&a, &r->nodes.sum, h->slice * gsTypeBytes((gsDataType_t)s->type), WIRE);
         add(&a, &r->nodes.members, s->nranks * sizeof(int32_t), SCRATCH);
+        add(&a, &r->nodes.arrived, 2 * sizeof(float), SCRATCH);
     }
     return a;
 }
@@ -123,7 +138,7 @@ int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS])
                                                    [GS_REFERENCE_EMA] = "ema",
                                                    [GS_REFERENCE_EMA2] = "ema2",
                                                    [GS_REFERENCE_SNAPSHOT] = "snapshot"};
-    uint64_t count = r->spec.count;
+    uint64_t count = gsVectorElements(&r->spec);
     gsStateVector all[GS_MAX_VECTORS] = {{"residual", r->residual, 1, 1, 1, count, 0},
                                          {"momentum", r->momentum, 1, 1, 1, count, 0},
                                          {"previous", r->previous, 1, 0, 0, count, 0},
@@ -160,12 +175,12 @@ static int hasSecond(const gsSpec *s)
 static void setShared(struct gsReducer *r)
 {
     r->owns = r->spec.twoway && gsSpecHasOwners(&r->spec) ? GS_OWNS_SHARED : GS_OWNS_NOTHING;
-    r->sharedCount = r->owns ? gsPartCount(&r->spec, r->spec.rank) : r->spec.count;
+    r->sharedCount = r->owns ? gsPartCount(&r->spec, r->spec.rank) : gsVectorElements(&r->spec);
 }
 
 static gsResult_t makeSecondSpec(const gsReducerConfig_t *config, const struct gsReducer *r, struct gsReducer *second)
 {
-    second->sharedCount = r->spec.count; /* all ranks know what all owners have sent */
+    second->sharedCount = gsVectorElements(&r->spec); /* all ranks know what all owners have sent */
     if (!gsSpecHasOwners(&r->spec)) {
         GS_CHECK(gsSpecMake(config, 0, 1, 1, &second->spec));
         second->recipeHash = gsRecipeHash(&second->spec);
@@ -283,7 +298,7 @@ static gsResult_t allocateAll(gsReducer_t r)
 
 typedef struct {
     uint64_t result; /* of this rank's own preparations */
-    uint64_t configHash, count, type, seed;
+    uint64_t configHash, count, type, seed, listHash;
 } agreement;
 
 static gsResult_t compare(gsComm_t comm, const agreement *all)
@@ -297,6 +312,8 @@ static gsResult_t compare(gsComm_t comm, const agreement *all)
         if (other->count != own->count)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has count %llu, rank %d has %llu", i,
                           (unsigned long long)other->count, comm->rank, (unsigned long long)own->count);
+        if (other->listHash != own->listHash)
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has another list of tensors than rank %d", i, comm->rank);
         if (other->type != own->type)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has datatype %llu, rank %d has %llu", i,
                           (unsigned long long)other->type, comm->rank, (unsigned long long)own->type);
@@ -316,7 +333,7 @@ static gsResult_t agree(gsReducer_t r, gsResult_t prepared)
     gsComm_t comm = gsCommWhole(r->comm);
     if (!comm->transport->allGatherHost)
         return prepared;
-    agreement own = {prepared, r->spec.configHash, r->spec.count, r->spec.type, r->spec.seed};
+    agreement own = {prepared, r->spec.configHash, r->spec.count, r->spec.type, r->spec.seed, r->spec.listHash};
     if (r->nodes.ranks)
         own = (agreement){.result = prepared};
     agreement *all = calloc((size_t)comm->nranks, sizeof *all);
@@ -378,9 +395,10 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
     r->allocatorContext = config->allocatorContext;
     GS_CHECK(checkSupport(r, config));
     GS_CHECK(allocateAll(r));
+    if (r->spec.tensors)
+        GS_CHECK(gsListPrepare(r, config));
     if (r->nodes.ranks)
-        GS_CHECK(r->comm->backend->put(r->nodes.members, r->comm->members,
-                                       (size_t)r->comm->nranks * sizeof *r->nodes.members, NULL));
+        GS_CHECK(gsHierarchyFill(r));
     return beginState(r, &none, NULL);
 }
 
@@ -393,6 +411,7 @@ static void destroyReducer(gsReducer_t r)
     free(r->owners);
     if (r->serverComm)
         gsCommDestroy(r->serverComm);
+    gsListRelease(r);
     free(r);
 }
 
@@ -497,7 +516,7 @@ gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerC
     return GS_SUCCESS;
 }
 
-static gsResult_t checkReducer(gsReducer_t r)
+gsResult_t gsCheckReducer(gsReducer_t r)
 {
     return r ? GS_SUCCESS : gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
 }
@@ -526,7 +545,7 @@ static gsResult_t clearVector(gsReducer_t r, void *vector, uint64_t elements, gs
 
 gsResult_t gsReducerReset(gsReducer_t r, gsStream_t stream)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     gsState state;
     gsStateVector list[GS_MAX_VECTORS];
     int n = gsListVectors(r, list);
@@ -542,7 +561,7 @@ gsResult_t gsReducerReset(gsReducer_t r, gsStream_t stream)
 
 gsResult_t gsReducerScale(gsReducer_t r, float factor, gsStream_t stream)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!gsIsFinite(factor) || !(factor > 0))
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "factor is %g; expected a finite number above 0", (double)factor);
     gsStateVector list[GS_MAX_VECTORS];
@@ -561,7 +580,7 @@ gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
 {
     static const uint32_t none[2] = {GS_FAULT_NONE, 0}; /* fault, faultRank */
     gsState state;
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!asyncError)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "asyncError is NULL; expected a place for the error");
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
@@ -576,7 +595,7 @@ gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
 
 gsResult_t gsReducerGetSlotBytes(gsReducer_t r, size_t *slotBytes)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!slotBytes)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "slotBytes is NULL; expected a place for the bytes");
     *slotBytes = r->spec.slotBytes;
@@ -585,7 +604,7 @@ gsResult_t gsReducerGetSlotBytes(gsReducer_t r, size_t *slotBytes)
 
 gsResult_t gsReducerGetMode(gsReducer_t r, gsMode_t *mode)
 {
-    GS_CHECK(checkReducer(r));
+    GS_CHECK(gsCheckReducer(r));
     if (!mode)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "mode is NULL; expected a place for the mode");
     *mode = r->spec.select == GS_SELECT_DENSE ? GS_MODE_DENSE : (gsMode_t)(GS_MODE_CAPACITY + r->spec.exchange);

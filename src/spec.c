@@ -28,28 +28,29 @@ static gsResult_t checkConfig(const gsReducerConfig_t *config)
     if (config->cpuThreads < 0 || config->cpuThreads > 1024)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->cpuThreads is %d; expected 0 (default) to 1024",
                       config->cpuThreads);
-    if (config->reserved)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->reserved is %d; expected 0", config->reserved);
+    if (config->reserved || config->reserved2)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->reserved is %d, reserved2 %u; expected 0", config->reserved,
+                      config->reserved2);
     if (!config->allocate != !config->release)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "config has one of allocate and release; expected both or none");
-    return GS_SUCCESS;
+    return config->segments || config->segmentCount || config->wholeBelow ? gsListCheck(config) : GS_SUCCESS;
 }
 
 /* How many are wanted at `density`; topk's k says it outright. */
 static uint64_t targetOf(const gsSpec *s, double density)
 {
-    uint64_t n = s->select == GS_SELECT_LARGEST && s->k ? s->k : (uint64_t)ceil(density * (double)s->count);
-    return n < s->count ? n : s->count;
+    uint64_t n = s->select == GS_SELECT_LARGEST && s->k ? s->k : (uint64_t)ceil(density * (double)gsChosen(s));
+    return n < gsChosen(s) ? n : gsChosen(s);
 }
 
 /* Room for the kept coordinates of one call; see the header for the default's derivation. */
-static double capacityOf(const gsSpec *s)
+static double capacityOf(const gsReducerConfig_t *config, const gsSpec *s)
 {
-    double n = (double)s->count, expected = s->density * n, room;
+    double n = (double)gsChosen(s), expected = s->density * n, room;
     if (s->layout == GS_LAYOUT_ALL || s->layout == GS_LAYOUT_ROWS)
         return n;
     if (s->select == GS_SELECT_TOPK)
-        return (double)gsTopkTotal(s->k, s->count);
+        return (double)(s->tensors ? gsListFixed(config, s->k) : gsTopkTotal(s->k, s->count));
     if (s->select == GS_SELECT_LARGEST)
         return (double)(s->warmup ? s->warmTarget[0] : s->target);
     room = s->capacityShare > 0 ? ceil(s->capacityShare * n) : ceil(1.25 * expected + 6 * sqrt(expected)) + 1;
@@ -61,7 +62,7 @@ static double capacityOf(const gsSpec *s)
 /* Slots are counted in 32 bits, and so are the kept that thinning chooses from: the expected number and six deviations. */
 static gsResult_t checkKept(const gsReducerConfig_t *config, const gsSpec *s, double room)
 {
-    double expected = s->density * (double)s->count, most = room;
+    double expected = s->density * (double)gsChosen(s), most = room;
     if (s->random && expected + 6 * sqrt(expected) > most)
         most = expected + 6 * sqrt(expected);
     if (most <= (double)GS_RECORD_MAX_KEPT || s->layout == GS_LAYOUT_ALL)
@@ -84,6 +85,8 @@ static uint64_t configHash(const gsSpec *spec)
     shared.average = shared.denseNow = shared.absent = shared.iterate = shared.preview = 0;
     shared.paramsType = 0;
     shared.stepSize = shared.smoothness = 0.0;
+    shared.list = NULL;
+    shared.entries = NULL;
     const unsigned char *bytes = (const unsigned char *)&shared;
     uint64_t hash = 0xcbf29ce484222325u + GS_RECORD_VERSION;
     for (size_t i = 0; i < sizeof shared; i++)
@@ -102,9 +105,8 @@ uint64_t gsRecipeHash(const gsSpec *spec)
 /* The longest record: all of the capacity in the costlier group. */
 static void setSlot(gsSpec *s)
 {
-    gsRecordShape shape = {.count = s->count,
+    gsRecordShape shape = {.of = gsSpecExtent(s, s->count),
                            .slots = {s->capacity, 0},
-                           .blocks = s->blocks,
                            .layout = s->layout,
                            .value = s->value,
                            .aux = gsSpecAux(s),
@@ -148,7 +150,7 @@ static gsResult_t setSizes(const gsReducerConfig_t *config, gsSpec *s)
     s->target = targetOf(s, s->density);
     for (int stage = 0; stage < GS_WARMUP_STAGES && s->warmup; stage++)
         s->warmTarget[stage] = targetOf(s, pow(s->density, (stage + 1.0) / (GS_WARMUP_STAGES + 1.0)));
-    double room = capacityOf(s);
+    double room = capacityOf(config, s);
     GS_CHECK(checkKept(config, s, room));
     s->capacity = (uint64_t)room;
     setSlot(s);
@@ -236,32 +238,70 @@ gsSpec gsSpecOfSums(const gsSpec *whole, const gsSpec *sums, uint32_t type)
     return all;
 }
 
-gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int secondHalf, gsSpec *spec)
+static void begin(int rank, int nranks, gsSpec *spec)
 {
     memset(spec, 0, sizeof *spec); /* padding too: it travels by value and is hashed */
-    spec->rank = (uint32_t)rank;   /* first: cleaning up after a refusal divides by nranks */
+    spec->rank = (uint32_t)rank;
     spec->nranks = (uint32_t)nranks;
     spec->stride = 1;
-    GS_CHECK(checkConfig(config));
+}
+
+/* What holds whatever the recipe. */
+static void setElements(const gsReducerConfig_t *config, gsSpec *spec)
+{
     spec->count = config->count;
     spec->seed = config->seed;
     spec->type = config->datatype;
     spec->wide = config->datatype == GS_FLOAT64;
+    if (config->segments) {
+        gsListMeasure(config, spec);
+        return;
+    }
     spec->blocks = (uint32_t)((config->count + GS_BLOCK - 1) / GS_BLOCK);
+}
+
+/* How tensors travel that travel whole: as the recipe's values, where those are numbers, else as gradients. */
+static uint32_t wholeValueOf(const gsSpec *s)
+{
+    if (s->value == GS_VALUE_F64 || s->value == GS_VALUE_F32 || s->value == GS_VALUE_BF16 || s->value == GS_VALUE_F16)
+        return s->value;
+    return s->wide ? GS_VALUE_F64 : s->type == GS_FLOAT32 ? GS_VALUE_F32 : GS_VALUE_BF16;
+}
+
+static gsResult_t settleList(const gsReducerConfig_t *config, gsSpec *s)
+{
+    if (!s->tensors)
+        return GS_SUCCESS;
+    if (gsSpecReadsIterate(s))
+        return gsFail(GS_ERROR_UNSUPPORTED,
+                      "recipe \"%s\" looks at iterates, which are one vector each: it takes no list", config->recipe);
+    if (s->select == GS_SELECT_ROWS)
+        return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": rows are those of one matrix: it takes no list",
+                      config->recipe);
+    if (s->exchange > GS_EXCHANGE_EXACT)
+        return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": a list of tensors takes exchange=capacity or exact",
+                      config->recipe);
+    if (s->select == GS_SELECT_DENSE) { /* all the same */
+        s->whole = s->places = 0;
+        return GS_SUCCESS;
+    }
+    s->wholeValue = wholeValueOf(s);
+    return GS_SUCCESS;
+}
+
+gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int secondHalf, gsSpec *spec)
+{
+    begin(rank, nranks, spec); /* first: cleaning up after a refusal divides by nranks */
+    GS_CHECK(checkConfig(config));
+    setElements(config, spec);
     GS_CHECK(gsRecipeParse(config->recipe, spec));
     if (strcmp(gsParamText("GS_DISABLE", "0"), "1") == 0 && spec->select != GS_SELECT_DENSE) {
-        gsSpec disabled = {.count = spec->count,
-                           .seed = spec->seed,
-                           .type = spec->type,
-                           .wide = spec->wide,
-                           .blocks = spec->blocks,
-                           .rank = spec->rank,
-                           .nranks = spec->nranks,
-                           .stride = 1,
-                           .bypassed = 1};
-        *spec = disabled;
+        begin(rank, nranks, spec);
+        setElements(config, spec);
+        spec->bypassed = 1;
         GS_CHECK(gsRecipeParse("dense", spec));
     }
+    GS_CHECK(settleList(config, spec));
     if (secondHalf)
         makeSecondHalf(spec);
     if (spec->select != GS_SELECT_DENSE)

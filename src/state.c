@@ -227,203 +227,205 @@ static void addTo(const gsSpec *spec, void *sum, const void *x, uint64_t n, doub
             ((float *)sum)[i] += ((const float *)x)[i] * (float)factor;
 }
 
-/* One part of the states of a former job's ranks, NULL for those of the dead. Those that are there close ranks: the n-th is heir to what
- * rank n would leave. */
+/* What there is of an earlier job: a half of each rank's state. */
 typedef struct {
-    const char **states;
-    uint32_t nranks, there;
+    const char **parts; /* by rank; NULL: it died with its rank */
+    uint32_t n, given;  /* ranks; of these, with a state */
+    uint32_t first;     /* rank of the first state */
 } legacy;
 
 static int isLost(const legacy *old)
 {
-    return old->there < old->nranks;
+    return old->given < old->n;
 }
 
-static const char *nthOf(const legacy *old, uint32_t n)
+static int isNamed(const gsStateVector *v, const char *name)
 {
-    uint32_t rank = 0;
-    for (;; rank++)
-        if (old->states[rank] && n-- == 0)
-            return old->states[rank];
+    return strcmp(v->name, name) == 0;
 }
 
-static const char *firstOf(const legacy *old)
-{
-    return nthOf(old, 0);
-}
-
-/* The state that this rank's own figures come from. */
-static const char *ownOf(const gsReducer_t r, const legacy *old)
-{
-    return nthOf(old, r->spec.rank % old->there);
-}
-
-static int isShared(const gsStateVector *v)
-{
-    return strcmp(v->name, "shared") == 0;
-}
-
-static int findVector(gsReducer_t r, const char *name)
+/* Where a vector of this half is in the state of rank `from`. */
+static const char *vectorOf(gsReducer_t r, const legacy *old, const char *name, uint32_t from)
 {
     gsStateVector list[GS_MAX_VECTORS];
-    int n = gsListVectors(r, list);
-    for (int i = 0; i < n; i++)
-        if (strcmp(list[i].name, name) == 0)
-            return i;
-    return -1;
+    int which = 0;
+    gsListVectors(r, list);
+    while (!isNamed(&list[which], name))
+        which++;
+    return old->parts[from] + offsetOf(r, which, from, old->n);
 }
 
-static const char *vectorIn(gsReducer_t r, const char *state, int which)
+/* What the `place`-th state leaves to this rank, as a factor; 0: nothing. */
+static double share(const gsReducer_t r, const gsStateVector *v, uint32_t place, const stateHeader *h, int lost)
 {
-    stateHeader h;
-    memcpy(&h, state, sizeof h);
-    return state + offsetOf(r, which, h.rank, h.nranks);
-}
-
-/* What the n-th state leaves to this rank, as a factor; 0: nothing. */
-static double share(const gsReducer_t r, const gsStateVector *v, uint32_t n, const stateHeader *h, const legacy *old)
-{
-    double growth = (double)r->spec.nranks / (double)old->nranks;
-    if (isShared(v) && isLost(old))
-        return 1.0;  /* anew from the memories that are left */
+    double growth = (double)r->spec.nranks / (double)h->nranks;
     if (!v->ranks) { /* alike everywhere: the first state's. What is a mean over ranks has fewer or more of them now */
-        int mean = v->degree && !isShared(v);
-        return n == 0 ? (mean ? 1.0 / growth : 1.0) : 0.0;
+        int mean = v->degree && !isNamed(v, "shared");
+        return place == 0 ? (mean ? 1.0 / growth : 1.0) : 0.0;
     }
-    if (n % r->spec.nranks != r->spec.rank || (!v->degree && (old->nranks != r->spec.nranks || isLost(old))))
+    if (place % r->spec.nranks != r->spec.rank || (!v->degree && (h->nranks != r->spec.nranks || lost)))
         return 0.0;
-    return strcmp(v->name, "residual") == 0 && h->average ? growth
-                                                          : 1.0; /* what is owed counts 1/ranks of the average */
+    return isNamed(v, "residual") && h->average ? growth : 1.0; /* what is owed counts 1/ranks of the average */
 }
 
-static void addStates(gsReducer_t r, const gsStateVector *v, int which, const legacy *old, char *sum)
+static void addShares(gsReducer_t r, const gsStateVector *v, const legacy *old, char *sum)
 {
-    int source = isShared(v) && isLost(old) ? findVector(r, "memory") : which;
-    for (uint32_t n = 0; n < old->there; n++) {
+    uint32_t place = 0;
+    for (uint32_t from = 0; from < old->n; from++) {
         stateHeader h;
-        memcpy(&h, nthOf(old, n), sizeof h);
-        double factor = share(r, v, n, &h, old);
+        if (!old->parts[from])
+            continue;
+        memcpy(&h, old->parts[from], sizeof h);
+        double factor = share(r, v, place++, &h, isLost(old));
         if (factor != 0.0)
-            addTo(&r->spec, sum, vectorIn(r, nthOf(old, n), source), v->elements, factor);
+            addTo(&r->spec, sum, vectorOf(r, old, v->name, from), v->elements, factor);
     }
 }
 
-/* Block b of what an owner remembers. Where it has died: H anew from the memories that are left, and the memory of its sums from what all
- * know of them; what it owed is lost. */
-static void addOwned(gsReducer_t r, const gsStateVector *v, int which, const legacy *old, uint64_t b, uint64_t n,
-                     char *sum)
+/* A vector in blocks: all of the gradient's, or the own ones. */
+typedef struct {
+    size_t at, bytes; /* in the vector */
+    uint64_t number;  /* in the gradient */
+} piece;
+
+static int nextPiece(const gsReducer_t r, const gsStateVector *v, uint64_t l, piece *p)
 {
-    const char *owner = old->states[b % old->nranks];
+    size_t block = GS_BLOCK * gsRealBytes(&r->spec), bytes = v->elements * gsRealBytes(&r->spec);
+    if (l * block >= bytes)
+        return 0;
+    *p = (piece){l * block, bytes - l * block < block ? bytes - l * block : block,
+                 v->owned ? r->spec.rank + l * r->spec.nranks : l};
+    return 1;
+}
+
+/* What all ranks remember together, made anew: the dead have taken their memories with them. */
+static void sumMemories(gsReducer_t r, const gsStateVector *v, const legacy *old, char *sum)
+{
     size_t block = GS_BLOCK * gsRealBytes(&r->spec);
-    int all = findVector(r, isShared(v) ? "memory" : "shared");
-    if (isShared(v) && isLost(old)) {
-        for (uint32_t i = 0; i < old->there; i++)
-            addTo(&r->spec, sum, vectorIn(r, nthOf(old, i), all) + b * block, n, 1.0);
-    } else if (owner) {
-        addTo(&r->spec, sum, vectorIn(r, owner, which) + b / old->nranks * block, n, 1.0);
-    } else if (strcmp(v->name, "memory") == 0) {
-        addTo(&r->spec, sum, vectorIn(r, firstOf(old), all) + b * block, n, 1.0);
+    piece p;
+    for (uint64_t l = 0; nextPiece(r, v, l, &p); l++)
+        for (uint32_t from = 0; from < old->n; from++)
+            if (old->parts[from])
+                addTo(&r->spec, sum + p.at, vectorOf(r, old, "memory", from) + p.number * block,
+                      p.bytes / gsRealBytes(&r->spec), 1.0);
+}
+
+/* The own blocks, from the ranks that owned them. A dead owner's memory is what it had sent, and everybody knows that. */
+static void gatherOwned(gsReducer_t r, const gsStateVector *v, const legacy *old, char *out)
+{
+    size_t block = GS_BLOCK * gsRealBytes(&r->spec);
+    piece p;
+    for (uint64_t l = 0; nextPiece(r, v, l, &p); l++) {
+        uint32_t from = (uint32_t)(p.number % old->n);
+        if (old->parts[from])
+            memcpy(out + p.at, vectorOf(r, old, v->name, from) + p.number / old->n * block, p.bytes);
+        else if (isNamed(v, "memory"))
+            memcpy(out + p.at, vectorOf(r, old, "shared", old->first) + p.number * block, p.bytes);
     }
 }
 
-static gsResult_t importVector(gsReducer_t r, const gsStateVector *v, int which, const legacy *old)
+static gsResult_t importVector(gsReducer_t r, const gsStateVector *v, const legacy *old)
 {
-    size_t block = GS_BLOCK * gsRealBytes(&r->spec);
     char *sum = calloc(v->elements + 1, gsRealBytes(&r->spec));
     if (!sum)
-        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to add up %u states", old->there);
-    if (!v->owned)
-        addStates(r, v, which, old, sum);
-    for (uint64_t l = 0; v->owned && l * GS_BLOCK < v->elements; l++) {
-        uint64_t left = v->elements - l * GS_BLOCK;
-        addOwned(r, v, which, old, r->spec.rank + l * r->spec.nranks, left < GS_BLOCK ? left : GS_BLOCK,
-                 sum + l * block);
-    }
+        return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory to add up %u states", old->given);
+    if (isLost(old) && isNamed(v, "shared"))
+        sumMemories(r, v, old, sum);
+    else if (v->owned)
+        gatherOwned(r, v, old, sum);
+    else
+        addShares(r, v, old, sum);
     gsResult_t result = r->comm->backend->put(v->place[0], sum, v->elements * gsRealBytes(&r->spec), NULL);
     free(sum);
     return result;
 }
 
-static gsResult_t importVectors(gsReducer_t r, const legacy *old)
-{
-    gsStateVector list[GS_MAX_VECTORS];
-    int n = gsListVectors(r, list);
-    for (int i = 0; i < n; i++)
-        GS_CHECK(importVector(r, &list[i], i, old));
-    return GS_SUCCESS;
-}
-
 static gsResult_t checkRanks(gsReducer_t r, const void *const *states, const size_t *bytes, legacy *old)
 {
     stateHeader h, first = {.step = 0};
-    for (uint32_t i = 0; i < old->nranks; i++) {
+    for (uint32_t i = 0; i < old->n; i++) {
         if (!states[i])
             continue;
         GS_CHECK(checkWhole(r, states[i], bytes[i], &h));
-        if (h.nranks != old->nranks || h.rank != i)
+        if (h.nranks != old->n || h.rank != i)
             return gsFail(GS_ERROR_MISMATCH, "states[%u] is of rank %u of %u; expected rank %u of %u", i, h.rank,
-                          h.nranks, i, old->nranks);
-        if (old->there == 0)
+                          h.nranks, i, old->n);
+        if (old->given == 0)
             first = h;
         if (h.step != first.step)
             return gsFail(GS_ERROR_MISMATCH, "states[%u] is of step %llu, states[%u] of step %llu", i,
                           (unsigned long long)h.step, first.rank, (unsigned long long)first.step);
-        old->states[i] = states[i];
-        old->there++;
+        old->parts[i] = states[i];
+        old->given++;
     }
-    if (old->there == 0)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "all of %u states are NULL; expected one at least", old->nranks);
+    old->first = first.rank;
+    if (old->given == 0)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "all of %u states are NULL; expected one at least", old->n);
     return GS_SUCCESS;
 }
 
-/* The second half holds results: means, where the op was one. */
-static gsResult_t importSecondHalf(gsReducer_t r, legacy *old, const stateHeader *own)
+/* Tau and what else is a rank's own: that of the state whose place is the rank's. */
+static const char *ownPart(const gsReducer_t r, const legacy *old)
+{
+    uint32_t place = r->spec.rank % old->given, from = 0;
+    for (;; from++)
+        if (old->parts[from] && place-- == 0)
+            return old->parts[from];
+}
+
+/* The second half holds results: means, where the op was one. What is not an owner's own is alike in all states. */
+static gsResult_t importSecondHalf(gsReducer_t r, const legacy *old, uint32_t average)
 {
     gsStateVector list[GS_MAX_VECTORS];
     gsReducer_t server = r->server;
     stateHeader h;
     int n = gsListVectors(server, list);
-    float growth = (float)old->nranks / (float)r->spec.nranks;
-    for (uint32_t i = 0; i < old->nranks; i++) {
-        if (!old->states[i])
-            continue;
-        memcpy(&h, old->states[i], sizeof h);
-        old->states[i] += h.bytes;
-    }
     for (int i = 0; i < n; i++)
-        GS_CHECK(list[i].owned ? importVector(server, &list[i], i, old)
-                               : r->comm->backend->put(list[i].place[0], vectorIn(server, firstOf(old), i),
-                                                       list[i].elements * gsRealBytes(&server->spec), NULL));
-    memcpy(&h, ownOf(server, old), sizeof h);
+        GS_CHECK(list[i].owned
+                     ? importVector(server, &list[i], old)
+                     : r->comm->backend->put(list[i].place[0], vectorOf(server, old, list[i].name, old->first),
+                                             list[i].elements * gsRealBytes(&server->spec), NULL));
+    memcpy(&h, ownPart(server, old), sizeof h);
     GS_CHECK(putState(server, &h));
-    for (int i = 0; i < n && own->average; i++)
+    float growth = (float)old->n / (float)r->spec.nranks;
+    for (int i = 0; i < n && average; i++)
         GS_CHECK(r->comm->backend->scale(server, list[i].place[0], growth, NULL));
     return GS_SUCCESS;
 }
 
-static void writeReport(const gsReducer_t r, const stateHeader *h, const legacy *old, char *report, size_t bytes)
+static void writeReport(const gsReducer_t r, const legacy *old, uint32_t average, char *report, size_t bytes)
 {
     char lost[64] = "";
     if (!report || !bytes)
         return;
     if (isLost(old))
-        snprintf(lost, sizeof lost, "; what %u of them owed is lost", old->nranks - old->there);
-    snprintf(report, bytes, "%u ranks to %u: residual, momentum and memory added up%s%s%s%s", h->nranks, r->spec.nranks,
-             h->average ? ", residual scaled to the average" : "", lost,
+        snprintf(lost, sizeof lost, "; what %u of them owed is lost", old->n - old->given);
+    snprintf(report, bytes, "%u ranks to %u: residual, momentum and memory added up%s%s%s%s", old->n, r->spec.nranks,
+             average ? ", residual scaled to the average" : "", lost,
              r->spec.trigger ? "; reset: the trigger, every rank sends next" : "",
-             r->spec.nranks > old->there ? "; joiners begin at 0" : "");
+             r->spec.nranks > old->given ? "; joiners begin at 0" : "");
 }
 
 static gsResult_t importLegacy(gsReducer_t r, legacy *old, char *report, size_t reportBytes)
 {
-    stateHeader h;
-    memcpy(&h, ownOf(r, old), sizeof h); /* tau is a rank's own */
+    gsStateVector list[GS_MAX_VECTORS];
+    stateHeader h, part;
+    int n = gsListVectors(r, list);
     GS_CHECK(gsReducerReset(r, NULL));
-    GS_CHECK(importVectors(r, old));
+    for (int i = 0; i < n; i++)
+        GS_CHECK(importVector(r, &list[i], old));
+    memcpy(&h, ownPart(r, old), sizeof h);
     h.sent = h.nranks == r->spec.nranks && !isLost(old) ? h.sent : 0; /* a trigger first sends */
     GS_CHECK(putState(r, &h));
-    writeReport(r, &h, old, report, reportBytes);
-    return r->server ? importSecondHalf(r, old, &h) : GS_SUCCESS;
+    writeReport(r, old, h.average, report, reportBytes);
+    if (!r->server)
+        return GS_SUCCESS;
+    for (uint32_t i = 0; i < old->n; i++)
+        if (old->parts[i]) {
+            memcpy(&part, old->parts[i], sizeof part);
+            old->parts[i] += part.bytes;
+        }
+    return importSecondHalf(r, old, h.average);
 }
 
 gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const size_t *bytes, int nstates,
@@ -438,12 +440,12 @@ gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const 
             GS_ERROR_UNSUPPORTED,
             "with exchange=hierarchical a rank's state is about a slice; it is imported by the same rank of as "
             "many nodes of as many ranks (gsReducerImport)");
-    legacy old = {.states = calloc((size_t)nstates, sizeof *old.states), .nranks = (uint32_t)nstates};
-    if (!old.states)
+    legacy old = {.parts = calloc((size_t)nstates, sizeof *old.parts), .n = (uint32_t)nstates};
+    if (!old.parts)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for %d states", nstates);
     gsResult_t result = checkRanks(r, states, bytes, &old);
     if (result == GS_SUCCESS)
         result = importLegacy(r, &old, report, reportBytes);
-    free(old.states);
+    free(old.parts);
     return result;
 }

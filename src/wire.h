@@ -5,9 +5,10 @@
  *    +--------+--------+--------+------------+--------+-------+------+-------+-------+------+------------+-------------+----------+
  *    | magic  |version | flags  |    rank    |segments|layout |value | step  | count | kept | configHash | recordBytes | checksum |
  *    +--------+--------+--------+------------+--------+-------+------+-------+-------+------+------------+-------------+----------+
- *    | segment table: 16 bytes a segment { u64 count, u32 aux, f32 scale }                                                  |
+ *    | segment table: 16 bytes a segment { u64 count, u32 aux, f32 scale }: all elements; of a list each tensor behind it   |
  *    +----------------------------------------------------------------------------------------------------------------------+
  *    | coefficients (flag "references"): f64[8], by reference of the pool                                                   |
+ *    | whole tensors of a list: values of all their elements, of fixed width                                                |
  *    | group 0: block table (global layout) | scales (scaled codings) | values | indices                                    |
  *    | group 1: the same (value coding "shared" only), or a ternary map of all coordinates (flag "map")                     |
  *    +----------------------------------------------------------------------------------------------------------------------+
@@ -19,12 +20,14 @@
  *   indices      12 bits by slot, the place inside the block; slot j occupies bits 12 j .. 12 j + 11
  * Layout "chunked" has no block table: block b begins at slot b k, k = aux. Layout "mask" has neither table nor indices. Layout
  * "all" has neither, and a slot for every coordinate. Layout "rows" has, for indices, a bit for each row of aux elements: all of
- * a row travels or nothing of it. A record that says "skip" ends behind its segment table.
+ * a row travels or nothing of it. A record that says "skip" ends behind its segment table. Every tensor of a list
+ * begins a block; a whole tensor's blocks have no slots, indices or codes, and where the others' places are fixed they have none.
  */
 #ifndef GS_WIRE_H
 #define GS_WIRE_H
 
 #include "rules/numeric.h"
+#include "rules/topk.h"
 
 #define GS_RECORD_MAGIC 0x31525347u /* "GSR1" */
 #define GS_RECORD_VERSION 1
@@ -88,20 +91,34 @@ typedef struct {
                 scale serves all */
     float
         scale; /* "shared": the magnitude of group 1; f16: what values are multiplied by; "all" with one scale: that */
-} gsRecordSegment;
+} gsRecordSegment; /* of a list's tensor aux is 0, or GS_RECORD_WHOLE + its values' coding; scale is 0 */
 
 #define GS_RECORD_CHECKSUM_WORD 7 /* the header's word that holds the checksum */
-#define GS_RECORD_SECTIONS 80     /* one header, one segment */
+#define GS_RECORD_SECTIONS 80     /* one header, one segment; a list's tensors follow */
 #define GS_RECORD_MAX_KEPT 0xffffffffull
 #define GS_RECORD_ONE_SCALE 256u
+#define GS_RECORD_WHOLE 256u
+#define GS_RECORD_MAX_TENSORS 65534 /* the header counts segments in 16 bits */
+#define GS_LIST_ALIGN \
+    128               /* where every coordinate has a code, each of a list's tensors takes a multiple: whole 16 bytes */
 #define GS_BOOK 4     /* codes of the 2-bit codebook */
 #define GS_MAX_POOL 8 /* references of a pool, and coefficients of a record */
 
+/* How a record's elements lie, by its segment table or by a reducer's configuration. */
+typedef struct {
+    uint64_t chosen; /* elements that are selected from */
+    uint64_t whole;  /* elements of whole tensors */
+    uint64_t places; /* codes where every chosen coordinate has one */
+    uint64_t fixed;  /* slots of layout "chunked" */
+    uint32_t blocks;
+    uint32_t tensors; /* of a list; 0: one gradient */
+    uint32_t wholeValue;
+} gsRecordExtent;
+
 /* What decides where a record's sections are. */
 typedef struct {
-    uint64_t count;
+    gsRecordExtent of;
     uint64_t slots[2];
-    uint32_t blocks;
     uint32_t layout;
     uint32_t value;
     uint32_t aux; /* as the segment's; of layouts "all" and "rows" alone */
@@ -117,6 +134,7 @@ typedef struct {
 } gsRecordGroup;
 
 typedef struct {
+    uint64_t whole; /* values of whole tensors */
     gsRecordGroup group[2];
     uint64_t bytes; /* of the record */
 } gsRecordSections;
@@ -124,6 +142,12 @@ typedef struct {
 GS_HD uint64_t gsAlign16(uint64_t bytes)
 {
     return (bytes + GS_RECORD_ALIGN - 1) / GS_RECORD_ALIGN * GS_RECORD_ALIGN;
+}
+
+/* Places that a list's tensor of n elements takes where every coordinate has a code. */
+GS_HD uint64_t gsListPlaces(uint64_t n)
+{
+    return (n + GS_LIST_ALIGN - 1) / GS_LIST_ALIGN * GS_LIST_ALIGN;
 }
 
 GS_HD int gsRecordGroups(uint32_t value)
@@ -188,7 +212,7 @@ GS_HD int gsLayoutHasIndices(uint32_t layout)
 
 GS_HD uint64_t gsRecordTableBytes(const gsRecordShape *s)
 {
-    return gsLayoutHasTable(s->layout) ? ((uint64_t)s->blocks + 1) * 4 : 0;
+    return gsLayoutHasTable(s->layout) ? ((uint64_t)s->of.blocks + 1) * 4 : 0;
 }
 
 GS_HD uint64_t gsRecordScaleBytes(const gsRecordShape *s)
@@ -196,12 +220,13 @@ GS_HD uint64_t gsRecordScaleBytes(const gsRecordShape *s)
     int one = s->layout == GS_LAYOUT_ALL && (s->aux & GS_RECORD_ONE_SCALE);
     if (!gsValueIsScaled(s->value) || one)
         return 0;
-    return (uint64_t)s->blocks * 4 * (s->value == GS_VALUE_BOOK ? GS_BOOK : 1);
+    return (uint64_t)s->of.blocks * 4 * (s->value == GS_VALUE_BOOK ? GS_BOOK : 1);
 }
 
 GS_HD uint64_t gsRecordValueBytes(const gsRecordShape *s, int group)
 {
-    return (s->slots[group] * gsRecordCodeBits(s, group) + 7) / 8;
+    uint64_t slots = s->layout == GS_LAYOUT_ALL && s->slots[group] ? s->of.places : s->slots[group];
+    return (slots * gsRecordCodeBits(s, group) + 7) / 8;
 }
 
 /* Rows of `width` elements, the last one as short as it may be. */
@@ -213,23 +238,37 @@ GS_HD uint64_t gsRecordRows(uint64_t count, uint32_t width)
 GS_HD uint64_t gsRecordIndexBytes(const gsRecordShape *s, int group)
 {
     if (s->layout == GS_LAYOUT_ROWS)
-        return (gsRecordRows(s->count, s->aux) + 7) / 8;
+        return (gsRecordRows(s->of.chosen, s->aux) + 7) / 8;
     return gsLayoutHasIndices(s->layout) ? (12 * s->slots[group] + 7) / 8 : 0;
 }
 
 /* Two bits a coordinate: 0 none, 1 plus, 2 minus. */
-GS_HD uint64_t gsRecordMapBytes(uint64_t count)
+GS_HD uint64_t gsRecordMapBytes(const gsRecordShape *s)
 {
-    return (2 * count + 7) / 8;
+    return (2 * s->of.places + 7) / 8;
+}
+
+GS_HD uint64_t gsRecordWholeBytes(const gsRecordShape *s)
+{
+    int there = s->of.whole && !(s->flags & (GS_FLAG_SKIP | GS_FLAG_NONFINITE));
+    return there ? s->of.whole * (gsValueBits(s->of.wholeValue, 0) / 8) : 0;
+}
+
+/* Where the coefficients are, if there are any: behind the segment table. */
+GS_HD uint64_t gsRecordTableEnd(uint32_t tensors)
+{
+    return GS_RECORD_SECTIONS + (uint64_t)tensors * sizeof(gsRecordSegment);
 }
 
 GS_HD gsRecordSections gsRecordLayout(const gsRecordShape *s)
 {
     gsRecordSections out;
-    uint64_t at = GS_RECORD_SECTIONS;
+    uint64_t at = gsRecordTableEnd(s->of.tensors);
     int g, groups = s->flags & GS_FLAG_SKIP ? 0 : gsRecordGroups(s->value);
     if (groups && s->flags & GS_FLAG_REFERENCES)
         at += GS_MAX_POOL * sizeof(double);
+    out.whole = at;
+    at += gsAlign16(gsRecordWholeBytes(s));
     for (g = 0; g < 2; g++) {
         int map = g == 1 && (s->flags & GS_FLAG_MAP), there = g < groups;
         out.group[g].table = at;
@@ -237,7 +276,7 @@ GS_HD gsRecordSections gsRecordLayout(const gsRecordShape *s)
         out.group[g].scales = at;
         at += there && !map ? gsAlign16(gsRecordScaleBytes(s)) : 0;
         out.group[g].values = at;
-        at += !there ? 0 : gsAlign16(map ? gsRecordMapBytes(s->count) : gsRecordValueBytes(s, g));
+        at += !there ? 0 : gsAlign16(map ? gsRecordMapBytes(s) : gsRecordValueBytes(s, g));
         out.group[g].indices = at;
         at += there && !map ? gsAlign16(gsRecordIndexBytes(s, g)) : 0;
     }
@@ -245,14 +284,26 @@ GS_HD gsRecordSections gsRecordLayout(const gsRecordShape *s)
     return out;
 }
 
+/* One gradient, not a list; k: of layout "chunked". */
+GS_HD gsRecordExtent gsPlainExtent(uint64_t count, uint32_t k)
+{
+    gsRecordExtent e;
+    e.chosen = e.places = count;
+    e.whole = 0;
+    e.fixed = gsTopkTotal(k, count);
+    e.blocks = (uint32_t)(count / GS_BLOCK + (count % GS_BLOCK != 0));
+    e.tensors = e.wholeValue = 0;
+    return e;
+}
+
 /* How many slots a record has in each group, and all else that places its sections. */
-GS_HD gsRecordShape gsRecordShapeOf(const gsRecordHeader *h, const gsRecordSegment *segment)
+GS_HD gsRecordShape gsRecordShapeOf(const gsRecordHeader *h, const gsRecordSegment *segment,
+                                    const gsRecordExtent *extent)
 {
     gsRecordShape s;
-    s.count = h->count;
+    s.of = *extent;
     s.slots[0] = h->value == GS_VALUE_SHARED && segment->aux < h->kept ? segment->aux : h->kept;
     s.slots[1] = h->kept - s.slots[0];
-    s.blocks = (uint32_t)(h->count / GS_BLOCK + (h->count % GS_BLOCK != 0));
     s.layout = h->layout;
     s.value = h->value;
     s.aux = segment->aux;

@@ -25,6 +25,10 @@ struct Plan {
     int cpuThreads = 1;
     gsRedOp_t op = GS_SUM;
     int timeoutMs = 20000;
+    int ranksPerNode = 0;
+    const gsCluster_t *cluster = nullptr; /* for exchange=auto */
+    std::vector<uint64_t> segments = {}; /* a list of tensors; count is their sum */
+    uint64_t wholeBelow = 0;
 };
 
 inline gsReducerConfig_t configOf(const Plan &plan)
@@ -35,6 +39,9 @@ inline gsReducerConfig_t configOf(const Plan &plan)
     config.count = plan.count;
     config.seed = plan.seed;
     config.cpuThreads = plan.cpuThreads;
+    config.segments = plan.segments.empty() ? nullptr : plan.segments.data();
+    config.segmentCount = static_cast<uint32_t>(plan.segments.size());
+    config.wholeBelow = plan.wholeBelow;
     return config;
 }
 
@@ -178,6 +185,8 @@ class ThreadRanks : public Ranks
     {
         gsCommConfig_t commConfig = GS_COMM_CONFIG_INIT;
         commConfig.timeoutMs = plan.timeoutMs;
+        commConfig.ranksPerNode = plan.ranksPerNode;
+        commConfig.cluster = plan.cluster;
         EXPECT_EQ(gsCommInitAll(comms_.data(), plan.nranks, &commConfig), GS_SUCCESS) << gsGetLastError();
         createReducers(config);
     }

@@ -60,14 +60,26 @@ struct Reading {
     uint32_t levels = 127;           /* s of the level coding, and of the grid's */
 };
 
+/* A block of the gradient, or of a list's tensor. */
+struct Block {
+    uint64_t first; /* its first element's number, the tensors one behind the other */
+    uint64_t length;
+    bool whole;     /* of a tensor that travels whole */
+    uint64_t place; /* its first code's, where all coordinates have one */
+};
+
 struct Record {
     uint32_t rank = 0, flags = 0, layout = 0, coding = 0, aux = 0;
     uint64_t step = 0, count = 0, kept = 0, configHash = 0, bytes = 0;
     float scale = 0;
     uint64_t indexBytes = 0, valueBytes = 0;
-    std::vector<float> scales;           /* of the blocks; of the codebook four each */
-    std::vector<double> coefficients;    /* of the references */
-    std::vector<Coordinate> coordinates; /* in index order */
+    std::vector<float> scales;        /* of the blocks; of the codebook four each */
+    std::vector<double> coefficients; /* of the references */
+    std::vector<Block> blocks;
+    uint64_t places = 0; /* codes where all coordinates have one */
+    uint32_t tensors = 0, wholeCoding = 0;
+    std::vector<Coordinate> whole;       /* of tensors that travel whole, in order */
+    std::vector<Coordinate> coordinates; /* the others, in index order */
     std::string problem;                 /* empty: a good record */
 };
 
@@ -90,8 +102,8 @@ inline uint64_t recordChecksum(const uint8_t *record, uint64_t bytes)
 class SectionReader
 {
   public:
-    SectionReader(const uint8_t *record, uint64_t bytes, std::string &problem)
-        : record_(record), bytes_(bytes), problem_(problem)
+    SectionReader(const uint8_t *record, uint64_t bytes, uint64_t segments, std::string &problem)
+        : record_(record), bytes_(bytes), problem_(problem), at_(64 + 16 * segments)
     {
     }
     /* The next section's bytes; NULL where the record has too few. */
@@ -117,7 +129,7 @@ class SectionReader
     const uint8_t *record_;
     uint64_t bytes_;
     std::string &problem_;
-    uint64_t at_ = 64 + 16; /* header, one segment */
+    uint64_t at_;
 };
 
 /* One index: bits 12 j .. 12 j + 11 of the section, bit by bit. */
@@ -162,6 +174,17 @@ inline uint64_t readCode(const uint8_t *section, uint32_t bits, uint64_t j)
     for (uint64_t bit = 0; bit < bits; bit++)
         x |= static_cast<uint64_t>(section[(bits * j + bit) / 8] >> ((bits * j + bit) % 8) & 1) << bit;
     return x;
+}
+
+/* A number of 16, 32 or 64 bits. */
+inline double plainNumber(uint32_t coding, const uint8_t *values, uint64_t at, float scale)
+{
+    switch (coding) {
+    case codingF64: return readAt<double>(values, 8 * at);
+    case codingF16: return halfOf(readAt<uint16_t>(values, 2 * at)) / scale;
+    case codingBf16: return floatOf(static_cast<uint32_t>(readAt<uint16_t>(values, 2 * at)) << 16);
+    default: return readAt<float>(values, 4 * at);
+    }
 }
 
 /* What a code of block b is to be multiplied by. */
@@ -210,7 +233,7 @@ inline bool hasScales(const Record &r)
 
 inline void readScales(Record &r, SectionReader &sections)
 {
-    uint64_t blocks = hasScales(r) ? (r.count + 4095) / 4096 : 0, n = r.coding == codingBook ? 4 * blocks : blocks;
+    uint64_t blocks = hasScales(r) ? r.blocks.size() : 0, n = r.coding == codingBook ? 4 * blocks : blocks;
     const uint8_t *scales = sections.take(4 * n);
     for (uint64_t i = 0; i < n && scales; i++)
         r.scales.push_back(readAt<float>(scales, 4 * i));
@@ -222,11 +245,13 @@ struct SlotRange {
     uint64_t first, next;
 };
 
-inline SlotRange slotsOfBlock(const Record &r, const uint8_t *table, uint64_t block, uint64_t slots)
+/* Chunked: `before` slots precede it. */
+inline SlotRange slotsOfBlock(const Record &r, const uint8_t *table, uint64_t block, uint64_t before, uint64_t slots)
 {
     if (r.layout == globalLayout)
         return {readAt<uint32_t>(table, 4 * block), readAt<uint32_t>(table, 4 * block + 4)};
-    return {std::min(block * r.aux, slots), std::min((block + 1) * r.aux, slots)};
+    uint64_t own = r.blocks[block].whole ? 0 : (r.aux * r.blocks[block].length + 4095) / 4096;
+    return {std::min(before, slots), std::min(before + own, slots)};
 }
 
 /* Complains about bits behind the last code. */
@@ -239,7 +264,7 @@ inline void checkEnd(Record &r, int group, const uint8_t *values, uint64_t slots
 
 inline void readGroup(Record &r, int group, uint64_t slots, SectionReader &sections, uint32_t levels)
 {
-    uint64_t blocks = (r.count + 4095) / 4096;
+    uint64_t blocks = r.blocks.size(), before = 0;
     const uint8_t *table = r.layout == globalLayout ? sections.take(4 * (blocks + 1)) : nullptr;
     r.indexBytes += r.layout == globalLayout ? 4 * (blocks + 1) : 0;
     readScales(r, sections);
@@ -255,15 +280,16 @@ inline void readGroup(Record &r, int group, uint64_t slots, SectionReader &secti
     if (table && readAt<uint32_t>(table, 4 * blocks) != slots)
         r.problem = "the block table does not end at the number of slots";
     for (uint64_t b = 0; b < blocks && r.problem.empty(); b++) {
-        SlotRange range = slotsOfBlock(r, table, b, slots);
-        if (range.first > range.next || range.next > slots) {
+        SlotRange range = slotsOfBlock(r, table, b, before, slots);
+        before = range.next;
+        if (range.first > range.next || range.next > slots || (r.blocks[b].whole && range.first != range.next)) {
             r.problem = "the block table is not ascending";
             return;
         }
         for (uint64_t slot = range.first; slot < range.next; slot++) {
-            uint64_t index = b * 4096 + readTwelveBits(indices, slot);
+            uint64_t place = readTwelveBits(indices, slot), index = r.blocks[b].first + place;
             bool ascending = slot == range.first || r.coordinates.back().index < index;
-            if (index >= r.count || !ascending) {
+            if (place >= r.blocks[b].length || !ascending) {
                 r.problem = "bad index in slot " + std::to_string(slot);
                 return;
             }
@@ -272,41 +298,106 @@ inline void readGroup(Record &r, int group, uint64_t slots, SectionReader &secti
     }
 }
 
-/* Group 1 as two bits a coordinate: 0 none, 1 plus, 2 minus. */
+/* Group 1 as two bits a coordinate: 0 none, 1 plus, 2 minus. Between tensors places may be free: nothing stands there. */
 inline void readMap(Record &r, uint64_t slots, SectionReader &sections)
 {
-    const uint8_t *map = sections.take((2 * r.count + 7) / 8);
-    uint64_t found = 0;
-    r.valueBytes += (2 * r.count + 7) / 8;
-    for (uint64_t i = 0; i < r.count && map; i++) {
-        uint64_t code = readCode(map, 2, i);
-        if (code == 3)
-            r.problem = "a map's code is 3";
-        if (code == 0)
-            continue;
-        r.coordinates.push_back({i, code == 2 ? -r.scale : r.scale, 1});
-        found++;
-    }
-    if (map && r.count % 4 && map[r.count / 4] >> r.count % 4 * 2 != 0)
+    const uint8_t *map = sections.take((2 * r.places + 7) / 8);
+    uint64_t found = 0, present = 0;
+    r.valueBytes += (2 * r.places + 7) / 8;
+    for (uint64_t i = 0; i < (r.places + 3) / 4 * 4 && map; i++)
+        present += readCode(map, 2, i) != 0;
+    for (const Block &block : r.blocks)
+        for (uint64_t i = 0; i < block.length && map && !block.whole; i++) {
+            uint64_t code = readCode(map, 2, block.place + i);
+            if (code == 3)
+                r.problem = "a map's code is 3";
+            if (code == 0)
+                continue;
+            r.coordinates.push_back({block.first + i, code == 2 ? -r.scale : r.scale, 1});
+            found++;
+        }
+    if (map && present != found)
         r.problem = "the map goes on behind the last coordinate";
     if (found != slots)
         r.problem = "the map has " + std::to_string(found) + " coordinates, not " + std::to_string(slots);
 }
 
-/* Layouts without indices: slots are coordinates, or places of the mask. */
-inline void readPlain(Record &r, SectionReader &sections, const Reading &reading)
+/* Complains about codes between tensors. */
+inline void checkBetween(Record &r, const uint8_t *values, uint32_t bits)
+{
+    for (size_t b = 0; b < r.blocks.size() && r.tensors; b++) {
+        uint64_t end = r.blocks[b].place + (r.blocks[b].length + 127) / 128 * 128;
+        for (uint64_t i = r.blocks[b].place + r.blocks[b].length; i < end && !r.blocks[b].whole; i++)
+            if (readCode(values, bits, i) != 0)
+                r.problem = "a code between tensors is not zero";
+    }
+}
+
+/* A code for every coordinate. */
+inline void readAll(Record &r, SectionReader &sections, const Reading &reading)
 {
     readScales(r, sections);
+    uint64_t places = r.kept ? r.places : 0, bytes = valueSectionBytes(r, 0, places);
+    const uint8_t *values = sections.take(bytes);
+    r.valueBytes += bytes;
+    checkEnd(r, 0, values, places);
+    if (!r.problem.empty() || !r.kept)
+        return;
+    checkBetween(r, values, codeBits(r, 0));
+    for (size_t b = 0; b < r.blocks.size(); b++)
+        for (uint64_t i = 0; i < r.blocks[b].length && !r.blocks[b].whole; i++)
+            r.coordinates.push_back(
+                {r.blocks[b].first + i, readValue(r, 0, values, r.blocks[b].place + i, b, reading.levels), 0});
+}
+
+/* The mask's coordinates, which the reader is told. */
+inline void readMasked(Record &r, SectionReader &sections, const Reading &reading)
+{
     uint64_t bytes = valueSectionBytes(r, 0, r.kept);
     const uint8_t *values = sections.take(bytes);
     r.valueBytes += bytes;
-    checkEnd(r, 0, values, r.kept);
-    for (uint64_t slot = 0; slot < r.kept && r.problem.empty(); slot++) {
-        if (r.layout == maskLayout && slot >= reading.mask.size())
-            return;
-        uint64_t index = r.layout == maskLayout ? reading.mask[slot] : slot;
-        r.coordinates.push_back({index, readValue(r, 0, values, slot, index / 4096, reading.levels), 0});
+    for (uint64_t slot = 0; slot < r.kept && slot < reading.mask.size() && values; slot++)
+        r.coordinates.push_back({reading.mask[slot], readValue(r, 0, values, slot, 0, reading.levels), 0});
+}
+
+/* One gradient, or the tensors behind the first entry of the segment table. */
+inline void readTensors(Record &r, const uint8_t *record, uint64_t segments)
+{
+    uint64_t element = 0;
+    for (uint64_t s = segments > 1 ? 1 : 0; s < segments; s++) {
+        uint64_t count = readAt<uint64_t>(record, 64 + 16 * s);
+        uint32_t kind = readAt<uint32_t>(record, 72 + 16 * s);
+        bool whole = segments > 1 && kind != 0;
+        if (segments > 1 && (readAt<uint32_t>(record, 76 + 16 * s) != 0 || (whole && kind < 256)))
+            r.problem = "a tensor's entry is not one";
+        if (whole)
+            r.wholeCoding = kind - 256;
+        for (uint64_t at = 0; at < count && !(r.flags & flagSkip); at += 4096) {
+            uint64_t length = std::min<uint64_t>(4096, count - at);
+            r.blocks.push_back({element + at, length, whole, r.places});
+            if (!whole)
+                r.places += segments > 1 ? (length + 127) / 128 * 128 : length;
+        }
+        element += count;
     }
+    r.tensors = static_cast<uint32_t>(segments - 1);
+    if (element != r.count)
+        r.problem = "the tensors are not all elements";
+}
+
+inline void readWhole(Record &r, SectionReader &sections)
+{
+    static const uint64_t widths[] = {4, 2, 0, 8, 2};
+    uint64_t elements = 0, at = 0;
+    for (const Block &block : r.blocks)
+        elements += block.whole ? block.length : 0;
+    if (r.flags & (flagSkip | flagNonFinite) || elements == 0)
+        return;
+    const uint8_t *values = sections.take(elements * widths[r.wholeCoding]);
+    r.valueBytes += elements * widths[r.wholeCoding];
+    for (const Block &block : r.blocks)
+        for (uint64_t i = 0; i < block.length && block.whole && values; i++)
+            r.whole.push_back({block.first + i, plainNumber(r.wholeCoding, values, at++, r.scale), 2});
 }
 
 /* Of every row that has a bit all elements have a slot. */
@@ -374,22 +465,29 @@ inline Record readRecord(const uint8_t *record, uint64_t room, const Reading &re
     r.bytes = readAt<uint64_t>(record, 48);
     r.aux = readAt<uint32_t>(record, 72);
     r.scale = readAt<float>(record, 76);
-    if (readAt<uint16_t>(record, 12) != 1 || readAt<uint64_t>(record, 64) != r.count)
-        r.problem = "not one segment of all elements";
+    uint64_t segments = readAt<uint16_t>(record, 12);
+    if (segments == 0 || 64 + 16 * segments > room || readAt<uint64_t>(record, 64) != r.count)
+        r.problem = "no segment of all elements";
     else if (r.bytes > room || r.bytes % 16 != 0)
         r.problem = "bad length";
     else if (readAt<uint64_t>(record, 56) != recordChecksum(record, r.bytes))
         r.problem = "bad checksum";
     if (!r.problem.empty())
         return r;
-    SectionReader sections(record, r.bytes, r.problem);
+    readTensors(r, record, segments);
+    SectionReader sections(record, r.bytes, segments, r.problem);
     const uint8_t *coefficients = r.flags & flagReferences && !(r.flags & flagSkip) ? sections.take(64) : nullptr;
     for (uint64_t p = 0; p < 8 && coefficients; p++)
         r.coefficients.push_back(readAt<double>(coefficients, 8 * p));
+    readWhole(r, sections);
+    if (!r.problem.empty())
+        return r;
     if (r.flags & flagSkip)
         r.problem = r.kept ? "silent, and yet with coordinates" : "";
-    else if (r.layout == maskLayout || r.layout == allLayout)
-        readPlain(r, sections, reading);
+    else if (r.layout == maskLayout)
+        readMasked(r, sections, reading);
+    else if (r.layout == allLayout)
+        readAll(r, sections, reading);
     else if (r.layout == rowsLayout)
         readRows(r, sections);
     else

@@ -154,6 +154,7 @@ run_benches() {
     local bench=$build/test/bench/gs_all_reduce_perf
     echo "== benchmarks, at $SECONDS s"
     run_program all_reduce_perf-threads "$bench" -b 4 -e 1M -f 64 -n 2 -w 1 "${recipes[@]}"
+    run_program all_reduce_perf-list "$bench" --segments 9000,300,0,4096,77,20000 -n 2 -w 1 "${recipes[@]}"
     run_program all_reduce_perf-bfloat16 "$bench" -b 2 -e 1M -f 64 -n 2 -w 1 -d bfloat16 -o avg --ranks 3 "${recipes[@]}"
     run_program stage_perf "$build/test/bench/gs_stage_perf" --count 100K --ranks 2 --recipe threshold --recipe randk
     if [ -x "$build/test/bench/gs_train" ]; then

@@ -31,13 +31,14 @@ int sizeOf(MPI_Comm comm)
 class MpiRank
 {
   public:
-    explicit MpiRank(int timeoutMs = 20000, MPI_Comm world = MPI_COMM_WORLD)
+    explicit MpiRank(int timeoutMs = 20000, MPI_Comm world = MPI_COMM_WORLD, int ranksPerNode = 0)
     {
         gsCommConfig_t config = GS_COMM_CONFIG_INIT;
         config.timeoutMs = timeoutMs;
+        config.ranksPerNode = ranksPerNode;
         EXPECT_EQ(GS_SUCCESS, gsCommInitMpi(&comm, &world, &config)) << gsGetLastError();
     }
-    explicit MpiRank(const Plan &plan) : MpiRank(plan.timeoutMs)
+    explicit MpiRank(const Plan &plan) : MpiRank(plan.timeoutMs, MPI_COMM_WORLD, plan.ranksPerNode)
     {
         EXPECT_EQ(GS_SUCCESS, add(plan));
     }
@@ -176,6 +177,7 @@ void expectMethodSameAsThreads(const Plan &plan, int rank)
     EXPECT_EQ(threads.stats(rank).skipped, stats.skipped);
     EXPECT_EQ(threads.stats(rank).denseRounds, stats.denseRounds);
     EXPECT_EQ(threads.stats(rank).serverSent, stats.serverSent);
+    EXPECT_EQ(threads.stats(rank).nodeBytes, stats.nodeBytes);
 }
 
 TEST_F(Mpi, EveryMethodEqualsThreads)
@@ -585,6 +587,89 @@ TEST_F(Mpi, RefusesWhatIsNoCommunicator)
     EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitMpi(&comm, &none, nullptr));
     EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitMpi(nullptr, &world, nullptr));
     EXPECT_EQ(GS_ERROR_INVALID_ARGUMENT, gsCommInitMpi(&comm, &world, &config));
+}
+
+/* ---- nodes ---- */
+
+TEST_F(Mpi, NodesAreFoundOrGiven)
+{
+    int nodes = -1, node = -1;
+    MpiRank found, given(20000, MPI_COMM_WORLD, 2);
+    ASSERT_EQ(GS_SUCCESS, gsCommGetNodes(found.comm, &nodes, &node)) << gsGetLastError();
+    EXPECT_EQ(1, nodes) << "all processes share this machine's memory";
+    EXPECT_EQ(0, node);
+    ASSERT_EQ(GS_SUCCESS, gsCommGetNodes(given.comm, &nodes, &node)) << gsGetLastError();
+    EXPECT_EQ((nranks + 1) / 2, nodes);
+    EXPECT_EQ(rank / 2, node);
+}
+
+const char *const nodeRecipes[] = {"threshold:density=0.05", "gspar:density=0.1,value=shared",
+                                   "ef21:density=0.1",       "diana:first=dense",
+                                   "cdadam:select=sign",     "gdsec:xi=1,resync=2",
+                                   "terngrad:bucket=all",    "tng:reference=last+ema,search=worker"};
+
+Plan onNodes(Plan plan, int ranksPerNode)
+{
+    plan.recipe += ",exchange=hierarchical";
+    plan.ranksPerNode = ranksPerNode;
+    return plan;
+}
+
+TEST_F(Mpi, HierarchicalEqualsThreads)
+{
+    for (int ranksPerNode = 1; ranksPerNode <= nranks; ranksPerNode++)
+        for (const char *recipe : nodeRecipes) {
+            if (nranks % ranksPerNode)
+                continue;
+            SCOPED_TRACE(std::string(recipe) + ", " + std::to_string(ranksPerNode) + " ranks a node");
+            gsDataType_t type = ranksPerNode % 2 ? GS_FLOAT32 : GS_BFLOAT16;
+            Plan plan = onNodes(planOf(recipe, type, 9001), ranksPerNode);
+            plan.op = ranksPerNode % 2 ? GS_AVG : GS_SUM;
+            expectMethodSameAsThreads(plan, rank);
+        }
+}
+
+gsResult_t silentScatter(gsComm_t, const void *, size_t, void *, size_t, gsStream_t)
+{
+    return gsFail(GS_ERROR_SYSTEM, "as if this rank had died");
+}
+
+gsResult_t silentAllGather(gsComm_t, const void *, void *, size_t, gsStream_t)
+{
+    return gsFail(GS_ERROR_SYSTEM, "as if this rank had died");
+}
+
+/* The last rank leaves before the sum inside its node, before records travel, or before the results are gathered. */
+TEST_F(Mpi, RankSilentInAnyStepOfAHierarchicalCallFailsAll)
+{
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    for (const char *recipe : {"threshold:density=0.05", "ef21:density=0.1"})
+        for (int step = 0; step < 3; step++) {
+            SCOPED_TRACE(std::string(recipe) + ", step " + std::to_string(step));
+            Plan plan = onNodes(planOf(recipe, GS_FLOAT32, 9001), nranks % 2 ? 1 : 2);
+            MpiRank ranks(plan);
+            Buffer send = gradientOf(plan, 0), recv(plan.type, plan.count);
+            ASSERT_EQ(GS_SUCCESS, ranks.call(plan, send.data(), recv.data())) << gsGetLastError();
+            auto state = gst::exportState(ranks.reducers[0]), result = recv.raw();
+            ranks.comm->timeoutMs = 300;
+            gsComm_t part = step == 1 ? ranks.comm->across : ranks.comm->node;
+            gsTransport table = *part->transport;
+            if (step == 0)
+                table.scatterSlices = silentScatter;
+            else
+                table.allGather = silentAllGather;
+            if (rank == nranks - 1) {
+                part->transport = &table;
+                EXPECT_EQ(GS_ERROR_SYSTEM, ranks.call(plan, send.data(), recv.data()));
+            } else {
+                EXPECT_EQ(GS_ERROR_TIMEOUT, ranks.call(plan, send.data(), recv.data())) << gsGetLastError();
+                EXPECT_EQ(GS_ERROR_TIMEOUT, asyncError(ranks.comm));
+            }
+            EXPECT_EQ(result, recv.raw());
+            EXPECT_EQ(state, gst::exportState(ranks.reducers[0]));
+            MPI_Barrier(MPI_COMM_WORLD);
+        }
 }
 
 /* Rank 0 prints everything, the others what fails. */

@@ -5,6 +5,7 @@
 #include <nccl.h>
 
 #include "reference.h"
+#include "tensors.h"
 
 #include <atomic>
 #include <chrono>
@@ -73,6 +74,7 @@ struct Rank {
     gsResult_t create(const Plan &plan)
     {
         gsReducerConfig_t config = gst::configOf(plan);
+        comm->ranksPerNode = plan.ranksPerNode;
         return gsReducerCreate(&reducer, comm, &config);
     }
     gsResult_t call(const Plan &plan, const void *send, void *recv)
@@ -828,6 +830,465 @@ TEST_P(NcclTransport, AbortOfTheWholeEndsTheWaitInAPart)
         watchdog.join();
         EXPECT_NE(GS_SUCCESS, rank.commError());
         EXPECT_NE(GS_SUCCESS, gsCommSynchronize(part, rank.stream));
+    });
+}
+
+/* ---- nodes ---- */
+
+class NcclNodes : public Nccl
+{
+  protected:
+    /* As many ranks a node as go into all of them, one after the other. */
+    template <class Body> void forEachShape(const std::string &recipe, gsDataType_t type, Body body)
+    {
+        for (int ranksPerNode = 1; ranksPerNode <= GetParam(); ranksPerNode++) {
+            if (GetParam() % ranksPerNode)
+                continue;
+            Plan plan = planOf(recipe + (recipe.find(':') == std::string::npos ? ":" : ",") + "exchange=hierarchical",
+                               type, 9001);
+            plan.ranksPerNode = ranksPerNode;
+            SCOPED_TRACE(plan.recipe + " " + gst::nameOf(type) + ", " + std::to_string(ranksPerNode) + " ranks a node");
+            body(plan);
+        }
+    }
+};
+
+INSTANTIATE_TEST_SUITE_P(Ranks, NcclNodes, testing::Values(1, 2, 3, 4), testing::PrintToStringParamName());
+
+/* Whole numbers whose sums are exact in every type, and so the same in any order. */
+gst::Gradients wholeGradients(const Plan &plan, int step)
+{
+    gst::Gradients gradients = gst::makeGradients(Shape::Skewed, plan, static_cast<uint64_t>(step));
+    for (std::vector<float> &g : gradients)
+        for (float &x : g)
+            x = std::fmax(-60.0f, std::fmin(60.0f, std::nearbyint(8 * x)));
+    return gradients;
+}
+
+Bytes wholeGradient(const Plan &plan, int rank, int step)
+{
+    return gst::Buffer(plan.type, wholeGradients(plan, step)[static_cast<size_t>(rank)]).raw();
+}
+
+gst::Reference nodesOnThreads(const Plan &plan, int steps)
+{
+    gst::Reference reference;
+    gst::ThreadRanks ranks(plan);
+    for (int step = 0; step < steps; step++) {
+        Bytes theta = iterateOf(plan, step);
+        for (int r = 0; r < plan.nranks && usesIterates(plan.recipe); r++)
+            tellIterate(ranks.reducer(r), plan, theta.data());
+        reference.steps.push_back(ranks.allReduce(wholeGradients(plan, step / 2)));
+    }
+    reference.states = ranks.states();
+    for (int r = 0; r < plan.nranks; r++)
+        reference.stats.push_back(ranks.stats(r));
+    return reference;
+}
+
+TEST_P(NcclNodes, AreFoundByTheHostOrGiven)
+{
+    int nranks = GetParam();
+    onRanks(nranks, 20000, [&](Rank &rank) {
+        int nodes = -1, node = -1;
+        ASSERT_EQ(GS_SUCCESS, gsCommGetNodes(rank.comm, &nodes, &node)) << gsGetLastError();
+        EXPECT_EQ(1, nodes);
+        EXPECT_EQ(0, node);
+        rank.comm->ranksPerNode = 2;
+        ASSERT_EQ(GS_SUCCESS, gsCommGetNodes(rank.comm, &nodes, &node)) << gsGetLastError();
+        EXPECT_EQ((nranks + 1) / 2, nodes);
+        EXPECT_EQ(rank.rank / 2, node);
+    });
+}
+
+TEST_P(NcclNodes, HierarchicalEqualsThreads)
+{
+    const int steps = 3;
+    int which = 0;
+    for (const char *recipe :
+         {"threshold:density=0.05", "gspar:value=shared", "chunk-topk:k=4", "ef21:density=0.1", "diana:first=dense",
+          "cdadam", "gdsec:xi=1", "tng:reference=last+ema,search=hindsight", "threshold:density=0.1,twoway=1"})
+        forEachShape(recipe, gst::allTypes()[which++ % 4], [&](Plan plan) {
+            plan.op = plan.ranksPerNode == 3 || which % 2 ? GS_SUM : GS_AVG; /* thirds are exact nowhere */
+            gst::Reference expected = nodesOnThreads(plan, steps);
+            onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+                SCOPED_TRACE(plan.recipe + ", " + std::to_string(plan.ranksPerNode) + " a node, rank " +
+                             std::to_string(rank.rank));
+                size_t mine = static_cast<size_t>(rank.rank);
+                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                for (int step = 0; step < steps; step++) {
+                    Bytes gradient = wholeGradient(plan, rank.rank, step / 2);
+                    DeviceBuffer send(gradient), recv(Bytes(gradient.size())), theta(iterateOf(plan, step));
+                    DeviceBuffer &out = step % 2 ? send : recv;
+                    if (usesIterates(plan.recipe))
+                        tellIterate(rank.reducer, plan, theta.data());
+                    ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), out.data())) << gsGetLastError();
+                    ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+                    ASSERT_EQ(expected.steps[static_cast<size_t>(step)][mine], out.content()) << "step " << step;
+                }
+                EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+                EXPECT_EQ(expected.states[mine], gst::exportState(rank.reducer));
+                gst::expectSameStats(expected.stats[mine], gst::statsOf(rank.reducer));
+                EXPECT_EQ(expected.stats[mine].nodeBytes, gst::statsOf(rank.reducer).nodeBytes);
+            });
+        });
+}
+
+/* Slices that fill the gradient need no copy of it; short and empty ones do. */
+TEST_P(NcclNodes, EveryCountEqualsThreads)
+{
+    for (uint64_t count : {0ull, 1ull, 4097ull, 4ull * 3 * 4096})
+        forEachShape("chunk-topk:k=4", GS_FLOAT32, [&](Plan plan) {
+            plan.count = count;
+            gst::Reference expected = nodesOnThreads(plan, 1);
+            onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+                Bytes gradient = wholeGradient(plan, rank.rank, 0);
+                DeviceBuffer send(gradient), recv(Bytes(gradient.size()));
+                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data())) << gsGetLastError();
+                ASSERT_EQ(GS_SUCCESS, rank.finish());
+                EXPECT_EQ(expected.steps[0][static_cast<size_t>(rank.rank)], recv.content()) << "count " << count;
+                EXPECT_EQ(gradient, send.content());
+            });
+        });
+}
+
+TEST_P(NcclNodes, NaNOnOneRankIsNaNOnAllAndChangesNoState)
+{
+    for (const char *recipe : {"threshold:density=0.05", "ef21:density=0.1", "cdadam", "diana:first=dense"})
+        forEachShape(recipe, GS_FLOAT32, [&](Plan plan) {
+            onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+                Bytes gradient = wholeGradient(plan, rank.rank, 0), poisoned = gradient;
+                if (rank.rank == plan.nranks - 1)
+                    memset(&poisoned[4 * 9000], 0xff, 4);
+                DeviceBuffer good(gradient), bad(poisoned), recv(Bytes(gradient.size()));
+                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                ASSERT_EQ(GS_SUCCESS, rank.call(plan, good.data(), recv.data()));
+                ASSERT_EQ(GS_SUCCESS, rank.finish());
+                Bytes state = gst::exportState(rank.reducer);
+                ASSERT_EQ(GS_SUCCESS, rank.call(plan, bad.data(), recv.data()));
+                ASSERT_EQ(GS_SUCCESS, rank.finish());
+                EXPECT_TRUE(gst::allNaN(recv.content(), plan.type));
+                EXPECT_EQ(state, gst::exportState(rank.reducer));
+                EXPECT_EQ(1u, gst::statsOf(rank.reducer).nonFinite);
+                EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+            });
+        });
+}
+
+/* Node 1's record of the second slice arrives with another checksum on all nodes: an error of every rank, named alike. */
+gsResult_t corruptSlice(gsComm_t comm, const void *send, void *recv, size_t bytes, gsStream_t stream)
+{
+    GS_CHECK(ncclTable->allGather(comm, send, recv, bytes, stream));
+    if (comm->color != 1)
+        return GS_SUCCESS;
+    EXPECT_CUDA(
+        cudaMemsetAsync(static_cast<uint8_t *>(recv) + bytes + 56, 0x3c, 8, static_cast<cudaStream_t>(stream)));
+    return GS_SUCCESS;
+}
+
+TEST_P(NcclNodes, CorruptRecordOfOneSliceIsEveryRanksError)
+{
+    if (GetParam() != 4)
+        GTEST_SKIP() << "two nodes of two ranks";
+    for (const char *recipe : {"threshold:density=0.05", "ef21:density=0.1", "cdadam"}) {
+        Plan plan =
+            planOf(std::string(recipe) + (recipe[0] == 'c' ? ":" : ",") + "exchange=hierarchical", GS_FLOAT32, 9001);
+        plan.ranksPerNode = 2;
+        gst::Reference expected = nodesOnThreads(plan, 2);
+        onRanks(4, plan.timeoutMs, [&](Rank &rank) {
+            SCOPED_TRACE(recipe);
+            Bytes gradient = wholeGradient(plan, rank.rank, 0), untouched(gradient.size(), 0x11);
+            DeviceBuffer send(gradient), recv(untouched);
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            Bytes state = gst::exportState(rank.reducer), result = recv.content();
+            if (rank.rank == 0)
+                ncclTable = rank.comm->transport;
+            ASSERT_EQ(GS_SUCCESS, rank.comm->transport->allGatherHost(rank.comm, &state, Bytes(64).data(), 1));
+            {
+                gst::OtherAllGather corrupt(rank.comm->across, corruptSlice);
+                ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+            }
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_EQ(result, recv.content());
+            EXPECT_EQ(state, gst::exportState(rank.reducer));
+            EXPECT_EQ(GS_ERROR_CORRUPT, rank.reducerError());
+            EXPECT_NE(std::string::npos, std::string(gsGetLastError()).find("rank 3")) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_EQ(expected.steps[1][static_cast<size_t>(rank.rank)], recv.content());
+            EXPECT_EQ(expected.states[static_cast<size_t>(rank.rank)], gst::exportState(rank.reducer));
+        });
+    }
+}
+
+gsResult_t silentReduceScatter(gsComm_t, const void *, void *, size_t, gsDataType_t, gsRedOp_t, gsStream_t)
+{
+    return gsFail(GS_ERROR_SYSTEM, "as if this rank had died");
+}
+
+gsResult_t silentAllGather(gsComm_t, const void *, void *, size_t, gsStream_t)
+{
+    return gsFail(GS_ERROR_SYSTEM, "as if this rank had died");
+}
+
+/* The last rank leaves before the sum inside its node, before records travel, or before the results are gathered: nobody commits, not
+ * even nodes that need nothing more from it. */
+TEST_P(NcclNodes, RankSilentInAnyStepFailsAllAndChangesNothing)
+{
+    int nranks = GetParam();
+    if (nranks == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    for (const char *recipe : {"threshold:density=0.05", "ef21:density=0.1"})
+        for (int step = 0; step < 3; step++)
+            forEachShape(recipe, GS_FLOAT32, [&](Plan plan) {
+                onRanks(nranks, 20000, [&](Rank &rank) {
+                    SCOPED_TRACE(plan.recipe + ", step " + std::to_string(step) + ", " +
+                                 std::to_string(plan.ranksPerNode) + " a node, rank " + std::to_string(rank.rank));
+                    Bytes gradient = wholeGradient(plan, rank.rank, 0);
+                    DeviceBuffer send(gradient), recv(gradient);
+                    ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                    ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+                    ASSERT_EQ(GS_SUCCESS, rank.finish());
+                    Bytes state = gst::exportState(rank.reducer), result = recv.content();
+                    gsComm_t part = step == 1 ? rank.comm->across : rank.comm->node;
+                    gsTransport table = *part->transport;
+                    if (step == 0)
+                        table.reduceScatter = silentReduceScatter;
+                    else
+                        table.allGather = silentAllGather;
+                    if (rank.rank == nranks - 1) {
+                        part->transport = &table;
+                        EXPECT_EQ(GS_ERROR_SYSTEM, rank.call(plan, send.data(), recv.data()));
+                        std::this_thread::sleep_for(milliseconds(600));
+                        gsCommAbort(rank.comm);
+                    } else {
+                        rank.comm->timeoutMs = 200;
+                        ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
+                        gsResult_t end = rank.finish();
+                        EXPECT_TRUE(end == GS_ERROR_TIMEOUT || end == GS_ERROR_TRANSPORT) << gsGetLastError();
+                    }
+                    EXPECT_EQ(result, recv.content());
+                    EXPECT_EQ(state, gst::exportState(rank.reducer));
+                });
+            });
+}
+
+TEST_P(NcclNodes, ReplayedGraphEqualsCalls)
+{
+    const int replays = 100;
+    std::atomic<bool> captured{true};
+    for (const char *recipe : {"threshold:density=0.02", "ef21:density=0.1", "gspar:density=0.05"})
+        forEachShape(recipe, GS_BFLOAT16, [&](Plan plan) {
+            plan.count = 5000;
+            std::vector<gst::Results> expected;
+            gst::ThreadRanks threads(plan);
+            for (int step = 0; step < replays; step++)
+                expected.push_back(threads.allReduce(wholeGradients(plan, 0)));
+            onRanks(plan.nranks, 60000, [&](Rank &rank) {
+                size_t mine = static_cast<size_t>(rank.rank);
+                Bytes gradient = wholeGradient(plan, rank.rank, 0);
+                DeviceBuffer send(gradient), recv(gradient);
+                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                cudaGraphExec_t graph = capture(rank, plan, send.data(), recv.data());
+                if (!graph) {
+                    captured = false;
+                    return;
+                }
+                for (int step = 0; step < replays; step++) {
+                    ASSERT_EQ(cudaSuccess, cudaGraphLaunch(graph, rank.stream));
+                    if (step % 33 == 0) {
+                        ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+                        ASSERT_EQ(expected[static_cast<size_t>(step)][mine], recv.content()) << "replay " << step;
+                    }
+                }
+                ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+                EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+                EXPECT_EQ(threads.state(rank.rank), gst::exportState(rank.reducer));
+                EXPECT_CUDA(cudaGraphExecDestroy(graph));
+            });
+        });
+    if (!captured)
+        GTEST_SKIP() << "no stream capture here";
+}
+
+/* ---- lists of tensors ---- */
+
+/* A list's tensors on the device, each in memory of its own. */
+class DeviceTensors
+{
+  public:
+    DeviceTensors(const Plan &plan, const Bytes &content)
+    {
+        auto at = content.begin();
+        for (uint64_t n : plan.segments) {
+            auto end = at + static_cast<long>(n * gst::bytesOf(plan.type));
+            buffers_.push_back(std::make_unique<DeviceBuffer>(Bytes(at, end)));
+            at = end;
+        }
+    }
+    std::vector<void *> pointers() const
+    {
+        std::vector<void *> all;
+        for (const auto &buffer : buffers_)
+            all.push_back(buffer->data());
+        return all;
+    }
+    Bytes content() const
+    {
+        Bytes all;
+        for (const auto &buffer : buffers_) {
+            Bytes one = buffer->content();
+            all.insert(all.end(), one.begin(), one.end());
+        }
+        return all;
+    }
+
+  private:
+    std::vector<std::unique_ptr<DeviceBuffer>> buffers_;
+};
+
+gsResult_t callList(Rank &rank, const Plan &plan, const DeviceTensors &from, const DeviceTensors &to)
+{
+    std::vector<void *> send = from.pointers(), recv = to.pointers();
+    gsResult_t result = gst::reduceTensors(plan, rank.reducer, send, recv, rank.stream);
+    std::fill(send.begin(), send.end(), nullptr); /* the arrays are the caller's again, before the call has run */
+    std::fill(recv.begin(), recv.end(), nullptr);
+    return result;
+}
+
+/* Other tensors every time, apart and in place; more of them than one launch carries. */
+void expectListAsThreads(const Plan &plan)
+{
+    const int steps = 3;
+    gst::Reference expected = gst::runOnThreads(plan, Shape::Skewed, steps);
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        SCOPED_TRACE(plan.recipe + " " + gst::nameOf(plan.type) + " rank " + std::to_string(rank.rank));
+        size_t mine = static_cast<size_t>(rank.rank);
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        for (int step = 0; step < steps; step++) {
+            Bytes gradient = gradientOf(plan, rank.rank, step);
+            DeviceTensors send(plan, gradient), recv(plan, Bytes(gradient.size()));
+            const DeviceTensors &out = step % 2 ? send : recv;
+            ASSERT_EQ(GS_SUCCESS, callList(rank, plan, send, out)) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+            ASSERT_EQ(expected.steps[static_cast<size_t>(step)][mine], out.content()) << "step " << step;
+            ASSERT_TRUE(step % 2 || gradient == send.content()) << "a gradient was modified";
+        }
+        EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+        EXPECT_EQ(expected.states[mine], gst::exportState(rank.reducer));
+        gst::expectSameStats(expected.stats[mine], gst::statsOf(rank.reducer));
+    });
+}
+
+TEST_P(Nccl, ListsEqualThreads)
+{
+    for (const char *recipe : {"threshold:density=0.05", "chunk-topk:k=16", "gspar:value=shared", "randk:density=0.1",
+                               "ef-sign", "cdadam", "tng:reference=last+ema,search=worker"})
+        for (gsDataType_t type : {GS_FLOAT32, GS_BFLOAT16}) {
+            Plan plan = gst::listOf(recipe, {5000, 300, 4096, 0, 1}, GetParam(), type);
+            plan.op = type == GS_FLOAT32 ? GS_SUM : GS_AVG;
+            expectListAsThreads(plan);
+        }
+    std::vector<uint64_t> many(300, 3);
+    many[7] = 4100;
+    expectListAsThreads(gst::listOf("threshold:density=0.05", many, GetParam()));
+}
+
+/* The plain sum of a list, where NCCL's order is the rank order. */
+TEST_P(Nccl, DenseListsAreClose)
+{
+    Plan plan = gst::listOf("dense", {5000, 300, 1, 0, 4097}, GetParam(), GS_FLOAT32);
+    std::vector<float> sum = gst::numbersOf(gst::runOnThreads(plan, Shape::Skewed, 1).steps[0][0], plan.type);
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        DeviceTensors tensors(plan, gradientOf(plan, rank.rank, 0));
+        ASSERT_EQ(GS_SUCCESS, callList(rank, plan, tensors, tensors)) << gsGetLastError();
+        ASSERT_EQ(GS_SUCCESS, rank.finish());
+        std::vector<float> found = gst::numbersOf(tensors.content(), plan.type);
+        for (size_t i = 0; i < found.size(); i++)
+            ASSERT_NEAR(sum[i], found[i], 1e-5) << "element " << i;
+    });
+}
+
+/* A graph keeps the tensors that it was captured with, whatever calls come between its replays. */
+TEST_P(Nccl, ReplayedListsKeepTheirTensors)
+{
+    const int rounds = 4;
+    std::atomic<bool> captured{true};
+    for (const char *recipe : {"gspar:density=0.05", "threshold:density=0.02"}) {
+        Plan plan = gst::listOf(recipe, {5000, 300, 4096, 700}, GetParam(), GS_BFLOAT16);
+        std::vector<gst::Results> expected;
+        gst::ThreadRanks threads(plan);
+        for (int step = 0; step < 2 * rounds; step++)
+            expected.push_back(threads.allReduce(gst::makeGradients(Shape::Skewed, plan, step % 2)));
+        onRanks(plan.nranks, 60000, [&](Rank &rank) {
+            SCOPED_TRACE(recipe);
+            size_t mine = static_cast<size_t>(rank.rank);
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            Bytes zeros(plan.count * gst::bytesOf(plan.type));
+            DeviceTensors even(plan, gradientOf(plan, rank.rank, 0)), odd(plan, gradientOf(plan, rank.rank, 1));
+            DeviceTensors evenSum(plan, zeros), oddSum(plan, zeros);
+            cudaGraph_t graph = nullptr;
+            cudaGraphExec_t executable = nullptr;
+            if (cudaStreamBeginCapture(rank.stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+                cudaGetLastError();
+                captured = false;
+                return;
+            }
+            EXPECT_EQ(GS_SUCCESS, callList(rank, plan, even, evenSum)) << gsGetLastError();
+            EXPECT_CUDA(cudaStreamEndCapture(rank.stream, &graph));
+            EXPECT_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+            for (size_t round = 0; round < rounds; round++) {
+                ASSERT_EQ(cudaSuccess, cudaGraphLaunch(executable, rank.stream));
+                ASSERT_EQ(GS_SUCCESS, callList(rank, plan, odd, oddSum)) << gsGetLastError();
+                ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+                ASSERT_EQ(expected[2 * round][mine], evenSum.content()) << "replay " << round;
+                ASSERT_EQ(expected[2 * round + 1][mine], oddSum.content()) << "call " << round;
+            }
+            EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+            EXPECT_CUDA(cudaGraphExecDestroy(executable));
+            EXPECT_CUDA(cudaGraphDestroy(graph));
+        });
+    }
+    if (!captured)
+        GTEST_SKIP() << "no stream capture here";
+}
+
+/* llm.c's way: a reducer a layer, on one communicator and stream, in place, without waiting in between. */
+TEST_P(Nccl, ReducersOfLayersShareACommunicator)
+{
+    enum { LAYERS = 3 };
+    const uint64_t w = 40;
+    Plan plan = gst::listOf("chunk-topk:k=64", {w, w, 3 * w * w, 3 * w, w * w, w, w, w, 4 * w * w, 4 * w, 4 * w * w, w},
+                            GetParam(), GS_BFLOAT16);
+    plan.op = GS_AVG;
+    gst::Results expected[LAYERS];
+    for (int layer = 0; layer < LAYERS; layer++) {
+        gst::ThreadRanks threads(plan);
+        expected[layer] = threads.allReduce(gst::makeGradients(Shape::Skewed, plan, static_cast<uint64_t>(layer)));
+    }
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        gsReducer_t reducers[LAYERS] = {};
+        std::vector<std::unique_ptr<DeviceTensors>> layers;
+        for (int layer = 0; layer < LAYERS; layer++) {
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            std::swap(reducers[layer], rank.reducer);
+            layers.push_back(std::make_unique<DeviceTensors>(plan, gradientOf(plan, rank.rank, layer)));
+        }
+        for (int layer = LAYERS - 1; layer >= 0; layer--) {
+            std::swap(reducers[layer], rank.reducer);
+            const DeviceTensors &tensors = *layers[static_cast<size_t>(layer)];
+            ASSERT_EQ(GS_SUCCESS, callList(rank, plan, tensors, tensors)) << gsGetLastError();
+            std::swap(reducers[layer], rank.reducer);
+        }
+        ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+        for (int layer = 0; layer < LAYERS; layer++) {
+            EXPECT_EQ(expected[layer][static_cast<size_t>(rank.rank)], layers[static_cast<size_t>(layer)]->content());
+            EXPECT_EQ(GS_SUCCESS, gsReducerDestroy(reducers[layer]));
+        }
     });
 }
 

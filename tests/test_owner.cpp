@@ -314,6 +314,65 @@ TEST(OwnersRestart, BlocksFollowTheirOwners)
         }
 }
 
+/* Elements of a vector that a rank has as the owner of blocks: of the whole one's, in order. */
+Vector ownedOf(const Vector &whole, int rank, int nranks)
+{
+    Vector own;
+    for (size_t i = 0; i < whole.size(); i++)
+        if (static_cast<int>(i / 4096) % nranks == rank)
+            own.push_back(whole[i]);
+    return own;
+}
+
+Vector readOwned(const Fleet &fleet, int rank, const char *name)
+{
+    const Plan &plan = fleet.plan();
+    uint64_t n = ownedOf(Vector(plan.count), rank, plan.nranks).size();
+    return readVector(fleet.reducer(rank), name, n, plan.type);
+}
+
+/* An owner dies: what it remembered of its blocks is what all have heard of it; what it owed is gone; and all else is there. */
+TEST(OwnersRestart, TheBlocksOfADeadOwnerFindOthers)
+{
+    for (const char *recipe : {"cdadam:exchange=owner", "chunk-topk:k=30,twoway=1,exchange=owner-exact"})
+        for (int dead = 0; dead < 3; dead++) {
+            SCOPED_TRACE(recipe + std::string(" without rank ") + std::to_string(dead));
+            Course course(planOf(recipe, 20001, 3)), left(planOf(recipe, 20001, 2));
+            course.steps(0, 3);
+            left.steps(50, 2); /* to be overwritten */
+            std::vector<std::vector<uint8_t>> states = course.fleet.states();
+            std::vector<const void *> pointers;
+            std::vector<size_t> bytes;
+            for (int r = 0; r < 3; r++) {
+                pointers.push_back(r == dead ? nullptr : states[static_cast<size_t>(r)].data());
+                bytes.push_back(states[static_cast<size_t>(r)].size());
+            }
+            for (int r = 0; r < 2; r++)
+                ASSERT_EQ(gsReducerImportRanks(left.fleet.reducer(r), pointers.data(), bytes.data(), 3, nullptr, 0),
+                          GS_SUCCESS)
+                    << gsGetLastError();
+            Vector sent = course.fleet.read(0, "server.shared"), owed(20001, 0.0);
+            for (int r = 0; r < 3; r++) {
+                Vector own = readOwned(course.fleet, r, "server.residual");
+                for (size_t i = 0, at = 0; i < owed.size() && !own.empty() && r != dead; i++)
+                    if (static_cast<int>(i / 4096) % 3 == r)
+                        owed[i] = own[at++];
+            }
+            for (int r = 0; r < 2; r++) {
+                Vector residual = readOwned(left.fleet, r, "server.residual");
+                EXPECT_EQ(residual.empty(), recipe[1] == 'd') << "cdadam has none";
+                EXPECT_TRUE(residual.empty() || residual == ownedOf(owed, r, 2));
+                if (sent.empty())
+                    continue;
+                EXPECT_TRUE(left.fleet.read(r, "server.shared") == sent);
+                EXPECT_TRUE(readOwned(left.fleet, r, "server.memory") == ownedOf(sent, r, 2));
+                EXPECT_TRUE(readOwned(left.fleet, r, "shared") == ownedOf(left.fleet.sumOf("memory"), r, 2));
+            }
+            left.steps(3, 3); /* and ranks agree on what comes */
+            EXPECT_EQ(left.fleet.stats(0).failed, 0u);
+        }
+}
+
 TEST(OwnersRefuse, WhatHasNoSumToSend)
 {
     gsMemory_t memory;

@@ -3,7 +3,7 @@
  * Records end at a page that cannot be read. Many mutations carry a right checksum, so that the checks behind it are reached.
  */
 #include "oracle.h"
-#include "ranks.h"
+#include "tensors.h"
 
 #include <sys/mman.h>
 
@@ -45,7 +45,7 @@ class Fenced
 class Mutator
 {
   public:
-    explicit Mutator(uint64_t seed) : random_(seed)
+    Mutator(uint64_t seed, size_t segments) : random_(seed), segments_(segments)
     {
     }
 
@@ -59,7 +59,7 @@ class Mutator
         case 3: bits(record, room, 1); break;
         case 4: bits(record, room, 1 + random_() % 20); break;
         case 5: words(record + 80, room - 80); break;
-        case 6: bits(record, 80, 1 + random_() % 3); break;
+        case 6: bits(record, 64 + 16 * segments_, 1 + random_() % 3); break;
         case 7: shift(record, room); break;
         }
         if (random_() % 4 != 0)
@@ -93,7 +93,9 @@ class Mutator
             size_t at, width;
         } fields[] = {{0, 4},  {4, 2},  {6, 2},  {8, 4},  {12, 2}, {14, 1}, {15, 1}, {16, 8},
                       {24, 8}, {32, 8}, {40, 8}, {48, 8}, {64, 8}, {72, 4}, {76, 4}};
+        size_t segment = random_() % segments_;
         auto f = fields[random_() % (sizeof fields / sizeof *fields)];
+        f.at += f.at >= 64 ? 16 * segment : 0;
         uint64_t old = 0;
         std::memcpy(&old, record + f.at, f.width);
         const uint64_t values[] = {0,         1,
@@ -106,6 +108,8 @@ class Mutator
         std::memcpy(record + f.at, &value, f.width);
         if (f.at == 24 && random_() % 2) /* the two counts agree */
             std::memcpy(record + 64, &value, 8);
+        if (f.at >= 80 && f.width == 8 && random_() % 2) /* what one tensor gains another loses */
+            move(record, segment, value - old);
     }
     void bits(uint8_t *record, size_t room, size_t n)
     {
@@ -127,18 +131,25 @@ class Mutator
         if (from + by < room)
             std::memmove(record + from, record + from + by, room - from - by);
     }
-    static void repairPrefix(uint8_t *record)
+    void repairPrefix(uint8_t *record) const
     {
         std::memcpy(record, "GSR1\1\0", 6);
-        writeAt<uint16_t>(record, 12, 1);
+        writeAt<uint16_t>(record, 12, static_cast<uint16_t>(segments_));
+    }
+    void move(uint8_t *record, size_t segment, uint64_t by) const
+    {
+        size_t other = 64 + 16 * (1 + segment % (segments_ - 1));
+        writeAt(record, other, readAt<uint64_t>(record, other) - by);
     }
 
     std::mt19937_64 random_;
+    size_t segments_;
 };
 
 struct Seedling {
     const char *recipe;
     uint64_t count;
+    std::vector<uint64_t> segments = {};
 };
 
 const Seedling seedlings[] = {
@@ -169,8 +180,16 @@ const Seedling seedlings[] = {
     {"tng:reference=last,search=worker,mode=quotient", 500},
     {"lag-wk", 300},
     {"ef21:density=0.05", 4100},
-    {"rows:width=7", 600},
-    {"rows:width=3000", 4200},
+    {"rows:width=7", 600, {}},
+    {"rows:width=3000", 4200, {}},
+    {"threshold:density=0.05", 9500, {5000, 300, 0, 4096, 104}},
+    {"chunk-topk:k=40", 9500, {5000, 300, 0, 4096, 104}},
+    {"gspar:value=shared,density=0.2", 9500, {300, 4100, 100, 5000}},
+    {"gspar:value=shared,density=0.9,capacity=1", 9500, {300, 4100, 100, 5000}},
+    {"terngrad", 9500, {300, 4100, 100, 5000}},
+    {"topk:density=0.1,value=2bit", 9500, {300, 4100, 100, 5000}},
+    {"tng:reference=last+ema,search=worker,select=natural", 4500, {4100, 400}},
+    {"threshold:density=0.05", 500, {300, 200}},
 };
 
 Plan planOf(const Seedling &seedling)
@@ -178,6 +197,7 @@ Plan planOf(const Seedling &seedling)
     Plan plan;
     plan.recipe = seedling.recipe;
     plan.count = seedling.count;
+    plan.segments = seedling.segments;
     plan.nranks = 2;
     return plan;
 }
@@ -193,7 +213,7 @@ TEST_P(Payloads, InspectNeverCrashes)
     StageRanks ranks(plan);
     Slots slots = ranks.encode(makeGradients(Shape::Gaussian, plan, 0));
     uint64_t recordBytes = readAt<uint64_t>(slots.slot(1), 48), valid = 0;
-    Mutator mutator(GetParam().count);
+    Mutator mutator(GetParam().count, 1 + GetParam().segments.size());
     Fenced record(recordBytes);
     for (int n = 0; n < 20000; n++) {
         std::memcpy(record.data(), slots.slot(1), recordBytes);
@@ -229,7 +249,7 @@ TEST_P(Payloads, DecodeNeverCrashes)
     Gradients g = makeGradients(Shape::Gaussian, plan, 0);
     Slots slots = ranks.encode(g);
     Fenced records(slots.bytes());
-    Mutator mutator(GetParam().count + 1);
+    Mutator mutator(GetParam().count + 1, 1 + GetParam().segments.size());
     uint64_t accepted = 0;
     Buffer send(plan.type, g[0]), recv(plan.type, plan.count);
     std::vector<uint8_t> before = recv.raw(), state = ranks.state(0);

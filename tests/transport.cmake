@@ -1,6 +1,7 @@
 # Tests of the transports; included by CMakeLists.txt, whose functions it uses.
 
-gs_add_test(test_threads 17)
+gs_add_test(test_threads 25)
+gs_add_test(test_hierarchy 220)
 
 if(TARGET gradsieve_mpi)
   find_package(MPI COMPONENTS C)

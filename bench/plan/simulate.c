@@ -40,6 +40,7 @@ struct simulation {
     const gsSchedule *schedule;
     const gsPhase *phase;
     int ranks, local, nodes;
+    int *node;                                             /* by rank */
     double busy;                                           /* a rank, with a message */
     double *record, *load;                                 /* by rank: factors of the mean */
     double *ready, *done, *clock;                          /* by rank: the phase's begin and end; free for a message */
@@ -49,7 +50,9 @@ struct simulation {
     size_t queued, room;
     bool taken; /* queue[0] is, and is to be replaced */
     bool failed;
-    double left; /* when the last message's last byte has left */
+    bool
+        mirrored; /* nodes do all alike: what the first one sends to another stands for what comes to it from a third */
+    double left;  /* when the last message's last byte has left */
     int chunks;
     double *up, *down; /* tree: [chunk][tree][rank]: when it has come from below, and from above */
     int8_t *missing;   /* [chunk][tree][rank]: children it has not come from */
@@ -130,20 +133,27 @@ static double later(double a, double b)
     return a > b ? a : b;
 }
 
+/* The rank that a message comes to, or the one that stands for it. */
+static int receiverOf(const simulation_t *s, const request_t *r)
+{
+    return s->mirrored ? r->to % s->local : r->to;
+}
+
 /* Sends no earlier than `time`; returns when the last byte has come. */
 static double deliver(simulation_t *s, const request_t *r, double bytes, double time)
 {
     const gsCluster_t *c = &s->schedule->cluster;
-    int from = r->from / s->local, to = r->to / s->local;
+    int from = s->node[r->from], to = s->node[r->to];
     bool inside = from == to;
+    int receiver = receiverOf(s, r);
     double *out = inside ? &s->insideOut[r->from] : &s->outsideOut[from];
-    double *in = inside ? &s->insideIn[r->to] : &s->outsideIn[to];
+    double *in = inside ? &s->insideIn[receiver] : &s->outsideIn[s->mirrored ? 0 : to];
     double took = bytes / (inside ? c->nodeBandwidth : c->bandwidth);
     double start = later(time, *out);
     *out = s->left = start + took;
     *in = later(*in, start + (inside ? c->nodeLatency : c->latency)) + took;
     s->done[r->from] = later(s->done[r->from], *out);
-    s->done[r->to] = later(s->done[r->to], *in);
+    s->done[receiver] = later(s->done[receiver], *in);
     return *in;
 }
 
@@ -178,23 +188,23 @@ static void runQueue(simulation_t *s)
 
 static int memberCount(const simulation_t *s, int rank)
 {
-    int node = rank / s->local, first = node * s->local;
+    int first = s->node[rank] * s->local;
     if (s->phase->group == GS_WITH_ALL)
         return s->ranks;
     if (s->phase->group == GS_WITH_NODE)
         return first + s->local > s->ranks ? s->ranks - first : s->local;
-    return rank % s->local + (s->nodes - 1) * s->local < s->ranks ? s->nodes : s->nodes - 1;
+    return rank - first + (s->nodes - 1) * s->local < s->ranks ? s->nodes : s->nodes - 1;
 }
 
 /* The member `ahead` places behind this one in the group, which closes to a ring. */
 static int memberAfter(const simulation_t *s, int rank, int ahead)
 {
-    int members = memberCount(s, rank), first = rank / s->local * s->local;
+    int first = s->node[rank] * s->local, to = rank + ahead;
     if (s->phase->group == GS_WITH_ALL)
-        return (rank + ahead) % members;
+        return to < s->ranks ? to : to - s->ranks;
     if (s->phase->group == GS_WITH_NODE)
-        return first + (rank - first + ahead) % members;
-    return (rank / s->local + ahead) % members * s->local + rank % s->local;
+        return first + (to - first) % memberCount(s, rank);
+    return (s->node[rank] + ahead) % memberCount(s, rank) * s->local + rank - first;
 }
 
 /* ---- algorithms ---- */
@@ -204,7 +214,7 @@ static void postNext(simulation_t *s, int rank, int ahead, bool inside, double t
 {
     for (int members = memberCount(s, rank); ahead < members; ahead++) {
         int to = memberAfter(s, rank, ahead);
-        if ((to / s->local == rank / s->local) == inside) {
+        if ((s->node[to] == s->node[rank]) == inside) {
             push(s, (request_t){time, rank, to, ahead});
             return;
         }
@@ -214,31 +224,52 @@ static void postNext(simulation_t *s, int rank, int ahead, bool inside, double t
 static void followPosted(simulation_t *s, const request_t *r, double arrival)
 {
     (void)arrival;
-    postNext(s, r->from, (int)r->id + 1, r->to / s->local == r->from / s->local, s->left - s->busy);
+    postNext(s, r->from, (int)r->id + 1, s->node[r->to] == s->node[r->from], s->left - s->busy);
 }
 
 static void followRing(simulation_t *s, const request_t *r, double arrival)
 {
+    int next = receiverOf(s, r);
     if (r->id < (int64_t)s->phase->rounds * (memberCount(s, r->from) - 1))
-        push(s, (request_t){later(arrival, s->ready[r->to]), r->to, memberAfter(s, r->to, 1), r->id + 1});
+        push(s, (request_t){later(arrival, s->ready[next]), next, memberAfter(s, next, 1), r->id + 1});
 }
 
-static void runPosted(simulation_t *s)
+static bool areEqual(const double *values, int n)
 {
-    s->follow = followPosted;
-    for (int r = 0; r < s->ranks; r++)
-        for (int inside = 0; inside < 2; inside++)
-            postNext(s, r, 1, inside, s->ready[r]);
-    runQueue(s);
+    for (int i = 1; i < n; i++)
+        if (values[i] != values[0])
+            return false;
+    return true;
 }
 
-static void runRing(simulation_t *s)
+/* Whether nothing tells one node from another. Then all ports are free, too: every rank has ended the same phase. */
+static bool isSymmetric(const simulation_t *s)
 {
-    s->follow = followRing;
-    for (int r = 0; r < s->ranks; r++)
-        if (memberCount(s, r) > 1)
-            push(s, (request_t){s->ready[r], r, memberAfter(s, r, 1), 1});
+    return s->phase->load == GS_LOAD_EVEN && s->ranks % s->local == 0 && areEqual(s->ready, s->ranks);
+}
+
+static void startPosted(simulation_t *s, int rank)
+{
+    for (int inside = 0; inside < 2; inside++)
+        postNext(s, rank, 1, inside, s->ready[rank]);
+}
+
+static void startRing(simulation_t *s, int rank)
+{
+    if (memberCount(s, rank) > 1)
+        push(s, (request_t){s->ready[rank], rank, memberAfter(s, rank, 1), 1});
+}
+
+static void runMembers(simulation_t *s, bool ring)
+{
+    s->follow = ring ? followRing : followPosted;
+    s->mirrored = isSymmetric(s);
+    for (int r = 0; r < (s->mirrored ? s->local : s->ranks); r++)
+        (ring ? startRing : startPosted)(s, r);
     runQueue(s);
+    for (int r = s->local; r < s->ranks && s->mirrored; r++)
+        s->done[r] = s->done[r % s->local];
+    s->mirrored = false;
 }
 
 /* ---- trees: id = (chunk * 2 + tree) * 4 + 0 for the parent or 1, 2, 3 for a child ---- */
@@ -413,10 +444,8 @@ static void runPhase(simulation_t *s)
             s->done[r] += s->phase->seconds * factor(s, r, r);
     else if (s->phase->kind == GS_PHASE_TREE)
         runTree(s);
-    else if (s->phase->kind == GS_PHASE_RING)
-        runRing(s);
     else
-        runPosted(s);
+        runMembers(s, s->phase->kind == GS_PHASE_RING);
     memcpy(s->ready, s->done, (size_t)s->ranks * sizeof *s->ready);
 }
 
@@ -450,7 +479,10 @@ static bool allocate(simulation_t *s)
         *byRank[i] = memory ? memory + i * ranks : NULL;
     s->room = ranks;
     s->queue = malloc(ranks * sizeof *s->queue);
-    return memory && s->queue;
+    s->node = malloc(ranks * sizeof *s->node);
+    for (size_t r = 0; r < ranks && s->node; r++)
+        s->node[r] = (int)r / s->local;
+    return memory && s->queue && s->node;
 }
 
 double simulateSchedule(const gsSchedule *schedule, uint64_t seed)
@@ -474,5 +506,6 @@ double simulateSchedule(const gsSchedule *schedule, uint64_t seed)
         last = later(last, s.ready[r]);
     free(s.record); /* the first of all */
     free(s.queue);
+    free(s.node);
     return s.failed ? -1 : last;
 }

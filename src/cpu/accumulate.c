@@ -6,13 +6,14 @@
 
 /* What accumulate reads of a record, for one group. */
 typedef struct {
-    const uint32_t *table;           /* NULL: block b begins at slot b k, or the mask's */
-    const float *scales;             /* by block; NULL: none */
+    const uint32_t *table; /* NULL: block b begins at slot b k, or the mask's */
+    const float *scales;   /* by block; NULL: none */
     const uint8_t *values, *indices; /* or rows' bits */
-    float magnitude;                 /* of a sign; group 1 only */
-    int silent;                      /* nothing in it */
+    const uint8_t *whole; /* values of tensors that travel whole; group 0 only */
+    float magnitude;      /* of a sign; group 1 only */
+    int silent;           /* nothing in it */
     int map;
-    coding how;
+    coding how, wholeHow;
     double coefficient[GS_MAX_POOL]; /* of the rank's references */
 } groupView;
 
@@ -22,7 +23,8 @@ static groupView viewGroup(const gsReducer_t r, const uint8_t *record, int g)
     gsRecordSegment segment;
     memcpy(&h, record, sizeof h);
     memcpy(&segment, record + sizeof h, sizeof segment);
-    gsRecordShape shape = gsRecordShapeOf(&h, &segment);
+    gsRecordExtent extent = gsSpecExtent(&r->spec, h.count);
+    gsRecordShape shape = gsRecordShapeOf(&h, &segment, &extent);
     gsRecordSections s = gsRecordLayout(&shape);
     const gsRecordGroup *at = &s.group[g];
     groupView v = {.values = record + at->values,
@@ -30,13 +32,15 @@ static groupView viewGroup(const gsReducer_t r, const uint8_t *record, int g)
                    .magnitude = segment.scale,
                    .silent = (h.flags & GS_FLAG_SKIP) != 0,
                    .map = g == 1 && h.flags & GS_FLAG_MAP,
-                   .how = codingOf(&r->spec, segment.scale)};
+                   .how = codingOf(&r->spec, segment.scale),
+                   .whole = g == 0 ? record + s.whole : NULL,
+                   .wholeHow = wholeCodingOf(&r->spec, segment.scale)};
     if (gsLayoutHasTable(h.layout))
         v.table = (const uint32_t *)(const void *)(record + at->table);
     if (gsRecordScaleBytes(&shape))
         v.scales = (const float *)(const void *)(record + at->scales);
     if (h.flags & GS_FLAG_REFERENCES && !v.silent)
-        memcpy(v.coefficient, record + GS_RECORD_SECTIONS, sizeof v.coefficient);
+        memcpy(v.coefficient, record + gsRecordTableEnd(r->spec.tensors), sizeof v.coefficient);
     else if (r->spec.pool && !v.silent)
         v.coefficient[gsOnlyReference(&r->spec, &r->state->call)] = 1.0;
     return v;
@@ -64,10 +68,10 @@ static void addSigns(gsReal *sum, const groupView *v, uint64_t slot, uint64_t en
             (gsReal)(v->values[slot / 8] >> slot % 8 & 1 ? -v->magnitude : v->magnitude);
 }
 
-static void addMap(gsReal *sum, const groupView *v, uint64_t first, uint32_t n)
+static void addMap(gsReal *sum, const groupView *v, uint64_t place, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t code = v->values[(first + i) / 4] >> (first + i) % 4 * 2 & 3u;
+        uint32_t code = v->values[(place + i) / 4] >> (place + i) % 4 * 2 & 3u;
         if (code)
             sum[i] += (gsReal)(code == 2u ? -v->magnitude : v->magnitude);
     }
@@ -88,13 +92,22 @@ static void addMasked(const gsReducer_t r, gsReal *sum, const groupView *v, uint
         }
 }
 
-static void addAll(gsReal *sum, const groupView *v, uint64_t b, uint32_t n)
+static void addAll(gsReal *sum, const groupView *v, uint64_t b, uint64_t place, uint32_t n)
 {
     gsReal decoded[GS_BLOCK];
     coding how = v->how;
     if (v->scales)
         how.scale = v->scales[b];
-    getBlock(&how, v->values, b * GS_BLOCK, n, decoded);
+    getBlock(&how, v->values, place, n, decoded);
+    for (uint32_t i = 0; i < n; i++)
+        sum[i] += decoded[i];
+}
+
+static void addWhole(const gsReducer_t r, gsReal *sum, const groupView *v, uint64_t b)
+{
+    gsReal decoded[GS_BLOCK];
+    uint32_t n = gsBlockLength(&r->spec, b);
+    getBlock(&v->wholeHow, v->whole, gsBlockPlace(&r->spec, b), n, decoded);
     for (uint32_t i = 0; i < n; i++)
         sum[i] += decoded[i];
 }
@@ -118,24 +131,29 @@ GS_INLINE void addRows(gsReal *sum, const groupView *v, uint64_t slot, uint64_t 
 static void addBlock(const gsReducer_t r, gsReal *sum, const groupView *v, uint64_t block, int g)
 {
     uint64_t slot, end, b = gsBlockInRecord(&r->spec, block);
-    uint32_t n = blockLength(&r->spec, block);
+    uint32_t n = gsBlockLength(&r->spec, block);
     coding how = v->how;
     if (v->silent)
         return;
+    if (gsBlockIsWhole(&r->spec, b)) {
+        if (v->whole)
+            addWhole(r, sum, v, b);
+        return;
+    }
     switch (r->spec.layout) {
     case GS_LAYOUT_MASK: addMasked(r, sum, v, b); return;
-    case GS_LAYOUT_ALL: addAll(sum, v, b, n); return;
+    case GS_LAYOUT_ALL: addAll(sum, v, b, gsBlockPlace(&r->spec, b), n); return;
     case GS_LAYOUT_ROWS:
         if (v->table[b + 1] > v->table[b])
             GS_FOR_SLOT_VALUE(r->spec.value, addRows(sum, v, v->table[b], b * GS_BLOCK, n, r->spec.width, V));
         return;
     case GS_LAYOUT_CHUNKED:
-        slot = b * r->spec.k;
+        slot = gsBlockPlace(&r->spec, b);
         end = slot + gsTopkKept(r->spec.k, n);
         break;
     default:
         if (v->map) {
-            addMap(sum, v, b * GS_BLOCK, n);
+            addMap(sum, v, gsBlockPlace(&r->spec, b), n);
             return;
         }
         slot = v->table[b];
@@ -170,7 +188,7 @@ static void addQuotient(const work *w, gsReal *sum, const groupView *v, uint64_t
 {
     const gsReducer_t r = w->r;
     gsReal decoded[GS_BLOCK], reference[GS_BLOCK];
-    uint32_t n = blockLength(&r->spec, b), choice = 0;
+    uint32_t n = gsBlockLength(&r->spec, b), choice = 0;
     while (choice < GS_MAX_POOL && v->coefficient[choice] == 0.0)
         choice++;
     gsReal floor = 0;
@@ -194,7 +212,7 @@ static void ranksOf(const gsSpec *spec, uint64_t b, uint32_t *first, uint32_t *e
 static void sumRecords(const work *w, gsReal *sum, gsReal *own, uint64_t b)
 {
     const gsReducer_t r = w->r;
-    uint32_t n = blockLength(&r->spec, b), first, end;
+    uint32_t n = gsBlockLength(&r->spec, b), first, end;
     memset(sum, 0, n * sizeof *sum);
     ranksOf(&r->spec, b, &first, &end);
     for (uint32_t i = first * (uint32_t)w->groups; i < end * (uint32_t)w->groups; i++) {
@@ -217,7 +235,7 @@ static void useMemory(const work *w, gsReal *sum, const gsReal *own, uint64_t b)
     gsReal *h = (gsReal *)r->memory + gsBlockInRecord(&r->spec, b) * GS_BLOCK,
            *all = (gsReal *)r->shared + b * GS_BLOCK;
     gsReal lambda = (gsReal)r->spec.lambda, nu = (gsReal)r->spec.nu;
-    uint32_t n = blockLength(&r->spec, b), first, end;
+    uint32_t n = gsBlockLength(&r->spec, b), first, end;
     ranksOf(&r->spec, b, &first, &end);
     int mine = r->spec.rank >= first && r->spec.rank < end && !r->spec.preview;
     for (uint32_t i = 0; mine && i < n; i++)
@@ -234,7 +252,7 @@ static void useMemory(const work *w, gsReal *sum, const gsReal *own, uint64_t b)
 static void addReferences(const work *w, gsReal *sum, uint64_t b)
 {
     gsReal reference[GS_BLOCK];
-    uint32_t n = blockLength(&w->r->spec, b);
+    uint32_t n = gsBlockLength(&w->r->spec, b);
     GS_STAGE(gsLoadReference)(w->r, w->coefficient, b * GS_BLOCK, n, reference);
     for (uint32_t i = 0; i < n; i++)
         sum[i] += reference[i];
@@ -246,7 +264,7 @@ static void moveReferences(const work *w, const gsReal *sum, uint64_t b)
     const gsReducer_t r = w->r;
     const gsSpec *spec = &r->spec;
     uint64_t first = b * GS_BLOCK, padded = (uint64_t)spec->blocks * GS_BLOCK;
-    uint32_t n = blockLength(spec, b);
+    uint32_t n = gsBlockLength(spec, b);
     gsReal mean[GS_BLOCK], gap[GS_BLOCK], share = (gsReal)1 / (gsReal)spec->nranks;
     for (uint32_t i = 0; i < n; i++)
         mean[i] = sum[i] * share;
@@ -273,10 +291,10 @@ static void moveReferences(const work *w, const gsReal *sum, uint64_t b)
         memcpy((gsReal *)r->pool[GS_REFERENCE_SNAPSHOT] + first, mean, n * sizeof *mean);
 }
 
-GS_INLINE void writeBlock(const gsReal *sum, void *recvbuff, uint64_t first, uint32_t n, gsReal factor, uint32_t type)
+GS_INLINE void writeBlock(const gsReal *sum, void *block, uint32_t n, gsReal factor, uint32_t type)
 {
     for (uint32_t i = 0; i < n; i++)
-        storeElement(type, recvbuff, first + i, sum[i] * factor);
+        storeElement(type, block, i, sum[i] * factor);
 }
 
 /* An iterate that this rank has just sent a gradient of. */
@@ -294,7 +312,7 @@ static void finishBlocks(const work *w)
     {
         gsReal sum[GS_BLOCK], own[GS_BLOCK];
         uint64_t first = (uint64_t)b * GS_BLOCK;
-        uint32_t n = blockLength(spec, (uint64_t)b);
+        uint32_t n = gsBlockLength(spec, (uint64_t)b);
         if (w->dense)
             memcpy(sum, w->dense + first, n * sizeof *sum);
         else
@@ -309,8 +327,8 @@ static void finishBlocks(const work *w)
             moveReferences(w, sum, (uint64_t)b);
         if (!spec->preview)
             markIterate(r, first, n);
-        uint64_t to = spec->spread ? gsBlockAt(spec, (uint64_t)b) * GS_BLOCK : first;
-        GS_FOR_TYPE(spec->type, writeBlock(sum, w->recvbuff, to, n, w->factor, T));
+        void *block = outputOf(spec, w->recvbuff, spec->spread ? gsBlockAt(spec, (uint64_t)b) : (uint64_t)b);
+        GS_FOR_TYPE(spec->type, writeBlock(sum, block, n, w->factor, T));
     }
 }
 

@@ -76,7 +76,7 @@ static void scanBlocks(gsReducer_t r, const gsSpec *s, uint32_t *offset, uint64_
 
 static gsVector gradientOf(gsReducer_t r, const void *sendbuff)
 {
-    return (gsVector){sendbuff, r->spec.type};
+    return (gsVector){sendbuff, r->spec.type, r->spec.list};
 }
 
 /* Where a stands, once it does: in the residual to be; without feedback in `work`, or it is the gradient itself. */
@@ -89,19 +89,19 @@ static gsVector comparedOf(gsReducer_t r, const void *sendbuff)
 {
     if (!r->spec.feedback && !gsSpecPrepares(&r->spec))
         return gradientOf(r, sendbuff);
-    return (gsVector){preparedIn(r), r->spec.wide ? GS_FLOAT64 : GS_FLOAT32};
+    return (gsVector){preparedIn(r), gsRealType(&r->spec), NULL};
 }
 
 static gsVector remembered(gsReducer_t r, const void *vector)
 {
-    return (gsVector){vector, gsRealType(&r->spec)};
+    return (gsVector){vector, gsRealType(&r->spec), NULL};
 }
 
 /* How far the iterate has moved; and, where the server decides, whether this rank is asked. */
 static void watchIterate(gsReducer_t r)
 {
     gsCall *c = &r->state->call;
-    gsVector iterate = {r->params, r->spec.paramsType};
+    gsVector iterate = {r->params, r->spec.paramsType, NULL};
     if (!r->spec.iterate || !r->previous[0] || !r->spec.trigger)
         return;
     if (r->state->step) {
@@ -123,9 +123,9 @@ static void watchGradient(gsReducer_t r, gsVector gradient, gsVector a)
     gsCall *c = &r->state->call;
     double bound = gsCallLagBound(spec, r->state), changed;
     if (spec->trigger == GS_TRIGGER_STALE) {
-        changed = stages->distance(r, gradient, (gsVector){r->stale, spec->type});
+        changed = stages->distance(r, gradient, (gsVector){r->stale, spec->type, NULL});
     } else {
-        changed = stages->sumVector(r, a, 0.0, GS_SUM_SQUARES).squares;
+        changed = stages->sumVector(r, a, 0.0, GS_SUM_SQUARES | GS_SUM_ALL).squares;
         if (spec->trigger == GS_TRIGGER_CHANGE)
             bound = spec->xi * stages->distance(r, gradient, remembered(r, r->before[r->state->phase]));
     }
@@ -151,7 +151,7 @@ static void compare(gsReducer_t r, const void *sendbuff)
     gsSums sums;
     watchIterate(r);
     if (r->spec.clip > 0.0 && !c->skip) {
-        sums = stages->sumVector(r, gradient, 0.0, GS_SUM_SQUARES);
+        sums = stages->sumVector(r, gradient, 0.0, GS_SUM_SQUARES | GS_SUM_ALL);
         gsCallClip(&r->spec, c, &sums);
     }
     if (r->spec.pool && !r->spec.denseNow && !c->skip)
@@ -233,20 +233,31 @@ static gsResult_t wantsGradient(gsReducer_t r, int *wants)
     return GS_SUCCESS;
 }
 
+/* The tensors that a record's segment table lists, against the own. */
+static uint32_t tensorsFault(const gsSpec *spec, const uint8_t *record)
+{
+    size_t bytes = spec->tensors * sizeof(gsRecordSegment);
+    return bytes && memcmp(record + GS_RECORD_SECTIONS, spec->entries, bytes) != 0 ? GS_FAULT_LAYOUT : GS_FAULT_NONE;
+}
+
 static uint32_t recordFault(gsReducer_t r, const uint8_t *record, uint32_t rank, uint32_t *nonFinite)
 {
     gsRecordHeader h;
     gsRecordSegment segment;
+    gsRecordExtent extent;
     memcpy(&h, record, sizeof h);
     memcpy(&segment, record + sizeof h, sizeof segment);
     uint32_t fault = gsExpectedFault(&r->spec, r->state, &h, &segment, rank);
+    if (!fault)
+        fault = tensorsFault(&r->spec, record);
     if (fault)
         return fault;
     uint64_t key = gsChecksumKey(h.configHash, h.step, h.rank);
     if (stagesOf(r)->checksum(r, record, key, h.recordBytes) != h.checksum)
         return GS_FAULT_CHECKSUM;
     *nonFinite |= h.flags & GS_FLAG_NONFINITE;
-    return gsRecordStructureFault(record, &h, &segment);
+    extent = gsSpecExtent(&r->spec, h.count);
+    return gsRecordStructureFault(record, &h, &segment, &extent);
 }
 
 static gsResult_t validateStage(gsReducer_t r, const void *records, gsStream_t stream)
@@ -275,13 +286,19 @@ static void fillNaN(uint32_t type, uint64_t count, void *recvbuff)
         }
 }
 
+static void fillAllNaN(const gsSpec *spec, void *recvbuff)
+{
+    for (uint64_t b = 0; b < spec->blocks; b++)
+        fillNaN(spec->type, gsBlockLength(spec, b), outputOf(spec, recvbuff, b));
+}
+
 static gsResult_t accumulateStage(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     (void)stream;
     if (r->state->verdict)
         return GS_SUCCESS;
     if (r->state->anyNonFinite)
-        fillNaN(r->spec.type, r->spec.count, recvbuff);
+        fillAllNaN(&r->spec, recvbuff);
     else
         stagesOf(r)->accumulate(r, records, NULL, recvbuff, op);
     return GS_SUCCESS;
@@ -302,7 +319,7 @@ static gsResult_t accumulateDense(gsReducer_t r, const void *sum, void *recvbuff
     if (r->state->verdict)
         return GS_SUCCESS;
     if (r->state->anyNonFinite)
-        fillNaN(r->spec.type, r->spec.count, recvbuff);
+        fillAllNaN(&r->spec, recvbuff);
     else if (r->spec.count) /* of no elements there is no sum */
         stagesOf(r)->accumulate(r, NULL, sum, recvbuff, op);
     return GS_SUCCESS;
@@ -369,8 +386,22 @@ static gsResult_t sumSlices(gsReducer_t r, gsDataType_t type, const void *slices
                             void *out, uint64_t n, gsRedOp_t op, gsStream_t stream)
 {
     (void)stream;
-    stagesOf(r)->sumSlices(r, (gsVector){slices, type}, ranks, apart, out, n, op);
+    stagesOf(r)->sumSlices(r, (gsVector){slices, type, NULL}, ranks, apart, out, n, op);
     return GS_SUCCESS;
+}
+
+/* From one place to another; of a list from one's tensors to the other's. */
+static void copyBlocks(const gsSpec *spec, const void *from, void *to)
+{
+    gsVector x = {from, spec->type, spec->list};
+    size_t width = gsTypeWidth(spec->type);
+    if (!spec->list) {
+        if (spec->count)
+            memcpy(to, from, spec->count * width);
+        return;
+    }
+    for (uint64_t b = 0; b < spec->blocks; b++)
+        memcpy(outputOf(spec, to, b), blockOf(x, b).values, gsBlockLength(spec, b) * width);
 }
 
 static gsResult_t finishDense(gsReducer_t r, const void *sum, void *recvbuff, gsStream_t stream)
@@ -379,9 +410,24 @@ static gsResult_t finishDense(gsReducer_t r, const void *sum, void *recvbuff, gs
     r->state->verdict = GS_FAULT_NONE;
     r->state->anyNonFinite = !stagesOf(r)->allFinite(r, gradientOf(r, sum));
     if (r->state->anyNonFinite)
-        fillNaN(r->spec.type, r->spec.count, recvbuff);
-    else if (r->spec.count)
-        memcpy(recvbuff, sum, r->spec.count * gsTypeBytes((gsDataType_t)r->spec.type));
+        fillAllNaN(&r->spec, recvbuff);
+    else
+        copyBlocks(&r->spec, sum, recvbuff);
+    return GS_SUCCESS;
+}
+
+/* A list's tensors, wherever they are. */
+static gsResult_t setTensors(gsReducer_t r, void *const *tensors, uint32_t first, uint32_t n, gsStream_t stream)
+{
+    (void)stream;
+    memcpy(r->buffers + first, tensors, n * sizeof *tensors);
+    return GS_SUCCESS;
+}
+
+static gsResult_t gather(gsReducer_t r, const void *from, void *to, gsStream_t stream)
+{
+    (void)stream;
+    copyBlocks(&r->spec, from, to);
     return GS_SUCCESS;
 }
 
@@ -463,6 +509,8 @@ const gsBackend gsCpuBackend = {
     .wantsGradient = wantsGradient,
     .sumSlices = sumSlices,
     .finishDense = finishDense,
+    .setTensors = setTensors,
+    .gather = gather,
     .seal = sealSlice,
     .openSeals = openSeals,
     .assemble = assemble,

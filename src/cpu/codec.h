@@ -21,6 +21,12 @@ GS_INLINE coding codingOf(const gsSpec *spec, float scale)
     return c;
 }
 
+/* Of tensors that travel whole. */
+GS_INLINE coding wholeCodingOf(const gsSpec *spec, float scale)
+{
+    return (coding){spec->wholeValue, gsValueBits(spec->wholeValue, 0), 0, spec->random, scale};
+}
+
 /* ---- one slot; c->value a constant where this is inlined ---- */
 
 GS_INLINE void putSlot(const coding *c, uint32_t value, uint8_t *values, uint64_t slot, gsReal x, uint32_t word)

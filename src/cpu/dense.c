@@ -25,11 +25,11 @@ void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint32_t ranks, uint6
     }
 }
 
-GS_INLINE int finiteRange(const void *values, uint64_t first, uint32_t n, uint32_t type)
+GS_INLINE int finiteBlock(gsVector block, uint32_t n, uint32_t type)
 {
     int finite = 1;
     for (uint32_t i = 0; i < n; i++)
-        finite &= gsFinite(loadElement(type, values, first + i));
+        finite &= gsFinite(loadElement(type, block.values, i));
     return finite;
 }
 
@@ -38,8 +38,8 @@ int GS_STAGE(gsAllFinite)(gsReducer_t r, gsVector values)
     int bad = 0;
     GS_FOR_BLOCKS(r, b, reduction(| : bad))
     {
-        uint32_t n = blockLength(&r->spec, (uint64_t)b);
-        GS_FOR_TYPE(values.type, bad |= !finiteRange(values.values, (uint64_t)b * GS_BLOCK, n, T));
+        uint32_t n = gsBlockLength(&r->spec, (uint64_t)b);
+        GS_FOR_TYPE(values.type, bad |= !finiteBlock(blockOf(values, (uint64_t)b), n, T));
     }
     return !bad;
 }

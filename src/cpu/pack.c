@@ -12,13 +12,13 @@ typedef struct {
     uint16_t index[GS_BLOCK];
 } survivors;
 
-GS_INLINE int groupOf(const gsSpec *spec, const gsCall *c, gsVector x, uint64_t i, uint32_t type)
+GS_INLINE int groupOf(const gsSpec *spec, const gsCall *c, gsVector block, uint32_t i, uint32_t type)
 {
-    return spec->value == GS_VALUE_SHARED && !((gsReal)c->s * gsAbs(loadElement(type, x.values, i)) >= (gsReal)1);
+    return spec->value == GS_VALUE_SHARED && !((gsReal)c->s * gsAbs(loadElement(type, block.values, i)) >= (gsReal)1);
 }
 
 /* Lists the kept coordinates of block b in group g that stay. */
-GS_INLINE void listSurvivors(gsReducer_t r, gsVector x, uint64_t b, int g, survivors *out, uint32_t type)
+GS_INLINE void listSurvivors(gsReducer_t r, gsVector block, uint64_t b, int g, survivors *out, uint32_t type)
 {
     const gsSpec *spec = &r->spec;
     const gsCall *c = &r->state->call;
@@ -31,7 +31,7 @@ GS_INLINE void listSurvivors(gsReducer_t r, gsVector x, uint64_t b, int g, survi
     for (uint32_t w = 0; w < GS_BLOCK_WORDS; w++)
         for (uint32_t word = bits[w]; word; word &= word - 1) {
             uint32_t index = 32 * w + (uint32_t)__builtin_ctz(word);
-            if (groupOf(spec, c, x, at * GS_BLOCK + index, type) != g)
+            if (groupOf(spec, c, block, index, type) != g)
                 continue;
             if (whole || gsCallSlot(spec, c, g, j + 1) > gsCallSlot(spec, c, g, j))
                 out->index[out->n++] = (uint16_t)index;
@@ -95,7 +95,8 @@ static void writeBook(gsReducer_t r, uint64_t b, const survivors *s, const gsRea
     }
 }
 
-GS_INLINE void writeValues(gsReducer_t r, gsVector x, uint64_t b, const survivors *s, uint8_t *record, uint32_t type)
+GS_INLINE void writeValues(gsReducer_t r, gsVector block, uint64_t b, const survivors *s, uint8_t *record,
+                           uint32_t type)
 {
     const gsSpec *spec = &r->spec;
     const gsCall *c = &r->state->call;
@@ -106,7 +107,7 @@ GS_INLINE void writeValues(gsReducer_t r, gsVector x, uint64_t b, const survivor
     uint32_t word = 0;
     gsReal v[GS_BLOCK];
     for (uint32_t i = 0; i < s->n; i++)
-        v[i] = valueOf(spec, c, loadElement(type, x.values, first + s->index[i]));
+        v[i] = valueOf(spec, c, loadElement(type, block.values, s->index[i]));
     if (spec->value == GS_VALUE_BOOK) {
         writeBook(r, b, s, v, record);
         return;
@@ -126,21 +127,22 @@ GS_INLINE void writeValues(gsReducer_t r, gsVector x, uint64_t b, const survivor
     }
 }
 
-GS_INLINE void writeSigns(gsVector x, uint64_t first, const survivors *s, uint8_t *signs, uint32_t type)
+GS_INLINE void writeSigns(gsVector block, const survivors *s, uint8_t *signs, uint32_t type)
 {
     for (uint32_t i = 0; i < s->n; i++) {
         uint64_t slot = s->first + i;
-        if (loadElement(type, x.values, first + s->index[i]) < (gsReal)0)
+        if (loadElement(type, block.values, s->index[i]) < (gsReal)0)
             __atomic_fetch_or(&signs[slot / 8], (uint8_t)(1u << slot % 8), __ATOMIC_RELAXED);
     }
 }
 
-/* A block's map is its own 1024 bytes. */
-GS_INLINE void writeMap(gsVector x, uint64_t first, const survivors *s, uint8_t *map, uint32_t type)
+/* A block's map is bytes of its own. */
+GS_INLINE void writeMap(gsVector block, uint64_t place, const survivors *s, uint8_t *map, uint32_t type)
 {
     for (uint32_t i = 0; i < s->n; i++) {
-        uint32_t place = s->index[i], code = loadElement(type, x.values, first + place) < (gsReal)0 ? 2u : 1u;
-        map[place / 4] |= (uint8_t)(code << place % 4 * 2);
+        uint64_t at = place + s->index[i];
+        uint32_t code = loadElement(type, block.values, s->index[i]) < (gsReal)0 ? 2u : 1u;
+        map[at / 4] |= (uint8_t)(code << at % 4 * 2);
     }
 }
 
@@ -179,20 +181,49 @@ GS_INLINE void packGroup(gsReducer_t r, gsVector x, uint8_t *record, uint64_t b,
     const gsCall *c = &r->state->call;
     const gsRecordGroup *at = &c->sections.group[g];
     int map = g == 1 && c->flags & GS_FLAG_MAP;
+    gsVector block = blockOf(x, gsBlockAt(spec, b));
     survivors s;
-    listSurvivors(r, x, b, g, &s, type);
+    listSurvivors(r, block, b, g, &s, type);
     if (gsLayoutHasTable(spec->layout) && !map)
         ((uint32_t *)(void *)(record + at->table))[b] = (uint32_t)s.first;
     if (map) {
-        writeMap(x, gsBlockAt(spec, b) * GS_BLOCK, &s, record + at->values + b * (GS_BLOCK / 4), type);
+        writeMap(block, gsBlockPlace(spec, b), &s, record + at->values, type);
         return;
     }
     if (g == 1)
-        writeSigns(x, gsBlockAt(spec, b) * GS_BLOCK, &s, record + at->values, type);
+        writeSigns(block, &s, record + at->values, type);
     else
-        writeValues(r, x, b, &s, record, type);
+        writeValues(r, block, b, &s, record, type);
     if (gsLayoutHasIndices(spec->layout))
         writeIndices(&s, record + at->indices);
+}
+
+GS_INLINE void loadBlock(gsVector block, uint32_t n, gsReal *a, uint32_t type)
+{
+    for (uint32_t i = 0; i < n; i++)
+        a[i] = loadElement(type, block.values, i);
+}
+
+/* A block that travels whole, and what rounding takes from it. Its momentum goes on: nothing of it waits. */
+static void packWhole(gsReducer_t r, gsVector x, uint8_t *record, uint64_t b)
+{
+    const gsSpec *spec = &r->spec;
+    const gsCall *c = &r->state->call;
+    gsReal a[GS_BLOCK], decoded[GS_BLOCK];
+    uint32_t words[GS_BLOCK], n = gsBlockLength(spec, b);
+    uint64_t of = gsBlockAt(spec, b), first = of * GS_BLOCK;
+    uint8_t *values = record + c->sections.whole;
+    coding how = wholeCodingOf(spec, c->scale);
+    if (c->nonFinite)
+        return;
+    GS_FOR_TYPE(x.type, loadBlock(blockOf(x, of), n, a, T));
+    drawBlock(spec->seed, first / 4, c->step, spec->rank, GS_DRAW_ROUND, words);
+    putBlock(&how, values, gsBlockPlace(spec, b), n, a, words);
+    if (!spec->feedback)
+        return;
+    getBlock(&how, values, gsBlockPlace(spec, b), n, decoded);
+    for (uint32_t i = 0; i < n; i++)
+        nextOf(r, r->residual)[first + i] = a[i] - decoded[i];
 }
 
 static void packBlocks(gsReducer_t r, gsVector x, uint8_t *record)
@@ -200,15 +231,18 @@ static void packBlocks(gsReducer_t r, gsVector x, uint8_t *record)
     int groups = gsRecordGroups(r->spec.value);
     GS_FOR_BLOCKS(r, b, )
     {
+        if (gsBlockIsWhole(&r->spec, (uint64_t)b))
+            packWhole(r, x, record, (uint64_t)b);
         for (int g = 0; g < groups; g++)
             GS_FOR_TYPE(x.type, packGroup(r, x, record, (uint64_t)b, g, T));
     }
 }
 
-GS_INLINE void loadBlock(gsVector x, uint64_t first, uint32_t n, gsReal *a, uint32_t type)
+/* Behind a tensor's last code, up to where the next one's begin. */
+static void fillUp(uint8_t *values, uint64_t place, uint32_t n, uint32_t bits)
 {
-    for (uint32_t i = 0; i < n; i++)
-        a[i] = loadElement(type, x.values, first + i);
+    uint64_t full = gsListPlaces(n), used = ((uint64_t)n * bits + 7) / 8;
+    memset(values + place * bits / 8 + used, 0, full * bits / 8 - used);
 }
 
 /* Every coordinate: scale, codes, and what the coding takes away. */
@@ -221,18 +255,26 @@ static void packAll(gsReducer_t r, gsVector x, uint8_t *record)
     GS_FOR_BLOCKS(r, b, )
     {
         gsReal a[GS_BLOCK], decoded[GS_BLOCK];
-        uint32_t words[GS_BLOCK], n = blockLength(spec, (uint64_t)b);
-        uint64_t slot = (uint64_t)b * GS_BLOCK, first = gsBlockAt(spec, (uint64_t)b) * GS_BLOCK;
+        uint32_t words[GS_BLOCK], n = gsBlockLength(spec, (uint64_t)b);
+        uint64_t of = gsBlockAt(spec, (uint64_t)b), first = of * GS_BLOCK, place = gsBlockPlace(spec, (uint64_t)b);
         coding how = codingOf(spec, c->scale);
-        GS_FOR_TYPE(x.type, loadBlock(x, first, n, a, T));
+        if (gsBlockIsWhole(spec, (uint64_t)b)) {
+            if (scaled && !one)
+                ((float *)(void *)(record + at->scales))[b] = 0.0f;
+            packWhole(r, x, record, (uint64_t)b);
+            continue;
+        }
+        GS_FOR_TYPE(x.type, loadBlock(blockOf(x, of), n, a, T));
         if (scaled && !one)
             ((float *)(void *)(record + at->scales))[b] = how.scale = scaleOfBlock(spec->value, a, n);
         if (spec->value != GS_VALUE_SIGN && spec->value != GS_VALUE_GRID)
             drawBlock(spec->seed, first / 4, c->step, spec->rank, GS_DRAW_ROUND, words);
-        putBlock(&how, record + at->values, slot, n, a, words);
+        putBlock(&how, record + at->values, place, n, a, words);
+        if (spec->list)
+            fillUp(record + at->values, place, n, how.bits);
         if (!spec->feedback)
             continue;
-        getBlock(&how, record + at->values, slot, n, decoded);
+        getBlock(&how, record + at->values, place, n, decoded);
         for (uint32_t i = 0; i < n; i++)
             settle(r, first + i, a[i], decoded[i]);
     }
@@ -247,7 +289,7 @@ gsCodedNorms GS_STAGE(gsMeasureCoding)(gsReducer_t r, gsVector x)
     GS_FOR_BLOCKS(r, b, )
     {
         gsReal decoded[GS_BLOCK];
-        uint32_t n = blockLength(spec, (uint64_t)b);
+        uint32_t n = gsBlockLength(spec, (uint64_t)b);
         const gsReal *from = a + b * GS_BLOCK;
         coding how = codingOf(spec, r->state->call.scale);
         if (!(spec->aux & GS_RECORD_ONE_SCALE))
@@ -273,6 +315,7 @@ static void clearEnd(uint8_t *record, uint64_t begin, uint64_t end)
  * sections. */
 static void clearSections(const gsSpec *spec, const gsCall *c, uint8_t *record)
 {
+    clearEnd(record, c->sections.whole, c->sections.group[0].table);
     for (int g = 0; g < gsRecordGroups(spec->value); g++) {
         const gsRecordGroup *at = &c->sections.group[g];
         uint64_t end = g + 1 < gsRecordGroups(spec->value) ? c->sections.group[g + 1].table : c->sections.bytes;
@@ -306,7 +349,7 @@ static void packSections(gsReducer_t r, gsVector x, uint8_t *record)
     if (c->flags & GS_FLAG_SKIP)
         return;
     if (c->flags & GS_FLAG_REFERENCES)
-        memcpy(record + GS_RECORD_SECTIONS, c->coefficient, sizeof c->coefficient);
+        memcpy(record + gsRecordTableEnd(spec->tensors), c->coefficient, sizeof c->coefficient);
     clearSections(spec, c, record);
     if (spec->layout == GS_LAYOUT_ALL && !c->nonFinite)
         packAll(r, x, record);
@@ -326,6 +369,8 @@ void GS_STAGE(gsPack)(gsReducer_t r, gsVector x, uint8_t *record)
     packSections(r, x, record);
     memcpy(record, &header, sizeof header);
     memcpy(record + sizeof header, &segment, sizeof segment);
+    if (r->spec.tensors)
+        memcpy(record + GS_RECORD_SECTIONS, r->spec.entries, r->spec.tensors * sizeof segment);
     header.checksum =
         GS_STAGE(gsChecksum)(r, record, gsChecksumKey(header.configHash, header.step, header.rank), header.recordBytes);
     memcpy(record, &header, sizeof header);

@@ -62,17 +62,16 @@ void GS_STAGE(gsLoadReference)(const gsReducer_t r, const double *coefficient, u
 
 /* ---- the choice ---- */
 
-GS_INLINE void loadGradient(const gsReducer_t r, gsVector gradient, uint64_t first, uint32_t n, gsReal *g,
-                            uint32_t type)
+GS_INLINE void loadGradient(const gsReducer_t r, gsVector block, uint32_t n, gsReal *g, uint32_t type)
 {
     gsReal clip = (gsReal)r->state->call.clip;
     for (uint32_t i = 0; i < n; i++)
-        g[i] = loadElement(type, gradient.values, first + i) * clip;
+        g[i] = loadElement(type, block.values, i) * clip;
 }
 
-static void loadAnyGradient(const gsReducer_t r, gsVector gradient, uint64_t first, uint32_t n, gsReal *g)
+static void loadAnyGradient(const gsReducer_t r, gsVector block, uint32_t n, gsReal *g)
 {
-    GS_FOR_TYPE(gradient.type, loadGradient(r, gradient, first, n, g, T));
+    GS_FOR_TYPE(block.type, loadGradient(r, block, n, g, T));
 }
 
 static double *dotRow(const gsReducer_t r, uint32_t p, uint32_t q)
@@ -93,8 +92,8 @@ static void sumDots(gsReducer_t r, gsVector gradient)
     {
         gsReal x[GS_MAX_POOL + 1][GS_BLOCK];
         uint64_t first = (uint64_t)b * GS_BLOCK;
-        uint32_t n = blockLength(&r->spec, (uint64_t)b);
-        loadAnyGradient(r, gradient, first, n, x[GS_MAX_POOL]);
+        uint32_t n = gsBlockLength(&r->spec, (uint64_t)b);
+        loadAnyGradient(r, blockOf(gradient, (uint64_t)b), n, x[GS_MAX_POOL]);
         for (uint32_t p = 0; p < GS_MAX_POOL; p++)
             if (hasDots(r, p))
                 loadReference(r, p, first, n, x[p]);
@@ -115,8 +114,8 @@ static double quotientLoss(gsReducer_t r, gsVector gradient, uint32_t p, double 
         gsReal g[GS_BLOCK], reference[GS_BLOCK], largest = 0;
         double lane[GS_LANES] = {0};
         uint64_t first = (uint64_t)b * GS_BLOCK;
-        uint32_t n = blockLength(&r->spec, (uint64_t)b);
-        loadAnyGradient(r, gradient, first, n, g);
+        uint32_t n = gsBlockLength(&r->spec, (uint64_t)b);
+        loadAnyGradient(r, blockOf(gradient, (uint64_t)b), n, g);
         loadReference(r, p, first, n, reference);
         for (uint32_t i = 0; i < n; i++) {
             reference[i] = gsGuarded((gsReal)coefficient * reference[i], floor);
@@ -155,9 +154,9 @@ GS_INLINE int compareBlock(gsReducer_t r, gsVector gradient, uint64_t b, gsReal 
     const gsCall *c = &r->state->call;
     gsReal reference[GS_BLOCK];
     uint64_t first = b * GS_BLOCK;
-    uint32_t n = blockLength(spec, b);
+    uint32_t n = gsBlockLength(spec, b);
     int finite = 1;
-    loadGradient(r, gradient, first, n, out, type);
+    loadGradient(r, blockOf(gradient, b), n, out, type);
     for (uint32_t i = 0; i < n; i++)
         finite &= gsFinite(out[i]);
     if (r->before[0])
@@ -212,7 +211,7 @@ void GS_STAGE(gsCompare)(gsReducer_t r, gsVector gradient, void *a)
         if (spec->feedback && spec->denseNow) /* all of it travels */
             memset(nextOf(r, r->residual) + first, 0, GS_BLOCK * sizeof(gsReal));
         if (r->previous[0] && spec->iterate)
-            loadForeign(spec->paramsType, r->params, first, blockLength(spec, (uint64_t)b),
+            loadForeign(spec->paramsType, r->params, first, gsBlockLength(spec, (uint64_t)b),
                         nextOf(r, r->previous) + first);
     }
     r->state->call.nonFinite |= (uint32_t)bad;
@@ -224,10 +223,9 @@ double GS_STAGE(gsDistance)(gsReducer_t r, gsVector x, gsVector y)
     GS_FOR_BLOCKS(r, b, )
     {
         gsReal gap[GS_BLOCK], other[GS_BLOCK];
-        uint64_t first = (uint64_t)b * GS_BLOCK;
-        uint32_t n = blockLength(&r->spec, (uint64_t)b);
-        loadForeign(x.type, x.values, first, n, gap);
-        loadForeign(y.type, y.values, first, n, other);
+        uint32_t n = gsBlockLength(&r->spec, (uint64_t)b);
+        loadForeign(x.type, blockOf(x, (uint64_t)b).values, 0, n, gap);
+        loadForeign(y.type, blockOf(y, (uint64_t)b).values, 0, n, other);
         for (uint32_t i = 0; i < n; i++)
             gap[i] = gap[i] - other[i];
         r->blockSum[b] = dotBlock(gap, gap, n);

@@ -54,11 +54,11 @@ GS_INLINE uint32_t keepBytes(const uint8_t *keep, uint32_t *bits)
 /* ---- rules that look at magnitudes: a = g + e stands in the residual to be, or whatever was prepared in x ---- */
 
 /* Returns whether every a is finite. The block's tail is filled with zeros. */
-GS_INLINE int addResidual(gsVector x, const gsReal *e, gsReal *a, uint64_t first, uint32_t n, uint32_t type)
+GS_INLINE int addResidual(gsVector block, const gsReal *e, gsReal *a, uint32_t n, uint32_t type)
 {
     int finite = 1;
     for (uint32_t i = 0; i < n; i++) {
-        a[i] = loadElement(type, x.values, first + i) + e[i];
+        a[i] = loadElement(type, block.values, i) + e[i];
         finite &= gsFinite(a[i]);
     }
     for (uint32_t i = n; i < GS_BLOCK; i++)
@@ -125,10 +125,19 @@ GS_INLINE uint32_t keepMoved(const gsReducer_t r, const gsReal *a, uint64_t firs
     return kept;
 }
 
+/* Of a block that travels whole, apart from what is selected. */
+GS_INLINE uint32_t keepNone(uint32_t *bits)
+{
+    memset(bits, 0, GS_BLOCK_WORDS * sizeof *bits);
+    return 0;
+}
+
 static uint32_t keepBlock(const gsReducer_t r, const gsReal *a, uint64_t b, uint32_t *bits)
 {
     const gsCall *c = &r->state->call;
-    uint32_t n = blockLength(&r->spec, b);
+    uint32_t n = gsBlockLength(&r->spec, b);
+    if (gsBlockIsWhole(&r->spec, b))
+        return keepNone(bits);
     switch (r->spec.select) {
     case GS_SELECT_THRESHOLD: return keepAbove(a, (gsReal)c->tau, bits);
     case GS_SELECT_TOPK: return keepLargest(a, n, gsTopkKept(r->spec.k, n), bits);
@@ -145,12 +154,12 @@ static void selectByMagnitude(gsReducer_t r, gsVector x)
     GS_FOR_BLOCKS(r, b, reduction(| : bad))
     {
         uint64_t first = (uint64_t)b * GS_BLOCK;
-        const gsReal *a = (const gsReal *)x.values + first;
+        const gsReal *a = add ? NULL : (const gsReal *)x.values + first;
         if (add) {
             const gsReal *e = currentOf(r, r->residual) + first;
             gsReal *sum = nextOf(r, r->residual) + first;
-            uint32_t n = blockLength(spec, (uint64_t)b);
-            GS_FOR_TYPE(x.type, bad |= !addResidual(x, e, sum, first, n, T));
+            uint32_t n = gsBlockLength(spec, (uint64_t)b);
+            GS_FOR_TYPE(x.type, bad |= !addResidual(blockOf(x, (uint64_t)b), e, sum, n, T));
             a = sum;
         }
         r->blockKept[b] = keepBlock(r, a, (uint64_t)b, r->keptBits + b * GS_BLOCK_WORDS);
@@ -164,8 +173,9 @@ static void keepFirstTies(gsReducer_t r, const gsReal *a)
     uint64_t missing = r->state->call.ties;
     for (uint64_t b = 0; b < r->spec.blocks && missing; b++) {
         uint32_t room = missing < GS_BLOCK ? (uint32_t)missing : GS_BLOCK;
-        uint32_t kept = keepTies(a + b * GS_BLOCK, blockLength(&r->spec, b), (keyBits)r->state->call.limit, room,
-                                 r->keptBits + b * GS_BLOCK_WORDS);
+        uint32_t n = gsBlockIsWhole(&r->spec, b) ? 0 : gsBlockLength(&r->spec, b);
+        uint32_t kept =
+            keepTies(a + b * GS_BLOCK, n, (keyBits)r->state->call.limit, room, r->keptBits + b * GS_BLOCK_WORDS);
         r->blockKept[b] += kept;
         missing -= kept;
     }
@@ -174,12 +184,12 @@ static void keepFirstTies(gsReducer_t r, const gsReal *a)
 /* ---- rules that draw ---- */
 
 /* Returns how many of the kept have p = 1 (gspar). keep has room for a whole block; its tail becomes 0. */
-GS_INLINE uint32_t drawKept(gsVector x, const uint32_t *words, uint64_t first, uint32_t n, gsReal s, uint32_t select,
-                            uint8_t *keep, uint32_t *bad, uint32_t type)
+GS_INLINE uint32_t drawKept(gsVector block, const uint32_t *words, uint32_t n, gsReal s, uint32_t select, uint8_t *keep,
+                            uint32_t *bad, uint32_t type)
 {
     uint32_t exact = 0, finite = 1;
     for (uint32_t i = 0; i < n; i++) {
-        gsReal g = loadElement(type, x.values, first + i);
+        gsReal g = loadElement(type, block.values, i);
         gsReal p = select == GS_SELECT_RANDK ? s : gsGsparProbability(g, s);
         finite &= (uint32_t)gsFinite(g);
         exact += p >= (gsReal)1;
@@ -191,12 +201,20 @@ GS_INLINE uint32_t drawKept(gsVector x, const uint32_t *words, uint64_t first, u
     return exact;
 }
 
-GS_INLINE uint32_t drawBySelect(gsVector x, const uint32_t *words, uint64_t first, uint32_t n, gsReal s,
-                                uint32_t select, uint8_t *keep, uint32_t *bad, uint32_t type)
+GS_INLINE uint32_t drawBySelect(gsVector block, const uint32_t *words, uint32_t n, gsReal s, uint32_t select,
+                                uint8_t *keep, uint32_t *bad, uint32_t type)
 {
     if (select == GS_SELECT_RANDK)
-        return drawKept(x, words, first, n, s, GS_SELECT_RANDK, keep, bad, type);
-    return drawKept(x, words, first, n, s, GS_SELECT_GSPAR, keep, bad, type);
+        return drawKept(block, words, n, s, GS_SELECT_RANDK, keep, bad, type);
+    return drawKept(block, words, n, s, GS_SELECT_GSPAR, keep, bad, type);
+}
+
+GS_INLINE uint32_t anyBad(gsVector block, uint32_t n, uint32_t type)
+{
+    uint32_t finite = 1;
+    for (uint32_t i = 0; i < n; i++)
+        finite &= (uint32_t)gsFinite(loadElement(type, block.values, i));
+    return !finite;
 }
 
 static void selectByDraw(gsReducer_t r, gsVector x)
@@ -208,15 +226,23 @@ static void selectByDraw(gsReducer_t r, gsVector x)
     uint32_t bad = 0;
     GS_FOR_BLOCKS(r, b, reduction(| : bad))
     {
-        uint32_t words[GS_BLOCK], n = blockLength(spec, (uint64_t)b), exact;
+        uint32_t words[GS_BLOCK], n = gsBlockLength(spec, (uint64_t)b), exact;
+        uint32_t *bits = r->keptBits + b * GS_BLOCK_WORDS;
         uint8_t keep[GS_BLOCK];
         uint64_t first = (uint64_t)b * GS_BLOCK;
+        gsVector block = blockOf(x, (uint64_t)b);
+        if (gsBlockIsWhole(spec, (uint64_t)b)) {
+            GS_FOR_TYPE(x.type, bad |= anyBad(block, n, T));
+            for (int g = 0; g < groups; g++)
+                r->blockKept[(uint64_t)g * spec->blocks + (uint64_t)b] = keepNone(bits);
+            continue;
+        }
         if (shared)
             drawBlock(spec->seed, first / 4, step, 0, GS_DRAW_MASK, words); /* as gsRandkDraws */
         else
             drawBlock(spec->seed, first / 4, step, spec->rank, GS_DRAW_KEEP, words);
-        GS_FOR_TYPE(x.type, exact = drawBySelect(x, words, first, n, s, spec->select, keep, &bad, T));
-        uint32_t kept = keepBytes(keep, r->keptBits + b * GS_BLOCK_WORDS);
+        GS_FOR_TYPE(x.type, exact = drawBySelect(block, words, n, s, spec->select, keep, &bad, T));
+        uint32_t kept = keepBytes(keep, bits);
         r->blockKept[b] = groups == 2 ? exact : kept;
         if (groups == 2)
             r->blockKept[spec->blocks + (uint64_t)b] = kept - exact;
@@ -226,33 +252,25 @@ static void selectByDraw(gsReducer_t r, gsVector x)
 
 /* ---- all ---- */
 
-GS_INLINE uint32_t anyBad(gsVector x, uint64_t first, uint32_t n, uint32_t type)
-{
-    uint32_t finite = 1;
-    for (uint32_t i = 0; i < n; i++)
-        finite &= (uint32_t)gsFinite(loadElement(type, x.values, first + i));
-    return !finite;
-}
-
 static void selectAll(gsReducer_t r, gsVector x)
 {
     int prepared = gsSpecPrepares(&r->spec); /* and looked at then */
     uint32_t bad = 0;
     GS_FOR_BLOCKS(r, b, reduction(| : bad))
     {
-        uint32_t n = blockLength(&r->spec, (uint64_t)b);
+        uint32_t n = gsBlockLength(&r->spec, (uint64_t)b);
         if (!prepared)
-            GS_FOR_TYPE(x.type, bad |= anyBad(x, (uint64_t)b * GS_BLOCK, n, T));
-        r->blockKept[b] = n;
+            GS_FOR_TYPE(x.type, bad |= anyBad(blockOf(x, (uint64_t)b), n, T));
+        r->blockKept[b] = gsBlockIsWhole(&r->spec, (uint64_t)b) ? 0 : n;
     }
     r->state->call.nonFinite |= bad;
 }
 
 /* ---- rows ---- */
 
-/* Marks the rows of which these n elements are not all 0. Returns whether one is not finite. Rows cross blocks: neighbours share
+/* Marks the rows of which the block's n elements, from `first` on, are not all 0. Returns whether one is not finite. Rows cross blocks: neighbours share
  * words. */
-GS_INLINE uint32_t markRows(gsReducer_t r, gsVector x, uint64_t first, uint32_t n, uint32_t type)
+GS_INLINE uint32_t markRows(gsReducer_t r, gsVector block, uint64_t first, uint32_t n, uint32_t type)
 {
     uint32_t width = r->spec.width, finite = 1, word = 0, end;
     uint64_t row = first / width;
@@ -260,7 +278,7 @@ GS_INLINE uint32_t markRows(gsReducer_t r, gsVector x, uint64_t first, uint32_t 
         uint32_t any = 0;
         end = gsRowEnd(row, width, first, n);
         for (uint32_t i = at; i < end; i++) {
-            gsReal g = loadElement(type, x.values, first + i);
+            gsReal g = loadElement(type, block.values, i);
             any |= g != (gsReal)0;
             finite &= (uint32_t)gsFinite(g);
         }
@@ -304,12 +322,12 @@ static void selectRows(gsReducer_t r, gsVector x)
     memset(r->rowBits, 0, (gsRecordRows(r->spec.count, r->spec.width) + 31) / 32 * sizeof *r->rowBits);
     GS_FOR_BLOCKS(r, b, reduction(| : bad))
     {
-        uint32_t n = blockLength(&r->spec, (uint64_t)b);
-        GS_FOR_TYPE(x.type, bad |= markRows(r, x, (uint64_t)b * GS_BLOCK, n, T));
+        uint32_t n = gsBlockLength(&r->spec, (uint64_t)b);
+        GS_FOR_TYPE(x.type, bad |= markRows(r, blockOf(x, (uint64_t)b), (uint64_t)b * GS_BLOCK, n, T));
     }
     GS_FOR_BLOCKS(r, b, )
     {
-        uint32_t n = blockLength(&r->spec, (uint64_t)b);
+        uint32_t n = gsBlockLength(&r->spec, (uint64_t)b);
         r->blockKept[b] = keepRows(r, (uint64_t)b * GS_BLOCK, n, r->keptBits + b * GS_BLOCK_WORDS);
     }
     r->state->call.nonFinite |= bad;

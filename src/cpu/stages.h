@@ -8,10 +8,11 @@
 
 #include "../core.h"
 
-/* What a stage reads: elements of a gsDataType_t. */
+/* What a stage reads: elements of a gsDataType_t. `list`: `values` is the table of its tensors' addresses. */
 typedef struct {
     const void *values;
     uint32_t type;
+    const gsListBlock *list;
 } gsVector;
 
 /* What a coding without draws makes of a vector, and what it loses, as squared norms. */
@@ -19,8 +20,8 @@ typedef struct {
     double coded, error;
 } gsCodedNorms;
 
-/* What gsSumVector is asked for; the rest of its answer is 0. */
-enum { GS_SUM_MAGNITUDES = 1, GS_SUM_SQUARES = 2, GS_SUM_PLAIN = 4, GS_SUM_LARGEST = 8 };
+/* What gsSumVector is asked for; the rest of its answer is 0. Of whole tensors only the largest counts, unless all do. */
+enum { GS_SUM_MAGNITUDES = 1, GS_SUM_SQUARES = 2, GS_SUM_PLAIN = 4, GS_SUM_LARGEST = 8, GS_SUM_ALL = 16 };
 
 typedef struct {
     const char *name;
@@ -97,11 +98,23 @@ void GS_STAGE(gsOptimize)(const gsOptimizerCall *call);
     GS_PRAGMA(omp parallel for schedule(static) num_threads((r)->cpuThreads) if ((r)->cpuThreads > 1) clause) \
     for (int64_t b = 0; b < (int64_t)(r)->spec.blocks; b++)
 
-/* Elements of block b: GS_BLOCK, fewer in the last. */
-GS_INLINE uint32_t blockLength(const gsSpec *spec, uint64_t b)
+/* Block b of a vector, whose elements count from 0. */
+GS_INLINE gsVector blockOf(gsVector x, uint64_t b)
 {
-    uint64_t left = spec->count - b * GS_BLOCK;
-    return left < GS_BLOCK ? (uint32_t)left : GS_BLOCK;
+    uint64_t width = gsTypeWidth(x.type);
+    if (!x.list)
+        return (gsVector){(const char *)x.values + b * GS_BLOCK * width, x.type, NULL};
+    const char *tensor = ((const void *const *)x.values)[x.list[b].tensor];
+    return (gsVector){tensor + x.list[b].offset * width, x.type, NULL};
+}
+
+/* Block b of what a call writes: one buffer, or of a list the table of its tensors' addresses. */
+GS_INLINE void *outputOf(const gsSpec *spec, void *recvbuff, uint64_t b)
+{
+    uint64_t width = gsTypeWidth(spec->type);
+    if (!spec->list)
+        return (char *)recvbuff + b * GS_BLOCK * width;
+    return (char *)((void *const *)recvbuff)[spec->list[b].tensor] + spec->list[b].offset * width;
 }
 
 /* Element i of a vector; `type` is a constant wherever this is inlined. */

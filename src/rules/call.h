@@ -56,7 +56,7 @@ typedef struct {
 
 typedef struct {
     uint64_t calls, nonFinite, thinned, overflowed, skipped, denseRounds;
-    uint64_t lastKept, lastSent, lastExact, keptTotal, sentTotal, payloadBytes, wireBytes;
+    uint64_t lastKept, lastSent, lastExact, keptTotal, sentTotal, payloadBytes;
 } gsCounters;
 
 /* Why records cannot be summed. */
@@ -77,7 +77,8 @@ enum {
     GS_FAULT_TABLE,
     GS_FAULT_INDEX,
     GS_FAULT_VALUE,
-    GS_FAULT_OWNER /* an owner has found a record corrupt */
+    GS_FAULT_OWNER,     /* an owner has found a record corrupt */
+    GS_FAULT_UNFINISHED /* no record's: an exchange was ended before all ranks had come to its last step */
 };
 
 typedef struct {
@@ -161,7 +162,7 @@ GS_HD void gsCallTrigger(const gsSpec *spec, const gsState *state, gsCall *c, do
 /* threshold relative to the root mean square of a. */
 GS_HD void gsCallTauFromSquares(const gsSpec *spec, gsCall *c, double squares)
 {
-    c->tau = gsRound(spec, spec->rms * sqrt(squares / (double)(spec->count ? spec->count : 1)));
+    c->tau = gsRound(spec, spec->rms * sqrt(squares / (double)(gsChosen(spec) ? gsChosen(spec) : 1)));
 }
 
 /* The scale of a coding that has one for the whole vector. */
@@ -169,7 +170,7 @@ GS_HD void gsCallOneScale(const gsSpec *spec, gsCall *c, const gsSums *sums)
 {
     switch (spec->value) {
     case GS_VALUE_SIGN:
-        c->scale = gsSaturate((float)(sums->magnitudes / (double)(spec->count ? spec->count : 1)));
+        c->scale = gsSaturate((float)(sums->magnitudes / (double)(gsChosen(spec) ? gsChosen(spec) : 1)));
         break;
     case GS_VALUE_GRID:
     case GS_VALUE_TERNARY: c->scale = gsScaleUp(sums->largest); break;
@@ -205,8 +206,8 @@ GS_HD void gsCallRescale(const gsSpec *spec, gsCall *c, int pass, const gsSums *
     if (spec->epsilon > 0.0)
         s = gsGsparClosed(spec->epsilon, *allSquares, sums->magnitudes, sums->squares, c->s);
     else
-        s = pass == 0 ? gsGsparStart(spec->density, spec->count, sums->magnitudes)
-                      : gsGsparRescale(c->s, spec->density, spec->count, sums->below, sums->magnitudes);
+        s = pass == 0 ? gsGsparStart(spec->density, gsChosen(spec), sums->magnitudes)
+                      : gsGsparRescale(c->s, spec->density, gsChosen(spec), sums->below, sums->magnitudes);
     c->s = gsRound(spec, s);
     c->inverse = c->s > 0.0 ? gsRound(spec, 1.0 / c->s) : 0.0;
     if (spec->wide &&
@@ -256,10 +257,9 @@ GS_HD gsRecordSections gsCallSections(const gsSpec *spec, gsCall *c)
 {
     gsRecordShape shape;
     gsRecordSections sections, map;
-    shape.count = spec->count;
+    shape.of = gsSpecExtent(spec, spec->count);
     shape.slots[0] = c->group[0].sent;
     shape.slots[1] = c->group[1].sent;
-    shape.blocks = spec->blocks;
     shape.layout = spec->layout;
     shape.value = spec->value;
     shape.aux = gsSpecAux(spec);
@@ -363,7 +363,7 @@ GS_HD gsRecordHeader gsCallHeader(const gsSpec *spec, const gsState *state)
     h.version = GS_RECORD_VERSION;
     h.flags = (uint16_t)c->flags;
     h.rank = spec->rank;
-    h.segments = 1;
+    h.segments = (uint16_t)(1 + spec->tensors);
     h.layout = (uint8_t)spec->layout;
     h.value = (uint8_t)spec->value;
     h.step = state->step;
@@ -392,11 +392,11 @@ GS_HD gsRecordSegment gsCallSegment(const gsSpec *spec, const gsState *state)
 }
 
 /* Layout, value coding and aux, as far as they depend on each other. */
-GS_HD int gsShapeIsPossible(const gsRecordHeader *h, const gsRecordSegment *segment)
+GS_HD int gsShapeIsPossible(const gsRecordHeader *h, const gsRecordSegment *segment, const gsRecordExtent *extent)
 {
     uint32_t bits = segment->aux & 0xffu;
-    if (h->layout >= GS_LAYOUTS || h->value >= GS_VALUES || h->segments != 1 || segment->count != h->count ||
-        !gsIsFinite(segment->scale) || h->count / GS_BLOCK >= 0xffffffffull)
+    if (h->layout >= GS_LAYOUTS || h->value >= GS_VALUES || h->segments != 1 + extent->tensors ||
+        segment->count != h->count || !gsIsFinite(segment->scale) || h->count / GS_BLOCK >= 0xffffffffull)
         return 0;
     if (h->layout == GS_LAYOUT_ALL)
         return h->value != GS_VALUE_SHARED && (segment->aux & ~0x1ffu) == 0 && h->value != GS_VALUE_BOOK &&
@@ -409,26 +409,28 @@ GS_HD int gsShapeIsPossible(const gsRecordHeader *h, const gsRecordSegment *segm
     if (h->flags & GS_FLAG_MAP && h->value != GS_VALUE_SHARED)
         return 0;
     if (h->layout == GS_LAYOUT_ROWS)
-        return segment->aux >= 1 && (h->value == GS_VALUE_F32 || h->value == GS_VALUE_BF16 || h->value == GS_VALUE_F64);
+        return segment->aux >= 1 && extent->tensors == 0 &&
+               (h->value == GS_VALUE_F32 || h->value == GS_VALUE_BF16 || h->value == GS_VALUE_F64);
     return h->value != GS_VALUE_SHARED || h->layout == GS_LAYOUT_GLOBAL;
 }
 
 /* How many slots a record of this shape may say it has. */
-GS_HD int gsKeptIsPossible(const gsRecordHeader *h, const gsRecordSegment *segment)
+GS_HD int gsKeptIsPossible(const gsRecordHeader *h, const gsRecordSegment *segment, const gsRecordExtent *extent)
 {
-    if (h->kept > h->count || (h->value == GS_VALUE_SHARED && segment->aux > h->kept))
+    if (h->kept > extent->chosen || (h->value == GS_VALUE_SHARED && segment->aux > h->kept))
         return 0;
     if (h->flags & (GS_FLAG_NONFINITE | GS_FLAG_SKIP))
         return h->kept == 0;
     if (h->layout == GS_LAYOUT_ALL)
-        return h->kept == h->count;
+        return h->kept == extent->chosen;
     if (h->layout == GS_LAYOUT_CHUNKED)
-        return segment->aux >= 1 && segment->aux <= GS_BLOCK && h->kept == gsTopkTotal(segment->aux, h->count);
+        return segment->aux >= 1 && segment->aux <= GS_BLOCK && h->kept == extent->fixed;
     return h->kept <= GS_RECORD_MAX_KEPT;
 }
 
-/* A header and its segment on their own: everything but checksum and sections. `room` bytes may be read. */
-GS_HD uint32_t gsHeaderFault(const gsRecordHeader *h, const gsRecordSegment *segment, uint64_t room)
+/* A header, its segment and what the table says of a list: everything but checksum and sections. `room` bytes may be read. */
+GS_HD uint32_t gsHeaderFault(const gsRecordHeader *h, const gsRecordSegment *segment, const gsRecordExtent *extent,
+                             uint64_t room)
 {
     gsRecordShape shape;
     if (h->magic != GS_RECORD_MAGIC)
@@ -439,11 +441,11 @@ GS_HD uint32_t gsHeaderFault(const gsRecordHeader *h, const gsRecordSegment *seg
         (h->flags & GS_FLAG_SKIP && h->flags & (GS_FLAG_NONFINITE | GS_FLAG_MAP)) ||
         (h->flags & GS_FLAG_FAULT && !(h->flags & GS_FLAG_SKIP)))
         return GS_FAULT_FLAGS;
-    if (!gsShapeIsPossible(h, segment))
+    if (!gsShapeIsPossible(h, segment, extent))
         return GS_FAULT_LAYOUT;
-    if (!gsKeptIsPossible(h, segment))
+    if (!gsKeptIsPossible(h, segment, extent))
         return GS_FAULT_KEPT;
-    shape = gsRecordShapeOf(h, segment);
+    shape = gsRecordShapeOf(h, segment, extent);
     if (h->recordBytes > room || h->recordBytes != gsRecordLayout(&shape).bytes)
         return GS_FAULT_LENGTH;
     return GS_FAULT_NONE;
@@ -455,12 +457,13 @@ GS_HD int gsSpecSkips(const gsSpec *spec)
     return spec->trigger || spec->participate || spec->memory || spec->feedback || spec->parts;
 }
 
-/* A received header against what this rank expects in place `rank`. */
+/* A received header against what this rank expects in place `rank`; a list's tensors are another check. */
 GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const gsRecordHeader *h,
                                const gsRecordSegment *segment, uint32_t rank)
 {
     uint32_t fault, references = spec->search == GS_SEARCH_WORKER || spec->search == GS_SEARCH_FIT ||
                                  (spec->pool >> GS_REFERENCE_MEAN & 1u);
+    gsRecordExtent extent = gsSpecExtent(spec, h->count);
     if (h->magic != GS_RECORD_MAGIC)
         return GS_FAULT_MAGIC;
     if (h->version != GS_RECORD_VERSION)
@@ -484,7 +487,7 @@ GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const g
     if (spec->layout == GS_LAYOUT_MASK && !(h->flags & (GS_FLAG_NONFINITE | GS_FLAG_SKIP)) && !state->call.nonFinite &&
         !state->call.skip && h->kept != state->call.group[0].sent)
         return GS_FAULT_KEPT;
-    fault = gsHeaderFault(h, segment, spec->slotBytes);
+    fault = gsHeaderFault(h, segment, &extent, spec->slotBytes);
     if (fault == GS_FAULT_NONE && h->flags & GS_FLAG_FAULT)
         return segment->scale != 0.0f ? GS_FAULT_OWNER_MISMATCH : GS_FAULT_OWNER;
     return fault;
@@ -496,7 +499,7 @@ GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const g
 GS_HD void gsAddCoefficients(const gsSpec *spec, const gsCall *c, const uint8_t *record, double total[GS_MAX_POOL])
 {
     const gsRecordHeader *h = (const gsRecordHeader *)(const void *)record;
-    const double *own = (const double *)(const void *)(record + GS_RECORD_SECTIONS);
+    const double *own = (const double *)(const void *)(record + gsRecordTableEnd(spec->tensors));
     uint32_t p, only = gsOnlyReference(spec, c);
     if (h->flags & GS_FLAG_SKIP)
         return;
@@ -575,6 +578,7 @@ GS_HD int gsCallCommit(const gsSpec *spec, gsState *state)
 {
     const gsCall *c = &state->call;
     gsCounters *n = &state->counters;
+    uint64_t whole;
     if (state->fault == GS_FAULT_NONE && state->verdict != GS_FAULT_NONE) {
         state->fault = state->verdict;
         state->faultRank = state->verdictRank;
@@ -586,14 +590,16 @@ GS_HD int gsCallCommit(const gsSpec *spec, gsState *state)
     n->denseRounds += spec->denseNow;
     if (spec->select == GS_SELECT_DENSE || spec->denseNow) {
         n->lastKept = n->lastSent = n->lastExact = spec->count;
-        n->payloadBytes += spec->count * gsTypeWidth(spec->denseNow ? (spec->wide ? 8u : 7u) : spec->type);
+        n->payloadBytes +=
+            spec->denseNow ? gsVectorElements(spec) * (spec->wide ? 8u : 4u) : spec->count * gsTypeWidth(spec->type);
     } else {
         n->thinned += (c->flags & GS_FLAG_THINNED) != 0;
         n->overflowed += (c->flags & GS_FLAG_OVERFLOWED) != 0;
         n->skipped += (c->flags & GS_FLAG_SKIP) != 0;
-        n->lastKept = c->nonFinite || c->skip ? 0 : c->group[0].kept + c->group[1].kept;
-        n->lastSent = c->group[0].sent + c->group[1].sent;
-        n->lastExact = spec->value == GS_VALUE_SHARED ? c->group[0].sent : n->lastSent;
+        whole = c->nonFinite || c->skip ? 0 : spec->whole;
+        n->lastKept = c->nonFinite || c->skip ? 0 : whole + c->group[0].kept + c->group[1].kept;
+        n->lastSent = whole + c->group[0].sent + c->group[1].sent;
+        n->lastExact = spec->value == GS_VALUE_SHARED ? whole + c->group[0].sent : n->lastSent;
         n->payloadBytes += c->sections.bytes;
     }
     n->keptTotal += n->lastKept;

@@ -41,6 +41,15 @@ enum {
 /* Who chooses among them. */
 enum { GS_SEARCH_NONE = 0, GS_SEARCH_WORKER = 1, GS_SEARCH_HINDSIGHT = 2, GS_SEARCH_FIT = 3 };
 
+/* A block of a list of tensors, each of which begins a block of its own. */
+typedef struct {
+    uint64_t offset; /* of its first element in its tensor */
+    uint64_t place;  /* where its codes begin: among the whole values, the slots of "chunked", or all codes */
+    uint32_t tensor;
+    uint16_t length;
+    uint16_t whole; /* of a tensor that travels whole */
+} gsListBlock;
+
 /* How records reach the ranks that sum them. */
 enum {
     GS_EXCHANGE_CAPACITY = 0,     /* all to all, in fixed slots */
@@ -74,7 +83,12 @@ typedef struct {
     double momentum;      /* u = momentum u + g; 0: none */
     double clip;          /* g is cut to this norm / sqrt(ranks) first; 0: not */
     double ema[2];        /* references: r += ema (result - r) */
-    uint32_t blocks;      /* ceil(count / GS_BLOCK) */
+    uint64_t listHash;    /* of a list of tensors: of their sizes */
+    uint64_t whole;       /* of a list: elements of tensors that travel whole, in the record of the others */
+    uint64_t places;      /* of a list: codes where every chosen coordinate has one, see gsListPlaces */
+    uint32_t tensors;     /* of a list; 0: one gradient */
+    uint32_t wholeValue;  /* GS_VALUE_ of the whole tensors */
+    uint32_t blocks;      /* ceil(count / GS_BLOCK), of each tensor */
     uint32_t first;       /* block b stands for block first + b stride of the gradient and of what is remembered */
     uint32_t stride;
     uint32_t parts; /* ranks' records are of parts (part.h), as many as ranks; 0: each is of the whole */
@@ -116,7 +130,60 @@ typedef struct {
     uint8_t preview;     /* accumulate: the result alone, memories stay as they are */
     uint32_t paramsType; /* gsDataType_t */
     double stepSize, smoothness;
+    /* of a list, in the backend's memory; NULL otherwise */
+    const gsListBlock *list;
+    const gsRecordSegment *entries; /* of its tensors in a record's segment table */
 } gsSpec;
+
+/* Elements of a vector of the state, as it travels: of a list whole blocks. */
+GS_HD uint64_t gsVectorElements(const gsSpec *s)
+{
+    return s->tensors ? (uint64_t)s->blocks * GS_BLOCK : s->count;
+}
+
+/* Elements of block b: GS_BLOCK, fewer in a tensor's last. */
+GS_HD uint32_t gsBlockLength(const gsSpec *s, uint64_t b)
+{
+    uint64_t left = s->count - b * GS_BLOCK;
+    if (s->list)
+        return s->list[b].length;
+    return left < GS_BLOCK ? (uint32_t)left : GS_BLOCK;
+}
+
+GS_HD int gsBlockIsWhole(const gsSpec *s, uint64_t b)
+{
+    return s->list && s->list[b].whole;
+}
+
+/* Elements that are selected from: all but the whole tensors'. */
+GS_HD uint64_t gsChosen(const gsSpec *s)
+{
+    return s->count - s->whole;
+}
+
+/* How the elements of a record of `count` lie: a list's are always the list's. */
+GS_HD gsRecordExtent gsSpecExtent(const gsSpec *s, uint64_t count)
+{
+    gsRecordExtent e;
+    if (!s->tensors)
+        return gsPlainExtent(count, s->k);
+    e.chosen = gsChosen(s);
+    e.whole = s->whole;
+    e.places = s->places;
+    e.fixed = s->capacity;
+    e.blocks = s->blocks;
+    e.tensors = s->tensors;
+    e.wholeValue = s->wholeValue;
+    return e;
+}
+
+/* Where the codes of block b begin, in slots, if that does not depend on the gradient. */
+GS_HD uint64_t gsBlockPlace(const gsSpec *s, uint64_t b)
+{
+    if (s->list)
+        return s->list[b].place;
+    return b * (s->layout == GS_LAYOUT_CHUNKED ? s->k : GS_BLOCK);
+}
 
 /* Whether a = "the gradient against what is remembered" is made by a pass of its own, because more than g + e goes into it or
  * because it is read more than once. */

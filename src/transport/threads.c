@@ -6,7 +6,8 @@
  *   gathering  ranks post what they want and wait. Here, and only here, a round can fail: the deadline, gsCommAbort, a
  *              communicator destroyed, or posts that differ (found by the last to arrive).
  *   copying    all have arrived and none can leave: each copies what it needs, outside the lock. No deadline runs, as
- *              only memcpy is between here and the end, and a rank that left would take its buffers with it.
+ *              only memcpy is between here and the end, and a rank that left would take its buffers with it. A round of
+ *              few bytes does without: the last to arrive copies for all, and nobody is woken twice.
  *   decided    the last to finish decides for all. The outcome is written into every rank's slot, so that one slow to
  *              wake reads its own round's outcome, whatever has become of later rounds meanwhile.
  * So a round succeeds for all ranks or fails for all. A rank that had not arrived when the others gave up finds the
@@ -27,6 +28,8 @@
 
 enum { MAX_RANKS = 1024, TEXT_BYTES = 240, RANKS_NAMED = 8 };
 
+enum { SMALL_BYTES = 1 << 17 }; /* copied in a round by all ranks together: 10 us, as much as it takes to wake a few */
+
 typedef enum { ALL_GATHER, SCATTER_SLICES, ALL_GATHER_HOST, ALL_GATHER_EXACT, ALL_TO_ALL_EXACT } operation_t;
 
 /* What a rank wants of a round. */
@@ -37,7 +40,8 @@ typedef struct {
     const char *send;
     char *recv;
     const size_t *lengths; /* ALL_TO_ALL_EXACT: of what goes to each rank */
-    int split, color;      /* whose ranks are asked; set by runRound */
+    gsComm_t comm;         /* whose ranks are asked; it, and what tells it from others, set by runRound */
+    int split, color;
 } post_t;
 
 /* An outcome in words. */
@@ -111,6 +115,64 @@ static notice_t timeoutNotice(const group_t *group, gsComm_t whole)
     nameMissing(group, missing, sizeof missing);
     return notice(GS_ERROR_TIMEOUT, "rank %d waited %lld ms in %s; did not arrive: rank %s", whole->rank,
                   (long long)whole->timeoutMs, operationName(group->slots[whole->rank].post.operation), missing);
+}
+
+/* ---- copies: while all ranks are in the round --------------------------------------------------------------------- */
+
+static void copyBytes(char *to, const char *from, size_t bytes)
+{
+    if (bytes > 0 && to != from)
+        memcpy(to, from, bytes);
+}
+
+static const post_t *postOf(gsComm_t comm, int rank)
+{
+    const group_t *group = comm->impl;
+    return &group->slots[gsCommMember(comm, rank)].post;
+}
+
+static void copyAll(const post_t *mine)
+{
+    for (int r = 0; r < mine->comm->nranks; r++)
+        copyBytes(mine->recv + (size_t)r * mine->slice, postOf(mine->comm, r)->send, postOf(mine->comm, r)->bytes);
+}
+
+static void copySlices(const post_t *mine)
+{
+    size_t begin = (size_t)mine->comm->rank * mine->slice;
+    if (begin >= mine->bytes)
+        return;
+    size_t bytes = mine->bytes - begin < mine->slice ? mine->bytes - begin : mine->slice;
+    for (int r = 0; r < mine->comm->nranks; r++)
+        copyBytes(mine->recv + (size_t)r * mine->slice, postOf(mine->comm, r)->send + begin, bytes);
+}
+
+static void copyLengths(const post_t *mine)
+{
+    size_t begin = (size_t)mine->comm->rank * mine->slice;
+    for (int r = 0; r < mine->comm->nranks; r++)
+        copyBytes(mine->recv + (size_t)r * mine->slice, postOf(mine->comm, r)->send + begin,
+                  postOf(mine->comm, r)->lengths[mine->comm->rank]);
+}
+
+/* What a rank is to receive. */
+static void copyPost(const post_t *mine)
+{
+    if (mine->operation == SCATTER_SLICES)
+        copySlices(mine);
+    else if (mine->operation == ALL_TO_ALL_EXACT)
+        copyLengths(mine);
+    else
+        copyAll(mine);
+}
+
+/* Whether one rank copies for all sooner than the others wake to do it themselves. */
+static bool isSmall(const group_t *group)
+{
+    size_t bytes = 0;
+    for (int r = 0; r < group->nranks; r++)
+        bytes += group->slots[r].post.operation == ALL_TO_ALL_EXACT ? SMALL_BYTES + 1 : group->slots[r].post.bytes;
+    return bytes * (size_t)group->nranks <= SMALL_BYTES;
 }
 
 /* ---- rounds: every function here is called under the lock -------------------------------------------------------- */
@@ -198,10 +260,15 @@ static notice_t enter(group_t *group, int rank, const post_t *post)
     slot->decided = false;
     if (++group->arrived == group->nranks) {
         notice_t agreement = comparePosts(group);
-        if (agreement.result != GS_SUCCESS)
+        bool small = agreement.result == GS_SUCCESS && isSmall(group);
+        for (int r = 0; small && r < group->nranks; r++)
+            copyPost(&group->slots[r].post);
+        if (small || agreement.result != GS_SUCCESS) {
             decide(group, &agreement);
-        group->copying = agreement.result == GS_SUCCESS;
-        pthread_cond_broadcast(&group->changed);
+        } else {
+            group->copying = true;
+            pthread_cond_broadcast(&group->changed);
+        }
     }
     return fine;
 }
@@ -233,8 +300,8 @@ static void giveTurns(group_t *group, const slot_t *slot, const bool *done)
 static void awaitPeers(group_t *group, gsComm_t whole)
 {
     slot_t *slot = &group->slots[whole->rank];
+    struct timespec deadline = deadlineAfter(whole->timeoutMs); /* turns count: on a busy machine they take long */
     giveTurns(group, slot, &group->copying);
-    struct timespec deadline = deadlineAfter(whole->timeoutMs);
     while (!group->copying && !slot->decided) {
         if (pthread_cond_timedwait(&group->changed, &group->lock, &deadline) != ETIMEDOUT)
             continue;
@@ -256,59 +323,12 @@ static void finishCopy(group_t *group, const slot_t *slot)
         pthread_cond_wait(&group->changed, &group->lock);
 }
 
-/* ---- copies: outside the lock, while all ranks are in the round -------------------------------------------------- */
-
-static void copyBytes(char *to, const char *from, size_t bytes)
-{
-    if (bytes > 0 && to != from)
-        memcpy(to, from, bytes);
-}
-
-static const post_t *postOf(gsComm_t comm, int rank)
-{
-    const group_t *group = comm->impl;
-    return &group->slots[gsCommMember(comm, rank)].post;
-}
-
-static void copyAll(gsComm_t comm, const post_t *mine)
-{
-    for (int r = 0; r < comm->nranks; r++)
-        copyBytes(mine->recv + (size_t)r * mine->slice, postOf(comm, r)->send, postOf(comm, r)->bytes);
-}
-
-static void copySlices(gsComm_t comm, const post_t *mine)
-{
-    size_t begin = (size_t)comm->rank * mine->slice;
-    if (begin >= mine->bytes)
-        return;
-    size_t bytes = mine->bytes - begin < mine->slice ? mine->bytes - begin : mine->slice;
-    for (int r = 0; r < comm->nranks; r++)
-        copyBytes(mine->recv + (size_t)r * mine->slice, postOf(comm, r)->send + begin, bytes);
-}
-
-static void copyLengths(gsComm_t comm, const post_t *mine)
-{
-    size_t begin = (size_t)comm->rank * mine->slice;
-    for (int r = 0; r < comm->nranks; r++)
-        copyBytes(mine->recv + (size_t)r * mine->slice, postOf(comm, r)->send + begin,
-                  postOf(comm, r)->lengths[comm->rank]);
-}
-
-static void copyPost(gsComm_t comm, const post_t *mine)
-{
-    if (mine->operation == SCATTER_SLICES)
-        copySlices(comm, mine);
-    else if (mine->operation == ALL_TO_ALL_EXACT)
-        copyLengths(comm, mine);
-    else
-        copyAll(comm, mine);
-}
-
 static gsResult_t runRound(gsComm_t comm, post_t post)
 {
     group_t *group = comm->impl;
     gsComm_t whole = gsCommWhole(comm);
     slot_t *slot = &group->slots[whole->rank];
+    post.comm = comm;
     post.split = comm->split;
     post.color = comm->color;
     pthread_mutex_lock(&group->lock);
@@ -317,7 +337,7 @@ static gsResult_t runRound(gsComm_t comm, post_t post)
         awaitPeers(group, whole);
         if (!slot->decided) {
             pthread_mutex_unlock(&group->lock);
-            copyPost(comm, &post);
+            copyPost(&group->slots[whole->rank].post);
             pthread_mutex_lock(&group->lock);
             finishCopy(group, slot);
         }
