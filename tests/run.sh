@@ -85,7 +85,7 @@ run_tests() {
     local name=$1 dir=$build/$2 minimum=$3 ran
     shift 3
     echo "== $name tests, at $SECONDS s"
-    ctest --test-dir "$dir" -V --timeout 900 "$@" 2>&1 </dev/null | tee "$logs/$name.log" |
+    ctest --test-dir "$dir" -V --timeout 1800 "$@" 2>&1 </dev/null | tee "$logs/$name.log" |
         grep -E '^ *[0-9]+/[0-9]+ Test '
     ran=$(counted "$name")
     [ "$ran" -ge "$minimum" ] || verdict "$name-minimum" "least number of $name tests" 1 "$ran ran, at least $minimum must"
@@ -104,7 +104,7 @@ skip() { # NAME REASON
 run_program() {
     local name=$1
     shift
-    timeout 600 "$@" >"$logs/$name.txt" 2>&1 </dev/null
+    timeout 900 "$@" >"$logs/$name.txt" 2>&1 </dev/null
     verdict "$name" "$name" $? "$(grep -E '^# Out of bounds|error' "$logs/$name.txt" | tail -n 1)"
 }
 

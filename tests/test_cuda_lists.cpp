@@ -31,7 +31,7 @@ const char *const recipes[] = {
     "randk:density=0.5,capacity=0.05,value=f16", /* thinned */
     "terngrad",
     "qsgd:levels=5",
-    "natural:bucket=all",
+    "natural",
     "dgc:density=0.05,clip=2",
     "ef21:density=0.1",
     "ef21:select=grid,levels=7",

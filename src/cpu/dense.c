@@ -17,6 +17,7 @@ GS_INLINE void sumRange(gsVector slices, uint32_t ranks, uint64_t apart, void *o
 void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint32_t ranks, uint64_t apart, void *out, uint64_t n,
                            gsRedOp_t op)
 {
+    (void)r; /* without OpenMP */
     gsReal factor = op == GS_AVG ? (gsReal)1 / (gsReal)ranks : (gsReal)1;
     GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1))
     for (int64_t from = 0; from < (int64_t)n; from += GS_BLOCK) {
