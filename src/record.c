@@ -168,7 +168,7 @@ static uint32_t groupFault(const uint8_t *record, const gsRecordHeader *h, const
     for (uint64_t b = 0; b < extent->blocks; b++) {
         uint32_t length = nextBlock(&w, record);
         uint64_t end = gsLayoutHasTable(h->layout) ? readTable(record + at->table, b + 1)
-                                                     : slot + gsTopkKept(segment->aux, length);
+                                                   : slot + gsTopkKept(segment->aux, length);
         if (end < slot || end > slots || end - slot > length)
             return GS_FAULT_TABLE;
         if (!coordinatesValid(record + at->indices, h, segment, b, slot, end, length))

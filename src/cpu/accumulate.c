@@ -6,12 +6,12 @@
 
 /* What accumulate reads of a record, for one group. */
 typedef struct {
-    const uint32_t *table; /* NULL: block b begins at slot b k, or the mask's */
-    const float *scales;   /* by block; NULL: none */
+    const uint32_t *table;           /* NULL: block b begins at slot b k, or the mask's */
+    const float *scales;             /* by block; NULL: none */
     const uint8_t *values, *indices; /* or rows' bits */
-    const uint8_t *whole; /* values of tensors that travel whole; group 0 only */
-    float magnitude;      /* of a sign; group 1 only */
-    int silent;           /* nothing in it */
+    const uint8_t *whole;            /* values of tensors that travel whole; group 0 only */
+    float magnitude;                 /* of a sign; group 1 only */
+    int silent;                      /* nothing in it */
     int map;
     coding how, wholeHow;
     double coefficient[GS_MAX_POOL]; /* of the rank's references */
