@@ -73,33 +73,33 @@ class Rows : public testing::TestWithParam<uint64_t>
 
 TEST_P(Rows, EqualTheDenseSum)
 {
+    uint64_t turn = 0; /* 7 counts take turns with 3 shares: over the types every count meets every share */
     for (gsDataType_t type : allTypes())
-        for (uint64_t count : {0, 1, 767, 768, 4096, 5001, 12293})
-            for (double share : {0.0, 0.2, 1.0}) {
-                int ranks = 1 + static_cast<int>(count % 4);
-                Plan p = plan(count, ranks, type);
-                p.op = count % 2 ? GS_AVG : GS_SUM;
-                Fleet fleet(p);
-                Vectors g = gradientsOf(p, width(), share, 0);
-                std::vector<uint8_t> expected = denseSum(p, g);
-                bool inPlace = share > 0;
-                for (const std::vector<uint8_t> &result : fleet.allReduce(g, inPlace, share < 1 ? 0 : 1))
-                    ASSERT_TRUE(result == expected)
-                        << nameOf(type) << ", count " << count << ", " << ranks << " ranks, share " << share;
-            }
+        for (uint64_t count : {0, 1, 767, 768, 4096, 5001, 12293}) {
+            const double share = std::vector<double>{0.0, 0.2, 1.0}[turn++ % 3];
+            int ranks = 1 + static_cast<int>(count % 4);
+            Plan p = plan(count, ranks, type);
+            p.op = count % 2 ? GS_AVG : GS_SUM;
+            Fleet fleet(p);
+            Vectors g = gradientsOf(p, width(), share, 0);
+            std::vector<uint8_t> expected = denseSum(p, g);
+            bool inPlace = share > 0;
+            for (const std::vector<uint8_t> &result : fleet.allReduce(g, inPlace, share < 1 ? 0 : 1))
+                ASSERT_TRUE(result == expected)
+                    << nameOf(type) << ", count " << count << ", " << ranks << " ranks, share " << share;
+        }
 }
 
 TEST_P(Rows, EveryShapeEqualsTheDenseSum)
 {
-    for (gsDataType_t type : {GS_FLOAT32, GS_BFLOAT16})
-        for (Shape shape : allShapes()) {
-            Plan p = plan(9001, 3, type);
-            Fleet fleet(p);
-            Vectors g;
-            for (const std::vector<float> &x : makeGradients(shape, p, 0))
-                g.emplace_back(x.begin(), x.end());
-            EXPECT_TRUE(fleet.allReduce(g)[2] == denseSum(p, g)) << nameOf(shape) << ", " << nameOf(type);
-        }
+    for (Shape shape : allShapes()) {
+        Plan p = plan(5001, 3);
+        Fleet fleet(p);
+        Vectors g;
+        for (const std::vector<float> &x : makeGradients(shape, p, 0))
+            g.emplace_back(x.begin(), x.end());
+        EXPECT_TRUE(fleet.allReduce(g)[2] == denseSum(p, g)) << nameOf(shape);
+    }
 }
 
 /* One element travels with its row, and nothing else does. */
@@ -151,16 +151,18 @@ TEST_P(Rows, ARankMayHaveNothing)
 
 TEST_P(Rows, NonFiniteIsNaNEverywhere)
 {
-    for (gsDataType_t type : allTypes())
+    for (gsDataType_t type : allTypes()) {
+        Plan p = plan(5001, 2, type);
+        Fleet fleet(p);
+        Vectors good = gradientsOf(p, width(), 0.2, 0);
         for (double poison : {std::nan(""), static_cast<double>(INFINITY), -static_cast<double>(INFINITY)}) {
-            Plan p = plan(9001, 2, type);
-            Fleet fleet(p);
-            Vectors g = gradientsOf(p, width(), 0.2, 0), good = g;
-            g[1][9000] = poison;
+            Vectors g = good;
+            g[1][5000] = poison;
             for (const std::vector<uint8_t> &result : fleet.allReduce(g))
                 EXPECT_TRUE(allNaN(result, type));
-            EXPECT_TRUE(fleet.allReduce(good)[0] == denseSum(p, good)) << "and then as ever";
         }
+        EXPECT_TRUE(fleet.allReduce(good)[0] == denseSum(p, good)) << "and then as ever";
+    }
 }
 
 /* What leaves a rank: its length and its record, for every other rank. */
@@ -168,8 +170,8 @@ TEST_P(Rows, BytesFollowTheRows)
 {
     for (gsDataType_t type : allTypes()) {
         uint64_t valueWidth = type == GS_FLOAT64 ? 8 : type == GS_BFLOAT16 ? 2 : 4;
-        for (double share : {0.0, 0.01, 0.1, 1.0}) {
-            Plan p = plan(40007, 3, type);
+        for (double share : {0.05, 1.0}) {
+            Plan p = plan(12293, 3, type);
             Fleet fleet(p);
             Vectors g = gradientsOf(p, width(), share, 0);
             fleet.allReduce(g);
