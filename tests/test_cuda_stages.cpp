@@ -132,8 +132,6 @@ const char *const methods[] = {
     "identity:value=bf16",
     "identity:value=f16",
     "rows:width=768",
-    "rows:width=3",
-    "rows:width=5000",
     "threshold:density=0.1",
     "threshold:rms=2,capacity=0.5",
     "threshold:density=0.1,value=f16",
@@ -316,7 +314,7 @@ TEST(CudaRowsOfRanks, ManyRanksEqualTheCpu)
     pair.step(gradients, 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Widths, CudaRows, testing::Values(1, 3, 4, 31, 32, 768, 4096, 5000, 4294967295u),
+INSTANTIATE_TEST_SUITE_P(Widths, CudaRows, testing::Values(1, 3, 32, 768, 5000, 4294967295u),
                          [](const auto &p) { return std::to_string(p.param); });
 
 /* ---- optimizers ---- */
@@ -598,13 +596,13 @@ INSTANTIATE_TEST_SUITE_P(Recipes, CudaMethods,
 INSTANTIATE_TEST_SUITE_P(Recipes, CudaStages,
                          testing::Combine(testing::ValuesIn(recipes), testing::Values(GS_FLOAT32, GS_BFLOAT16)),
                          nameOfCase);
-INSTANTIATE_TEST_SUITE_P(
-    Methods, Corruption,
-    testing::Combine(testing::Values("sign", "terngrad:bucket=all", "gspar:value=shared,density=0.3",
-                                     "ef21:density=0.1", "tng:reference=last+ema,search=worker",
-                                     "chunk-topk:k=16,value=2bit", "rows:width=7", "rows:width=4500"),
-                     testing::Values(GS_FLOAT16, GS_FLOAT64)),
-    nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Methods, Corruption,
+                         testing::Combine(testing::Values("sign", "terngrad:bucket=all",
+                                                          "gspar:value=shared,density=0.3", "ef21:density=0.1",
+                                                          "tng:reference=last+ema,search=worker",
+                                                          "chunk-topk:k=16,value=2bit", "rows:width=7"),
+                                          testing::Values(GS_FLOAT16, GS_FLOAT64)),
+                         nameOfCase);
 INSTANTIATE_TEST_SUITE_P(
     Recipes, Corruption,
     testing::Combine(testing::Values("threshold:tau=0.5,capacity=1", "chunk-topk", "gspar:density=0.1,value=f32",
