@@ -377,6 +377,21 @@ TEST_F(Structure, Rows)
         writeAt<uint8_t>(record_, 15, static_cast<uint8_t>(coding));
         expectRefused("values of rows as what they never are");
     }
+    make("rows:width=1", 1);
+    writeAt<uint8_t>(record_, 15, codingF16);
+    expectRefused("the same, where no length tells");
+}
+
+/* Two rows of 100 and 50 are as good as two of 99 and 51, but not to a reducer. */
+TEST_F(Structure, RowsOfAnotherLength)
+{
+    make("rows:width=100", 150);
+    writeAt(record_, 72, 99u);
+    Mutator::repairChecksum(record_, slots_->bytes());
+    gsRecordInfo_t info;
+    Buffer recv(GS_FLOAT32, 150);
+    EXPECT_EQ(gsRecordInspect(record_, slots_->bytes(), &info), GS_SUCCESS);
+    EXPECT_NE(ranks_->decodeOne(0, *slots_, recv), GS_SUCCESS);
 }
 
 TEST_F(Structure, ChunkedCounts)

@@ -146,6 +146,7 @@ TEST_P(Rows, ARankMayHaveNothing)
         Vectors g = gradientsOf(p, width(), 0.3, step);
         g[step] = Vector(p.count, 0.0);
         EXPECT_TRUE(fleet.allReduce(g)[0] == denseSum(p, g)) << "step " << step;
+        EXPECT_EQ(fleet.stats(static_cast<int>(step)).lastKept, 0u) << "nor what it had before";
     }
 }
 
