@@ -404,7 +404,8 @@ __device__ __forceinline__ void gsStoreKept(uint32_t *words, uint32_t kept)
  * in thread t < GS_BLOCK_WORDS; warpKept has room for a number a warp. Returns both groups' lengths, 16 bits each: a
  * sum of two such pairs never carries, since a block has 4096 elements. Ends behind a barrier.
  */
-__device__ __forceinline__ uint32_t gsListKept(uint32_t *list, uint32_t *warpKept, uint32_t word0, uint32_t word1)
+template <typename Place>
+__device__ __forceinline__ uint32_t gsListKept(Place *list, uint32_t *warpKept, uint32_t word0, uint32_t word1)
 {
     uint32_t own = (uint32_t)__popc(word0) | (uint32_t)__popc(word1) << 16, before = own, total = 0;
     for (unsigned offset = 1; offset < 32; offset *= 2) {
@@ -419,11 +420,11 @@ __device__ __forceinline__ uint32_t gsListKept(uint32_t *list, uint32_t *warpKep
         before += w < gsWarp() ? warpKept[w] : 0;
         total += warpKept[w];
     }
-    uint32_t *place0 = list + (before & 0xffffu), *place1 = list + (total & 0xffffu) + (before >> 16);
+    Place *place0 = list + (before & 0xffffu), *place1 = list + (total & 0xffffu) + (before >> 16);
     for (; word0; word0 &= word0 - 1)
-        *place0++ = threadIdx.x * 32 + (unsigned)__ffs((int)word0) - 1;
+        *place0++ = (Place)(threadIdx.x * 32 + (unsigned)__ffs((int)word0) - 1);
     for (; word1; word1 &= word1 - 1)
-        *place1++ = threadIdx.x * 32 + (unsigned)__ffs((int)word1) - 1;
+        *place1++ = (Place)(threadIdx.x * 32 + (unsigned)__ffs((int)word1) - 1);
     __syncthreads();
     return total;
 }

@@ -244,6 +244,7 @@ struct gsReducer {
     void *history;           /* [window]: the last results */
     void *work;              /* a, where no residual holds it */
     uint32_t *keptBits;      /* a bit an element, GS_BLOCK_WORDS words a block */
+    uint32_t *rowBits;       /* rows: a bit a row */
     uint32_t *blockKept;     /* [group][block]: kept coordinates of a block */
     uint32_t *blockOffset;   /* [group][block + 1]: kept coordinates before the block, at most 2^32 - 1 */
     double *blockSum;        /* [sum][block]: statistics; the tree folds in place */
