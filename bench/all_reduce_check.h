@@ -35,6 +35,7 @@ typedef struct {
     size_t count;
     gsDataType_t type;
     gsRedOp_t op;
+    gsCollective_t collective; /* of a half: half_check.h */
 } checkJob_t;
 
 typedef struct {

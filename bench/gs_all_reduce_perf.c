@@ -1,5 +1,6 @@
 /* gs_all_reduce_perf: gsAllReduce, measured as nccl-tests measure ncclAllReduce; our own columns on the right. */
 #include "all_reduce_check.h"
+#include "half_check.h"
 #include "perf.h"
 #include "train/clock.h"
 #include "train/failure.h"
@@ -26,12 +27,15 @@ static const char help[] =
     "  --transport T           threads or mpi (default threads)\n"
     "  --ranks N               threads: number of ranks (default 4)\n"
     "  --recipe R              compare this recipe with dense; may be given several times\n"
+    "  --collective C          all-reduce (default), reduce-scatter or all-gather, of as many elements, in slices of "
+    "the ranks\n"
     "  --segments L            in place of sizes: a list of tensors, beside one of the same elements in all; gpt2 "
     "(the\n"
     "                          148 tensors of GPT-2 124M) or elements, N1,N2,...\n"
     "  --json FILE             write the rows, a list with one object for each\n\n"
     "time is the mean over calls and ranks; all ranks start each call together. algbw is the gradient's bytes by\n"
-    "time, busbw algbw times 2(n-1)/n: what a dense ring would have to carry. density is the share of coordinates\n"
+    "time, busbw algbw times 2(n-1)/n, (n-1)/n of a half: what a dense ring would have to carry. density is the share "
+    "of coordinates\n"
     "sent, wire what left a rank in one call, wirebw that by time. error is |result - sum|/|sum| of one call from a\n"
     "fresh state; with error feedback what is missing travels later. #wrong counts elements that differ between "
     "ranks,\n"
@@ -47,6 +51,7 @@ typedef struct {
     gsDataType_t type;
     gsRedOp_t op;
     int transport, ranks;
+    gsCollective_t collective;
     perfRecipes_t recipes; /* dense first */
     perfList_t list;
     const char *json;
@@ -91,7 +96,9 @@ static void **tensorsOf(const perfList_t *list, const void *buffer, gsDataType_t
 
 static void callOnce(const checkJob_t *job, const void *send, void **from, void **to)
 {
-    if (job->list)
+    if (job->collective != GS_ALL_REDUCE)
+        halfCall(job, send == job->result);
+    else if (job->list)
         PERF_REQUIRE(gsAllReduceSegments((const void *const *)from, to, job->list->tensors, job->type, job->op,
                                          job->reducer, NULL));
     else
@@ -128,10 +135,11 @@ static figures_t measure(const settings_t *settings, const checkJob_t *job)
         figures.seconds[inPlace] = timeCalls(settings, job, inPlace);
     PERF_REQUIRE(gsReducerGetStats(job->reducer, &after));
     double calls = (double)(after.calls - before.calls);
-    figures.density = (double)(after.sentTotal - before.sentTotal) / calls / (double)job->count;
+    size_t given = job->count / (job->collective == GS_ALL_GATHER ? (size_t)job->rank->ranks->count : 1);
+    figures.density = (double)(after.sentTotal - before.sentTotal) / calls / (double)given;
     figures.wireBytes = (double)(after.wireBytes - before.wireBytes) / calls;
     if (settings->check)
-        figures.check = checkRow(job);
+        figures.check = job->collective == GS_ALL_REDUCE ? checkRow(job) : halfCheck(job);
     return figures;
 }
 
@@ -161,9 +169,9 @@ static const char *opName(gsRedOp_t op)
     return op == GS_AVG ? "avg" : "sum";
 }
 
-static double busShare(int ranks)
+static double busShare(const settings_t *settings, int ranks)
 {
-    return 2.0 * (ranks - 1) / ranks;
+    return (settings->collective == GS_ALL_REDUCE ? 2.0 : 1.0) * (ranks - 1) / ranks;
 }
 
 static uint64_t wrongOf(const figures_t *figures, int inPlace)
@@ -173,10 +181,11 @@ static uint64_t wrongOf(const figures_t *figures, int inPlace)
 
 static void printHeader(const settings_t *settings, const ranks_t *ranks)
 {
-    printf("# gs_all_reduce_perf: %d ranks, %s; minbytes %zu maxbytes %zu step %g(factor) warmup iters %d iters %d "
+    printf("# gs_all_reduce_perf: %s, %d ranks, %s; minbytes %zu maxbytes %zu step %g(factor) warmup iters %d iters %d "
            "validation %d\n#\n",
-           ranks->count, ranks->mpi ? "MPI processes" : "threads of one process", settings->minBytes,
-           settings->maxBytes, settings->factor, settings->warmup, settings->iterations, settings->check);
+           halfName(settings->collective), ranks->count, ranks->mpi ? "MPI processes" : "threads of one process",
+           settings->minBytes, settings->maxBytes, settings->factor, settings->warmup, settings->iterations,
+           settings->check);
     printf("#%52s%-36s%-36s\n", "", "        out-of-place", "          in-place");
     printf("#%11s %13s %9s %7s %7s", "size", "count", "type", "redop", "root");
     for (int i = 0; i < 2; i++)
@@ -191,7 +200,7 @@ static void printHeader(const settings_t *settings, const ranks_t *ranks)
 static void printHalf(const settings_t *settings, const figures_t *figures, int inPlace, double bytes, int ranks)
 {
     double algbw = bytes / figures->seconds[inPlace] / 1e9;
-    printf(" %9.1f %8.3f %8.3f", figures->seconds[inPlace] * 1e6, algbw, algbw * busShare(ranks));
+    printf(" %9.1f %8.3f %8.3f", figures->seconds[inPlace] * 1e6, algbw, algbw * busShare(settings, ranks));
     if (settings->check)
         printf(" %7" PRIu64, wrongOf(figures, inPlace));
     else
@@ -221,7 +230,7 @@ static void writeHalf(FILE *json, const char *name, const settings_t *settings, 
 {
     double algbw = bytes / figures->seconds[inPlace] / 1e9;
     fprintf(json, "   \"%s\": {\"time_us\": %.3f, \"algbw\": %.6g, \"busbw\": %.6g, \"wrong\": ", name,
-            figures->seconds[inPlace] * 1e6, algbw, algbw * busShare(ranks));
+            figures->seconds[inPlace] * 1e6, algbw, algbw * busShare(settings, ranks));
     if (settings->check)
         fprintf(json, "%" PRIu64 "},\n", wrongOf(figures, inPlace));
     else
@@ -234,8 +243,9 @@ static void writeRow(FILE *json, bool first, const settings_t *settings, const c
 {
     double bytes = (double)job->count * (double)perfTypeBytes(job->type);
     int ranks = job->rank->ranks->count;
-    fprintf(json, "%s{\"recipe\": \"%s\", \"transport\": \"%s\", \"ranks\": %d,\n", first ? "  " : ",\n  ", job->recipe,
-            job->rank->ranks->mpi ? "mpi" : "threads", ranks);
+    fprintf(json, "%s{\"collective\": \"%s\", \"recipe\": \"%s\", \"transport\": \"%s\", \"ranks\": %d,\n",
+            first ? "  " : ",\n  ", halfName(job->collective), job->recipe, job->rank->ranks->mpi ? "mpi" : "threads",
+            ranks);
     fprintf(json,
             "   \"tensors\": %u, \"size\": %.0f, \"count\": %zu, \"type\": \"%s\", \"redop\": \"%s\", \"root\": -1,\n",
             job->list ? job->list->tensors : 1, bytes, job->count, perfTypeName(job->type), opName(job->op));
@@ -254,7 +264,7 @@ static void record(bench_t *bench, const checkJob_t *job, const figures_t *figur
 {
     for (int i = 0; i < 2; i++) {
         double bytes = (double)job->count * (double)perfTypeBytes(job->type);
-        bench->busbwSum += bytes / figures->seconds[i] / 1e9 * busShare(job->rank->ranks->count);
+        bench->busbwSum += bytes / figures->seconds[i] / 1e9 * busShare(bench->settings, job->rank->ranks->count);
         bench->wrong += wrongOf(figures, i);
     }
     if (job->rank->number == 0)
@@ -270,6 +280,7 @@ static void runRow(bench_t *bench, checkJob_t *job)
 {
     gsReducerConfig_t config = perfConfig(job->recipe, job->count, job->list, job->type);
     config.seed = 1;
+    config.collective = (int32_t)job->collective;
     PERF_REQUIRE(gsReducerCreate(&job->reducer, job->rank->comm, &config));
     figures_t own = measure(bench->settings, job);
     figures_t all = combine(job->rank, &own);
@@ -282,13 +293,16 @@ static void runSize(bench_t *bench, const rank_t *rank, size_t bytes)
 {
     const settings_t *settings = bench->settings;
     size_t width = perfTypeBytes(settings->type), count = bytes / width ? bytes / width : 1;
+    size_t whole = settings->collective == GS_ALL_REDUCE ? 1 : (size_t)rank->ranks->count;
+    count = (count + whole - 1) / whole * whole;
     void *gradient = perfAllocate(count * width), *result = perfAllocate(count * width);
     checkJob_t job = {.rank = rank,
                       .gradient = gradient,
                       .result = result,
                       .count = count,
                       .type = settings->type,
-                      .op = settings->op};
+                      .op = settings->op,
+                      .collective = settings->collective};
     perfGradient(gradient, count, job.type, rank->number);
     for (int i = 0; i < settings->recipes.count; i++) {
         job.recipe = settings->recipes.recipes[i];
@@ -319,7 +333,7 @@ static int parseChoice(const char *flag, const char *text, const char *first, co
     return strcmp(text, second) == 0;
 }
 
-enum { FLAG_TRANSPORT = 256, FLAG_RANKS, FLAG_RECIPE, FLAG_SEGMENTS, FLAG_JSON, FLAG_HELP };
+enum { FLAG_TRANSPORT = 256, FLAG_RANKS, FLAG_RECIPE, FLAG_COLLECTIVE, FLAG_SEGMENTS, FLAG_JSON, FLAG_HELP };
 
 static const struct option flags[] = {
     {"minbytes", required_argument, NULL, 'b'},
@@ -333,11 +347,20 @@ static const struct option flags[] = {
     {"transport", required_argument, NULL, FLAG_TRANSPORT},
     {"ranks", required_argument, NULL, FLAG_RANKS},
     {"recipe", required_argument, NULL, FLAG_RECIPE},
+    {"collective", required_argument, NULL, FLAG_COLLECTIVE},
     {"segments", required_argument, NULL, FLAG_SEGMENTS},
     {"json", required_argument, NULL, FLAG_JSON},
     {"help", no_argument, NULL, FLAG_HELP},
     {0},
 };
+
+static gsCollective_t parseCollective(const char *text)
+{
+    for (int c = GS_ALL_REDUCE; c <= GS_ALL_GATHER; c++)
+        if (strcmp(text, halfName((gsCollective_t)c)) == 0)
+            return (gsCollective_t)c;
+    perfStop(PERF_EXIT_USAGE, "--collective: got '%s', expected all-reduce, reduce-scatter or all-gather", text);
+}
 
 static void takeFlag(settings_t *settings, int flag)
 {
@@ -355,6 +378,7 @@ static void takeFlag(settings_t *settings, int flag)
         break;
     case FLAG_RANKS: settings->ranks = (int)perfNumber("--ranks", optarg, 1, 1024); break;
     case FLAG_RECIPE: perfAddRecipe(&settings->recipes, optarg); break;
+    case FLAG_COLLECTIVE: settings->collective = parseCollective(optarg); break;
     case FLAG_SEGMENTS: settings->list = perfList("--segments", optarg); break;
     case FLAG_JSON: settings->json = optarg; break;
     case FLAG_HELP: fputs(help, stdout); exit(0);
@@ -381,6 +405,8 @@ static settings_t parse(int argc, char **argv)
         perfStop(PERF_EXIT_USAGE, "'%s' is no flag; --help lists them", argv[optind]);
     if (settings.list.tensors)
         settings.minBytes = settings.maxBytes = settings.list.elements * perfTypeBytes(settings.type);
+    if (settings.list.tensors && settings.collective != GS_ALL_REDUCE)
+        perfStop(PERF_EXIT_USAGE, "--segments: tensors go with --collective all-reduce alone");
     if (settings.minBytes > settings.maxBytes)
         perfStop(PERF_EXIT_USAGE, "-b %zu -e %zu: no size from the one to the other", settings.minBytes,
                  settings.maxBytes);

@@ -78,6 +78,9 @@ typedef enum {
     GS_AVG = 4 /* the sum times fl(1/ranks) */
 } gsRedOp_t;
 
+/* What a reducer is for. */
+typedef enum { GS_ALL_REDUCE = 0, GS_REDUCE_SCATTER = 1, GS_ALL_GATHER = 2 } gsCollective_t;
+
 typedef struct gsComm *gsComm_t;
 typedef struct gsReducer *gsReducer_t;
 typedef void *gsStream_t; /* a cudaStream_t on CUDA communicators; otherwise NULL or made by gsStreamCreate */
@@ -335,10 +338,10 @@ typedef struct {
     uint32_t version;      /* GS_VERSION_CODE */
     gsDataType_t datatype; /* of the gradient; alike on all ranks */
     const char *recipe;    /* see above; copied; alike on all ranks */
-    uint64_t count;        /* elements of the gradient, from 0; alike on all ranks */
+    uint64_t count;        /* elements of the gradient, from 0, of a half all slices'; alike on all ranks */
     uint64_t seed;         /* of every random draw; alike on all ranks (the rank enters the draws by itself) */
     int32_t cpuThreads;    /* CPU: threads of one call; 0: processors by local ranks, fewer for small counts */
-    int32_t reserved;      /* 0 */
+    int32_t collective;    /* gsCollective_t: which call the reducer is for; alike on all ranks */
     const uint64_t
         *segments; /* a list of tensors: elements of each, of any size, `count` in all; alike on all ranks. Copied.
                                  NULL: one gradient */
@@ -394,6 +397,37 @@ GS_API gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count
 GS_API gsResult_t gsAllReduceSegments(const void *const *sendbuffs, void *const *recvbuffs, uint32_t segmentCount,
                                       gsDataType_t datatype, gsRedOp_t op, gsReducer_t reducer, gsStream_t stream);
 
+/*
+ * The halves of an all-reduce, for optimizers whose state is sharded: every rank updates its slice of the parameters and no more. Each half
+ * has a reducer and a recipe of its own, made with gsReducerConfig_t.collective = GS_REDUCE_SCATTER or GS_ALL_GATHER; `count` there is
+ * that of the whole vector, of all ranks' slices, a multiple of the ranks: pad it. datatype must be the reducer's. Every rank calls, in
+ * the same order on each communicator and with the same op. Buffers live where gradients do, streams, failures and NaNs are those of
+ * gsAllReduce: a NaN or Inf in one rank's sendbuff, or an error, is every rank's, whatever the slice; only results differ.
+ *
+ * gsReduceScatter: sendbuff has ranks * recvcount elements, recvbuff gets slice `rank` of op over ranks of what their recipe lets through:
+ * recvcount elements, the bits of that slice after gsAllReduce with the same recipe and exchange=owner. In place if recvbuff == sendbuff
+ * + rank * recvcount. What is remembered is about all that a rank gives; ef21's and diana's H about its slice. Records travel in parts,
+ * to the owners of the slices, and nothing comes back but 32 bytes of verdict a rank.
+ *
+ * gsAllGather: sendbuff has sendcount elements, the rank's slice; recvbuff, ranks * sendcount, gets all slices as they were decoded: the
+ * same bits on all ranks, the own slice's too. In place if sendbuff == recvbuff + rank * sendcount. `dense` is lossless, for any vector.
+ * Other recipes compress the slice, with a state of its size: give them what the optimizer changes, new parameters minus those that all
+ * ranks have, and add the result to these, on all ranks and in all slices. What has not travelled stays in the residual: it is not in
+ * the parameters, and must not be given again. An optimizer that keeps a copy of its slice at full precision keeps its own there, and
+ * gives its own step, not its distance from the others.
+ *
+ * Slices are a list of tensors as far as blocks go: each begins one of its own, and no tensor is whole. So slices that are no multiple of
+ * 4096 get the bits of gsAllReduceSegments. exchange= says capacity (default; owner is the same) or exact (owner-exact): slots of equal
+ * size, or true lengths. A scattered part's slot has twice its share of the capacity, and six deviations; gradients are less even by
+ * slices than by blocks in turn, and what does not fit stays in the residual, or is thinned.
+ * Not with recipes that may be silent, gdsec, tng, twoway=1, cdadam, first=dense, exchange=hierarchical or auto; gsAllGather neither with
+ * dgc nor randk. Not for single stages, gsPlanChoose or gsReducerImportRanks: a state fits the same rank of as many.
+ */
+GS_API gsResult_t gsReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount, gsDataType_t datatype,
+                                  gsRedOp_t op, gsReducer_t reducer, gsStream_t stream);
+GS_API gsResult_t gsAllGather(const void *sendbuff, void *recvbuff, size_t sendcount, gsDataType_t datatype,
+                              gsReducer_t reducer, gsStream_t stream);
+
 /* Back to the state after creation: everything remembered 0, step 0, no error. Statistics stay. Every rank calls it. */
 GS_API gsResult_t gsReducerReset(gsReducer_t reducer, gsStream_t stream);
 
@@ -420,10 +454,10 @@ typedef struct {
     uint64_t lastExact;   /* of these, with value=shared: those that carry a value of their own; otherwise all */
     uint64_t keptTotal;   /* sums over the calls */
     uint64_t sentTotal;
-    uint64_t payloadBytes;  /* sum of own records' lengths; dense: of the gradient's */
-    uint64_t wireBytes;     /* bytes that left this rank: (P-1) slots a call, dense 2(P-1)/P of the gradient */
-    uint64_t nodeBytes;     /* hierarchical: of these, what went to ranks of the same node */
-    double encodeSeconds;   /* CPU only: wall time in select and pack */
+    uint64_t payloadBytes; /* sum of own records' lengths; dense: of the gradient's */
+    uint64_t wireBytes;    /* bytes that left this rank: (P-1) slots a call, dense 2(P-1)/P of the gradient, a half 1 */
+    uint64_t nodeBytes;    /* hierarchical: of these, what went to ranks of the same node */
+    double encodeSeconds;  /* CPU only: wall time in select and pack */
     double exchangeSeconds; /* CPU only: waiting for the other ranks included */
     double decodeSeconds;   /* CPU only */
     uint64_t serverSent;    /* twoway: coordinates that the second half let through, over the calls; and in the last */
@@ -632,7 +666,7 @@ typedef struct {
 #define GS_RECORD_REFERENCES 64u /* coefficients of references follow the segment */
 #define GS_RECORD_MAP 128u       /* shared: the coordinates of one magnitude travel as a ternary map */
 
-/* The elements of the gradient that this rank's state is about: all of them, but with exchange=hierarchical. */
+/* The elements of the gradient that this rank's state is about: all of them, but with exchange=hierarchical and gsAllGather. */
 GS_API gsResult_t gsReducerGetSlice(gsReducer_t reducer, size_t *first, size_t *count);
 
 /* What a reducer remembers, to host memory: `count` (the slice's) floats (doubles for GS_FLOAT64), a list's tensors

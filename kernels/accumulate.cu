@@ -211,7 +211,7 @@ struct Runs {
 
 static __device__ __forceinline__ Runs runsOf(const gsSpec &spec, uint64_t b)
 {
-    const uint64_t groups = (uint64_t)gsRecordGroups(spec.value), owner = spec.parts ? b % spec.parts : 0;
+    const uint64_t groups = (uint64_t)gsRecordGroups(spec.value), owner = spec.parts ? gsBlockOwner(&spec, b) : 0;
     return {owner * groups, spec.parts ? (owner + 1) * groups : spec.nranks * groups};
 }
 
@@ -507,7 +507,7 @@ static __device__ __forceinline__ void missReferences(const gsSpec &spec, const 
 }
 
 /*
- * Where something is remembered. A CTA takes a block, and its sums stay in shared memory:
+ * Where something is remembered, or a sum is only to be written. A CTA takes a block, and its sums stay in shared memory:
  * 1. The own record is decoded alone, and h takes its share.
  * 2. All records are summed, as above; quotients times their rank's reference; or the dense sum is loaded.
  * 3. Four elements a thread at a time: H + nu sum, H takes its share, and the references' part is added.
@@ -662,7 +662,7 @@ static gsResult_t accumulateInto(gsReducer_t r, const void *records, const void 
                       : spec.layout == GS_LAYOUT_ALL  ? WHOLE
                       : spec.layout == GS_LAYOUT_MASK ? MASKED
                                                       : KEPT;
-    if (gsSpecRemembers(&spec))
+    if (kind == DENSE || gsSpecRemembers(&spec))
         return gsLaunch("gsRemember", gsRemember<T>, spec.blocks, GS_CTA, stream, spec, r->state, kind, result,
                         memoriesOf<Real>(r, sum), gsReferencesOf<Real>(r));
     if (spec.layout == GS_LAYOUT_ROWS)

@@ -7,22 +7,22 @@
  * Traffic: none per element.
  * Bad case: none.
  */
-__global__ void gsSealSlice(const gsState *state, const int32_t *ranks, gsSeal *seal)
+__global__ void gsSealSlice(const gsState *state, uint32_t average, const int32_t *ranks, gsSeal *seal)
 {
-    *seal = gsSealOf(state, ranks);
+    *seal = gsSealOf(state, average, ranks);
 }
 
 /*
- * 1. One thread reads all slots' seals: what one has found is everybody's. Where not all ranks have arrived, the exchange was
- *    aborted, and the seals may be anything.
+ * 1. One thread reads all slots' seals: what one has found is everybody's. Where arrivals are counted and not all ranks have
+ *    arrived, the exchange was aborted, and the seals may be anything.
  * Traffic: none per element.
  * Bad case: none.
  */
-__global__ void gsOpenSeals(gsState *state, const float *arrived, float ranks, const uint8_t *slots, uint64_t slotBytes,
-                            uint32_t n, uint32_t half)
+__global__ void gsOpenSeals(gsState *state, uint32_t average, const float *arrived, float ranks, const uint8_t *slots,
+                            uint64_t slotBytes, uint32_t n, uint32_t half)
 {
-    gsSealOpen(state, slots, slotBytes, n, half);
-    if (arrived[1] != ranks)
+    gsSealOpen(state, average, slots, slotBytes, n, half);
+    if (arrived && arrived[1] != ranks)
         state->verdict = GS_FAULT_UNFINISHED;
 }
 
@@ -60,13 +60,13 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
 
 gsResult_t gsCudaSeal(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream)
 {
-    return gsLaunch("gsSealSlice", gsSealSlice, 1, 1, stream, r->state, ranks, seal);
+    return gsLaunch("gsSealSlice", gsSealSlice, 1, 1, stream, r->state, r->spec.average, ranks, seal);
 }
 
 gsResult_t gsCudaOpenSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream)
 {
-    return gsLaunch("gsOpenSeals", gsOpenSeals, 1, 1, stream, r->state, h->arrived, (float)h->allRanks, h->slots,
-                    h->slotBytes, (uint32_t)h->ranks, half);
+    return gsLaunch("gsOpenSeals", gsOpenSeals, 1, 1, stream, r->state, r->spec.average, h->arrived, (float)h->allRanks,
+                    h->slots, h->slotBytes, (uint32_t)h->ranks, half);
 }
 
 gsResult_t gsCudaAssemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream)

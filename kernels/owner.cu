@@ -14,14 +14,14 @@ __global__ void gsHandDown(const __grid_constant__ gsSpec spec, gsState *state, 
 }
 
 /*
- * One CTA. 1. Thread 0 makes the sums' verdict the call's. 2. Each thread tells its parts.
+ * One CTA. 1. Thread 0 makes the sums' verdict the call's, where there are sums. 2. Each thread tells its parts.
  * Traffic: none per element.
  * Bad case: none.
  */
 __global__ void __launch_bounds__(GS_LONE_CTA)
     gsHandBack(const __grid_constant__ gsSpec spec, gsState *state, const gsState *sum, gsState *partState)
 {
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0 && sum)
         gsOwnerHandBack(&spec, state, sum, partState + spec.rank);
     __syncthreads();
     for (uint32_t q = threadIdx.x; q < spec.nranks; q += GS_LONE_CTA)
@@ -87,8 +87,8 @@ gsResult_t gsCudaHandDown(gsReducer_t r, gsStream_t stream)
 
 gsResult_t gsCudaHandBack(gsReducer_t r, gsStream_t stream)
 {
-    return gsLaunch("gsHandBack", gsHandBack, 1, GS_LONE_CTA, stream, r->spec, r->state, r->server->state,
-                    r->partState);
+    return gsLaunch("gsHandBack", gsHandBack, 1, GS_LONE_CTA, stream, r->spec, r->state,
+                    r->server ? r->server->state : nullptr, r->partState);
 }
 
 gsResult_t gsCudaMakeResult(gsReducer_t r, gsRedOp_t op, gsStream_t stream)

@@ -1,6 +1,7 @@
 /*
  * The road: select, pack, exchange, accumulate, commit. Nothing here knows a recipe by name. A step that travels dense leaves it behind
- * the comparison and comes back to it with the sum; a two-way reducer goes it twice, the second time alone.
+ * the comparison and comes back to it with the sum; a two-way reducer goes it twice, the second time alone. gsReduceScatter and
+ * gsAllGather go half of it each (halves.c).
  */
 #include "core.h"
 #include "lap.h"
@@ -73,10 +74,31 @@ static gsResult_t checkBuffers(const void *sendbuff, const void *recvbuff, int64
 static gsResult_t checkCall(gsReducer_t r, const void *sendbuff, const void *recvbuff, size_t count, gsDataType_t type,
                             gsRedOp_t op)
 {
+    GS_CHECK(gsHalfExpect(r, GS_HALF_NONE));
     GS_CHECK(checkElements(r, count, type));
     GS_CHECK(checkOp(op));
     GS_CHECK(checkIterate(r));
     return checkBuffers(sendbuff, recvbuff, -1, count, type);
+}
+
+/* A half: `whole` has all ranks' slices, `slice` one; in place it is this rank's of the whole. */
+static gsResult_t checkHalf(gsReducer_t r, uint32_t half, const void *sendbuff, const void *recvbuff, size_t count,
+                            gsDataType_t type)
+{
+    int scatter = half == GS_HALF_SCATTER;
+    GS_CHECK(gsHalfExpect(r, half));
+    GS_CHECK(checkElements(r, count, type));
+    if (count == 0)
+        return GS_SUCCESS;
+    GS_CHECK(checkBuffer("sendbuff", -1, sendbuff, type));
+    GS_CHECK(checkBuffer("recvbuff", -1, recvbuff, type));
+    uintptr_t whole = (uintptr_t)(scatter ? sendbuff : recvbuff), slice = (uintptr_t)(scatter ? recvbuff : sendbuff);
+    uintptr_t bytes = count * gsTypeBytes(type);
+    if (slice != whole + r->spec.rank * bytes && slice < whole + r->spec.nranks * bytes && whole < slice + bytes)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT,
+                      "sendbuff %p and recvbuff %p overlap; expected them apart, or in place %s = %s + rank * count",
+                      sendbuff, recvbuff, scatter ? "recvbuff" : "sendbuff", scatter ? "sendbuff" : "recvbuff");
+    return GS_SUCCESS;
 }
 
 static gsResult_t checkTensors(gsReducer_t r, const void *const *sendbuffs, void *const *recvbuffs)
@@ -94,6 +116,7 @@ static gsResult_t checkList(gsReducer_t r, const void *const *sendbuffs, void *c
 {
     if (!r)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
+    GS_CHECK(gsHalfExpect(r, GS_HALF_NONE));
     if (!r->spec.tensors)
         return gsFail(GS_ERROR_INVALID_USAGE,
                       "the reducer is of one gradient; gsReducerConfig_t.segments makes one of a list");
@@ -137,7 +160,7 @@ static gsResult_t commit(gsReducer_t r, gsStream_t stream)
 {
     double mark = gsNow();
     gsResult_t result = GS_SUCCESS;
-    if (r->owners && !r->spec.denseNow)
+    if (r->owners && r->server && !r->spec.denseNow)
         result = r->comm->backend->commit(r->server, stream);
     if (result == GS_SUCCESS)
         result = r->comm->backend->commit(r, stream);
@@ -163,6 +186,15 @@ static gsResult_t reduceSparse(gsReducer_t r, const void *sendbuff, void *recvbu
     return accumulate(r, r->recvRecords, recvbuff, op, stream);
 }
 
+/* All ranks' slices, a record each. */
+static gsResult_t gatherSparse(gsReducer_t r, const void *sendbuff, void *recvbuff, gsStream_t stream)
+{
+    struct gsReducer all = gsHalfGathered(r);
+    GS_CHECK(encode(r, sendbuff, r->sendRecord, stream));
+    GS_CHECK(exchange(r, stream));
+    return accumulate(&all, r->recvRecords, recvbuff, GS_SUM, stream);
+}
+
 /* A step of a sparse recipe that travels dense: what the gradient is compared to, summed. */
 static gsResult_t reducePlanned(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
@@ -186,15 +218,23 @@ static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuf
     return result;
 }
 
+/* Tensors of a call's buffer. An owner's slice is one vector, and of slices that are gathered all are there. */
+static uint32_t tensorsOf(const gsReducer_t r, uint32_t row)
+{
+    if (!r->spec.half || !r->spec.tensors || row == GS_GRADIENTS)
+        return r->spec.tensors;
+    return r->spec.half == GS_HALF_GATHER ? r->spec.nranks : 0;
+}
+
 /* What the stages are given for a buffer: itself, or of a list the table's row that now points to the tensors in it. */
 static gsResult_t placeBuffer(gsReducer_t r, uint32_t row, const void *buffer, void **placed, gsStream_t stream)
 {
-    uint32_t n = r->spec.tensors;
-    *placed = n ? (void *)(r->buffers + row * n) : (void *)buffer;
+    uint32_t n = tensorsOf(r, row), first = row * r->spec.tensors;
+    *placed = n ? (void *)(r->buffers + first) : (void *)buffer;
     if (!n)
         return GS_SUCCESS;
-    gsListSpread(r, buffer);
-    return r->comm->backend->setTensors(r, r->tensors, row * n, n, stream);
+    gsListSpread(r, buffer, n);
+    return r->comm->backend->setTensors(r, r->tensors, first, n, stream);
 }
 
 /* A call as it waits on a CPU stream. */
@@ -218,11 +258,23 @@ static uint8_t isDenseStep(const gsReducer_t r)
     return (s->firstDense && r->steps == 0) || (s->refresh && r->steps % s->refresh == 0);
 }
 
+/* gsReduceScatter or gsAllGather. */
+static gsResult_t proposeHalf(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    if (r->spec.select == GS_SELECT_DENSE)
+        return gsHalfDense(r, sendbuff, recvbuff, op, stream);
+    if (r->spec.half == GS_HALF_SCATTER)
+        return gsScatterToOwners(r, sendbuff, recvbuff, op, stream);
+    return gatherSparse(r, sendbuff, recvbuff, stream);
+}
+
 /* One half of the road, up to the commit. */
 static gsResult_t propose(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     r->spec.average = op == GS_AVG;
     r->spec.denseNow = isDenseStep(r);
+    if (r->spec.half)
+        return proposeHalf(r, sendbuff, recvbuff, op, stream);
     if (r->spec.select == GS_SELECT_DENSE)
         return reduceDense(r, sendbuff, recvbuff, op, stream);
     if (r->spec.denseNow)
@@ -383,9 +435,11 @@ static gsResult_t reduceBuffers(gsReducer_t r, const void *sendbuff, void *recvb
     return reduceWhole(r, from, to, op, stream);
 }
 
-static gsResult_t runAllReduce(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+static gsResult_t runCall(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    GS_RANGE_BEGIN("gsAllReduce");
+    static const char *const names[] = {"gsAllReduce", "gsReduceScatter", "gsAllGather"};
+    (void)names; /* without NVTX */
+    GS_RANGE_BEGIN(names[r->spec.half]);
     gsResult_t result = reduceBuffers(r, sendbuff, recvbuff, op, stream);
     GS_RANGE_END();
     return counted(r, result);
@@ -407,10 +461,10 @@ static gsResult_t runAllReduceSegments(gsReducer_t r, void *const *tensors, gsRe
     return counted(r, result);
 }
 
-static gsResult_t allReduceTask(void *arguments)
+static gsResult_t callTask(void *arguments)
 {
     const call *c = arguments;
-    return runAllReduce(c->reducer, c->from, c->to, c->op, NULL);
+    return runCall(c->reducer, c->from, c->to, c->op, NULL);
 }
 
 /* Whether the call has to wait its turn on a worker of this process. */
@@ -419,13 +473,33 @@ static int isQueued(gsReducer_t r, gsStream_t stream)
     return stream && !r->comm->backend->onDevice;
 }
 
+static gsResult_t enqueue(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    if (isQueued(r, stream))
+        return gsStreamPush(stream, callTask, &(call){sendbuff, recvbuff, op, r}, sizeof(call));
+    return runCall(r, sendbuff, recvbuff, op, stream);
+}
+
 gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op,
                        gsReducer_t reducer, gsStream_t stream)
 {
     GS_CHECK(checkCall(reducer, sendbuff, recvbuff, count, type, op));
-    if (isQueued(reducer, stream))
-        return gsStreamPush(stream, allReduceTask, &(call){sendbuff, recvbuff, op, reducer}, sizeof(call));
-    return runAllReduce(reducer, sendbuff, recvbuff, op, stream);
+    return enqueue(reducer, sendbuff, recvbuff, op, stream);
+}
+
+gsResult_t gsReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount, gsDataType_t type, gsRedOp_t op,
+                           gsReducer_t reducer, gsStream_t stream)
+{
+    GS_CHECK(checkHalf(reducer, GS_HALF_SCATTER, sendbuff, recvbuff, recvcount, type));
+    GS_CHECK(checkOp(op));
+    return enqueue(reducer, sendbuff, recvbuff, op, stream);
+}
+
+gsResult_t gsAllGather(const void *sendbuff, void *recvbuff, size_t sendcount, gsDataType_t type, gsReducer_t reducer,
+                       gsStream_t stream)
+{
+    GS_CHECK(checkHalf(reducer, GS_HALF_GATHER, sendbuff, recvbuff, sendcount, type));
+    return enqueue(reducer, sendbuff, recvbuff, GS_SUM, stream);
 }
 
 static gsResult_t allReduceSegmentsTask(void *arguments)
@@ -455,9 +529,11 @@ static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record
 {
     if (r->spec.select == GS_SELECT_DENSE)
         return gsFail(GS_ERROR_INVALID_USAGE, "the reducer is dense: it has no records to encode or decode");
-    if (r->server || r->nodes.ranks || gsHasDenseSteps(&r->spec))
-        return gsFail(GS_ERROR_UNSUPPORTED,
-                      "a recipe with dense steps, a second half, owners or nodes has no single stages");
+    if (r->server || r->nodes.ranks || r->spec.half || gsHasDenseSteps(&r->spec))
+        return gsFail(
+            GS_ERROR_UNSUPPORTED,
+            "a recipe with dense steps, a second half, owners or nodes has no single stages, nor has half of an "
+            "all-reduce");
     GS_CHECK(checkIterate(r));
     if (!record || (uintptr_t)record % GS_RECORD_ALIGN)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, record,

@@ -259,6 +259,8 @@ struct gsReducer {
     uint32_t *partOffset;
     void *ownSum, *ownResult, *sum;
     struct gsOwners *owners;
+    gsSeal *seals;        /* a scattered sum: [ranks][GS_SEALS], what each has met; */
+    int32_t *members;     /* and ranks by their numbers */
     uint64_t sharedCount; /* elements of H */
     enum {
         GS_OWNS_NOTHING,
@@ -303,11 +305,16 @@ gsResult_t gsSpecMake(const gsReducerConfig_t *config, int rank, int nranks, int
 gsResult_t gsListCheck(const gsReducerConfig_t *config);
 void gsListMeasure(const gsReducerConfig_t *config, gsSpec *spec);
 uint64_t gsListFixed(const gsReducerConfig_t *config, uint32_t k); /* slots of layout "chunked" */
+/* How often a reducer's list stands in its tables: once; of a gathered half for every rank, so that all slices are found. */
+static inline uint32_t gsListTables(const gsSpec *spec)
+{
+    return spec->half == GS_HALF_GATHER ? spec->nranks : 1;
+}
 /* list.c: what a reducer of a list holds, once its memory is there; the host's part of it goes with gsListRelease. */
 gsResult_t gsListPrepare(gsReducer_t r, const gsReducerConfig_t *config);
 void gsListRelease(gsReducer_t r);
-/* list.c: the tensors of a buffer in which they stand one behind the other, to r->tensors; results must not overlap. */
-void gsListSpread(gsReducer_t r, const void *buffer);
+/* list.c: the first n tensors of a buffer in which they stand one behind the other, to r->tensors; results must not overlap. */
+void gsListSpread(gsReducer_t r, const void *buffer, uint32_t n);
 gsResult_t gsListCheckResults(gsReducer_t r, void *const *recvbuffs);
 /* owner: the spec of the record of an owner's sum; and of all owners' records together, whose sums are of this type. */
 gsResult_t gsSpecMakeOwner(const gsReducerConfig_t *config, const gsSpec *whole, gsSpec *spec);
@@ -334,6 +341,24 @@ gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream);
 /* owner.c: the reducer as each of its parts sees it, once its memory is there; and the road by way of the owners. */
 gsResult_t gsOwnersPrepare(gsReducer_t r);
 gsResult_t gsReduceByOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
+/* owner.c: half of it: the own slice of the sum. */
+gsResult_t gsScatterToOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
+/* halves.c: whether a configuration's half makes sense, and then its recipe; what a half's records are a list of; the vector that the
+ * reducer is about, where that is known to be dense a plain one. They leave a gsAllReduce's alone. */
+gsResult_t gsHalfCheck(const gsReducerConfig_t *config, int nranks);
+gsResult_t gsHalfSettle(const gsReducerConfig_t *config, gsSpec *spec);
+gsReducerConfig_t gsHalfTensors(const gsReducerConfig_t *config, int nranks);
+gsReducerConfig_t gsHalfOwn(const gsReducerConfig_t *config, int nranks, int dense);
+/* halves.c: an error where a configuration is of a half, with `what` in its text; where a reducer is not of this half. */
+gsResult_t gsHalfRefuse(const gsReducerConfig_t *config, const char *what);
+gsResult_t gsHalfExpect(gsReducer_t r, uint32_t half);
+/* halves.c: what a half's memory begins with; its dense call; the verdict that `finder`, a view of r, has come to, with all ranks' ->
+ * r's; bytes that this sends; the reducer, as it sees all ranks' records of their slices. */
+gsResult_t gsHalfFill(gsReducer_t r);
+gsResult_t gsHalfDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
+gsResult_t gsHalfAgree(gsReducer_t r, gsReducer_t finder, gsStream_t stream);
+uint64_t gsHalfSealBytes(const gsReducer_t r);
+struct gsReducer gsHalfGathered(gsReducer_t r);
 /* hierarchy.c: what recipe and nodes have to fulfil, the parts, and the slice that the reducer is about from here on; collective. What
  * its memory begins with. The two steps inside a node. */
 gsResult_t gsHierarchyMake(gsReducer_t r, const gsReducerConfig_t *config, gsReducerConfig_t *slice);
@@ -357,6 +382,8 @@ typedef struct {
 } gsStateVector;
 enum { GS_MAX_VECTORS = 16 };
 int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS]);
+/* reducer.c: a vector of the state's precision, times factor. */
+gsResult_t gsScaleVector(gsReducer_t r, void *vector, uint64_t elements, float factor, gsStream_t stream);
 void *gsVectorNow(const gsStateVector *v, uint32_t phase);
 gsResult_t gsCheckReducer(gsReducer_t r); /* that there is one */
 /* stream.c: runs `task` later on the stream's worker, with a copy of `arguments`. */
@@ -396,9 +423,11 @@ static inline int gsHasDenseSteps(const gsSpec *spec)
     return spec->firstDense || spec->refresh || spec->resync;
 }
 
-/* What a call has, where a reducer may be about a slice of it. */
+/* What a call has, where a reducer may be about a slice of it; a half's recvcount or sendcount. */
 static inline uint64_t gsCallElements(const gsReducer_t r)
 {
+    if (r->spec.half)
+        return gsSliceCount(&r->spec);
     return r->nodes.ranks ? r->nodes.count : r->spec.count;
 }
 

@@ -87,7 +87,7 @@ gsResult_t gsCallError(gsReducer_t r)
         return GS_SUCCESS;
     gsResult_t error = gsVerdictError(r->state);
     r->state->fault = GS_FAULT_NONE;
-    if (r->owners)
+    if (r->owners && r->server)
         r->server->state->fault = GS_FAULT_NONE;
     return error;
 }

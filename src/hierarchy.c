@@ -193,6 +193,8 @@ gsResult_t gsHierarchyAllGather(gsReducer_t r, void *recvbuff, gsStream_t stream
 
 uint64_t gsHierarchyFirst(const gsReducer_t r)
 {
+    if (r->spec.half == GS_HALF_GATHER)
+        return r->spec.rank * r->spec.count;
     return r->nodes.ranks ? firstOf(&r->nodes, r->nodes.part->rank) : 0;
 }
 

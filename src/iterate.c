@@ -94,15 +94,23 @@ static const gsStateVector *findVector(const gsStateVector *list, int n, const c
 }
 
 /* Tensors begin at blocks; their elements go one behind the other. */
-static gsResult_t readList(gsReducer_t r, const char *vector, char *values)
+static gsResult_t readList(gsReducer_t r, const char *vector, uint32_t tensors, char *values)
 {
     size_t width = gsRealBytes(&r->spec);
-    for (uint32_t t = 0; t < r->spec.tensors; t++) {
+    for (uint32_t t = 0; t < tensors; t++) {
         GS_CHECK(r->comm->backend->get(values, vector, r->sizes[t] * width, NULL));
         values += r->sizes[t] * width;
         vector += (r->sizes[t] + GS_BLOCK - 1) / GS_BLOCK * GS_BLOCK * width;
     }
     return GS_SUCCESS;
+}
+
+/* Tensors that a vector is of; of one gradient none. A scattered H is of the own slice, a gathered one of all. */
+static uint32_t tensorsOf(const gsReducer_t r, const gsStateVector *v)
+{
+    if (!r->spec.half || v->place != &r->shared)
+        return r->spec.tensors;
+    return r->spec.half == GS_HALF_GATHER ? r->spec.nranks : 1;
 }
 
 gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t count)
@@ -120,13 +128,16 @@ gsResult_t gsReducerRead(gsReducer_t r, const char *name, void *values, size_t c
     if (!v)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "this recipe remembers no \"%s\"", name);
     /* An owner's H is of its blocks; a list's tensors come without their blocks' rest, and of a history its first. */
-    uint64_t elements = v->place == &r->shared && !r->spec.tensors ? r->sharedCount : r->spec.count;
+    uint32_t tensors = tensorsOf(r, v);
+    uint64_t elements = v->place == &r->shared && !tensors ? r->sharedCount : r->spec.count;
+    if (r->spec.half)
+        elements = tensors * gsSliceCount(&r->spec);
     if (count != elements)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "count is %zu; \"%s\" has %llu elements", count, name,
                       (unsigned long long)elements);
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
     const char *vector = gsVectorNow(v, state.phase);
-    if (r->spec.tensors)
-        return readList(r, vector, values);
+    if (tensors)
+        return readList(r, vector, tensors, values);
     return r->comm->backend->get(values, vector, count * gsRealBytes(&r->spec), NULL);
 }

@@ -44,6 +44,12 @@ gsResult_t gsListCheck(const gsReducerConfig_t *config)
     return checkSizes(config);
 }
 
+/* Without sizes all are alike. */
+static uint64_t sizeOf(const gsReducerConfig_t *config, uint32_t t)
+{
+    return config->segments ? config->segments[t] : config->count / config->segmentCount;
+}
+
 static int travelsWhole(const gsReducerConfig_t *config, uint64_t elements)
 {
     return elements < (config->wholeBelow ? config->wholeBelow : WHOLE_BELOW);
@@ -54,8 +60,7 @@ static uint64_t hashOf(const gsReducerConfig_t *config)
 {
     uint64_t hash = 0xcbf29ce484222325u;
     for (uint32_t t = 0; t < config->segmentCount; t++)
-        hash =
-            (hash ^ (config->segments[t] * 2 + (uint64_t)travelsWhole(config, config->segments[t]))) * 0x100000001b3u;
+        hash = (hash ^ (sizeOf(config, t) * 2 + (uint64_t)travelsWhole(config, sizeOf(config, t)))) * 0x100000001b3u;
     return hash;
 }
 
@@ -64,7 +69,7 @@ void gsListMeasure(const gsReducerConfig_t *config, gsSpec *spec)
     spec->tensors = config->segmentCount;
     spec->listHash = hashOf(config);
     for (uint32_t t = 0; t < config->segmentCount; t++) {
-        uint64_t elements = config->segments[t];
+        uint64_t elements = sizeOf(config, t);
         spec->blocks += (uint32_t)((elements + GS_BLOCK - 1) / GS_BLOCK);
         if (travelsWhole(config, elements))
             spec->whole += elements;
@@ -77,7 +82,7 @@ uint64_t gsListFixed(const gsReducerConfig_t *config, uint32_t k)
 {
     uint64_t slots = 0;
     for (uint32_t t = 0; t < config->segmentCount; t++)
-        slots += travelsWhole(config, config->segments[t]) ? 0 : gsTopkTotal(k, config->segments[t]);
+        slots += travelsWhole(config, sizeOf(config, t)) ? 0 : gsTopkTotal(k, sizeOf(config, t));
     return slots;
 }
 
@@ -104,7 +109,7 @@ static void fillTables(const gsReducerConfig_t *config, const gsSpec *spec, gsLi
 {
     uint64_t place[2] = {0, 0}; /* of the chosen, and of the whole */
     for (uint32_t t = 0; t < config->segmentCount; t++) {
-        uint64_t elements = config->segments[t];
+        uint64_t elements = sizeOf(config, t);
         int whole = spec->select != GS_SELECT_DENSE && travelsWhole(config, elements);
         gsListBlock tensor = {.tensor = t, .whole = (uint16_t)whole};
         blocks = fillTensor(spec, &tensor, elements, blocks, &place[whole]);
@@ -114,32 +119,32 @@ static void fillTables(const gsReducerConfig_t *config, const gsSpec *spec, gsLi
 
 /* ---- a reducer's ---- */
 
-static gsResult_t putTables(gsReducer_t r, const gsReducerConfig_t *config, gsListBlock *blocks,
+static gsResult_t putTables(gsReducer_t r, const gsReducerConfig_t *config, gsListBlock *blocks, uint64_t n,
                             gsRecordSegment *entries)
 {
-    const gsSpec *s = &r->spec;
-    fillTables(config, s, blocks, entries);
-    if (s->blocks)
-        GS_CHECK(r->comm->backend->put(r->list, blocks, s->blocks * sizeof *blocks, NULL));
-    return r->comm->backend->put(r->entries, entries, s->tensors * sizeof *entries, NULL);
+    fillTables(config, &r->spec, blocks, entries);
+    if (n)
+        GS_CHECK(r->comm->backend->put(r->list, blocks, n * sizeof *blocks, NULL));
+    return r->comm->backend->put(r->entries, entries, config->segmentCount * sizeof *entries, NULL);
 }
 
 static gsResult_t makeTables(gsReducer_t r, const gsReducerConfig_t *config)
 {
-    gsListBlock *blocks = malloc((r->spec.blocks + 1ull) * sizeof *blocks);
-    gsRecordSegment *entries = malloc(r->spec.tensors * sizeof *entries);
-    gsResult_t result = blocks && entries
-                            ? putTables(r, config, blocks, entries)
-                            : gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for the tables of %u tensors", r->spec.tensors);
+    uint64_t n = (uint64_t)r->spec.blocks * gsListTables(&r->spec);
+    gsListBlock *blocks = malloc((n + 1) * sizeof *blocks);
+    gsRecordSegment *entries = malloc(config->segmentCount * sizeof *entries);
+    gsResult_t result = blocks && entries ? putTables(r, config, blocks, n, entries)
+                                          : gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for the tables of %u tensors",
+                                                   config->segmentCount);
     free(blocks);
     free(entries);
     return result;
 }
 
-void gsListSpread(gsReducer_t r, const void *buffer)
+void gsListSpread(gsReducer_t r, const void *buffer, uint32_t n)
 {
     uint8_t *at = (uint8_t *)buffer;
-    for (uint32_t t = 0; t < r->spec.tensors; t++) {
+    for (uint32_t t = 0; t < n; t++) {
         r->tensors[t] = at;
         at += r->sizes[t] * gsTypeWidth(r->spec.type);
     }
@@ -147,20 +152,21 @@ void gsListSpread(gsReducer_t r, const void *buffer)
 
 static gsResult_t setRow(gsReducer_t r, uint32_t row, const void *buffer)
 {
-    gsListSpread(r, buffer);
+    gsListSpread(r, buffer, r->spec.tensors);
     return r->comm->backend->setTensors(r, r->tensors, row * r->spec.tensors, r->spec.tensors, NULL);
 }
 
 gsResult_t gsListPrepare(gsReducer_t r, const gsReducerConfig_t *config)
 {
-    size_t n = r->spec.tensors;
+    size_t n = config->segmentCount;
     r->sizes = malloc(n * sizeof *r->sizes);
     r->tensors = malloc(n * sizeof *r->tensors);
     r->listCall = malloc(sizeof *r->listCall + 2 * n * sizeof(void *));
     r->listRanges = malloc(n * sizeof *r->listRanges);
     if (!r->sizes || !r->tensors || !r->listCall || !r->listRanges)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for a list of %zu tensors", n);
-    memcpy(r->sizes, config->segments, n * sizeof *r->sizes);
+    for (uint32_t t = 0; t < n; t++)
+        r->sizes[t] = sizeOf(config, t);
     GS_CHECK(makeTables(r, config));
     r->spec.list = r->list;
     r->spec.entries = r->entries;

@@ -463,6 +463,7 @@ static gsResult_t checkMeasurable(const gsReducerConfig_t *config)
 {
     gsSpec spec;
     GS_CHECK(gsSpecMake(config, 0, 1, 0, &spec));
+    GS_CHECK(gsHalfRefuse(config, "a codec is timed in an all-reduce"));
     if (spec.select == GS_SELECT_DENSE)
         return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\" is dense, or GS_DISABLE is set: it has no codec to be timed",
                       config->recipe);

@@ -5,6 +5,8 @@
  *
  * What comes up at an owner, a damaged record or ranks that disagree, is in its record, so that a call fails for all ranks or for none;
  * nothing is committed before.
+ *
+ * A scattered sum ends half way: every owner keeps what it has summed, once seals have told all that nobody has met an error.
  */
 #include "core.h"
 #include "lap.h"
@@ -19,12 +21,13 @@ struct gsOwners {
     struct gsReducer parts[]; /* a part of the own record each */
 };
 
-/* A pipeline's bare compressor: what is decoded is all there is. */
+/* A pipeline's bare compressor: what is decoded is all there is, and is a vector. */
 static gsSpec bareSpec(const gsSpec *s)
 {
     gsSpec bare = *s;
     bare.memory = bare.feedback = bare.quotient = 0;
     bare.pool = bare.search = 0;
+    bare.list = NULL;
     bare.type = s->wide ? GS_FLOAT64 : GS_FLOAT32;
     return bare;
 }
@@ -47,9 +50,11 @@ gsResult_t gsOwnersPrepare(gsReducer_t r)
     for (uint32_t q = 0; q < ranks; q++)
         owners->parts[q] = partOf(r, q);
     owners->own = owners->parts[r->spec.rank];
+    r->owners = owners;
+    if (!r->server)
+        return GS_SUCCESS;
     owners->sums = *r->server;
     owners->sums.spec = gsSpecOfSums(&r->spec, &r->server->spec, remembers ? gsRealType(&r->spec) : r->spec.type);
-    r->owners = owners;
     return GS_SUCCESS;
 }
 
@@ -83,7 +88,7 @@ static gsResult_t encodeParts(gsReducer_t r, const void *sendbuff, gsStream_t st
 
 /* ---- parts -> the own blocks' sum -> its record ---- */
 
-static gsResult_t sumParts(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
+static gsResult_t sumParts(gsReducer_t r, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
     gsReducer_t own = &r->owners->own;
@@ -91,7 +96,13 @@ static gsResult_t sumParts(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
     GS_CHECK(backend->validate(own, r->recvRecords, stream));
     struct gsReducer bare = *own;
     bare.spec = bareSpec(&own->spec);
-    GS_CHECK(backend->accumulate(&bare, r->recvRecords, r->ownSum, GS_SUM, stream));
+    return backend->accumulate(&bare, r->recvRecords, r->ownSum, GS_SUM, stream);
+}
+
+static gsResult_t makeSum(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
+{
+    const gsBackend *backend = r->comm->backend;
+    GS_CHECK(sumParts(r, stream));
     GS_CHECK(backend->handDown(r, stream));
     return r->spec.twoway ? backend->makeResult(r, op, stream) : GS_SUCCESS;
 }
@@ -103,7 +114,7 @@ static gsResult_t encodeSum(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
     gsReducer_t server = r->server;
     double mark = gsNow();
     GS_RANGE_BEGIN("owner");
-    gsResult_t result = sumParts(r, op, stream);
+    gsResult_t result = makeSum(r, op, stream);
     server->spec.average = r->spec.average;
     if (result == GS_SUCCESS)
         result = backend->select(server, sum, stream);
@@ -182,4 +193,58 @@ gsResult_t gsReduceByOwners(gsReducer_t r, const void *sendbuff, void *recvbuff,
     GS_CHECK(encodeSum(r, op, stream));
     GS_CHECK(exchange(r, gsExchangeRecords, r->server, stream));
     return decodeSums(r, recvbuff, op, stream);
+}
+
+/* ---- a scattered sum ---- */
+
+static gsResult_t sumOwn(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
+{
+    double mark = gsNow();
+    GS_RANGE_BEGIN("owner");
+    gsResult_t result = sumParts(r, stream);
+    if (result == GS_SUCCESS && r->spec.memory)
+        result = r->comm->backend->makeResult(r, op, stream);
+    GS_RANGE_END();
+    gsLap(r, &mark, &r->stats.decodeSeconds);
+    return result;
+}
+
+/* The own sum, as it now stands there, goes to recvbuff; and the own record to h, where there is one. */
+static gsResult_t keepOwn(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    const gsBackend *backend = r->comm->backend;
+    struct gsReducer own = r->owners->own;
+    own.spec = bareSpec(&own.spec);
+    own.spec.type = r->spec.type;
+    own.state = r->state;
+    GS_CHECK(backend->handBack(r, stream));
+    if (!r->spec.memory)
+        return backend->accumulateDense(&own, r->ownSum, recvbuff, op, stream);
+    GS_CHECK(backend->accumulateDense(&own, r->ownResult, recvbuff, GS_SUM, stream));
+    GS_CHECK(decodeOwn(r, stream));
+    return backend->rememberParts(r, stream);
+}
+
+static gsResult_t decodeOwnSum(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    double mark = gsNow();
+    GS_RANGE_BEGIN("accumulate");
+    gsResult_t result = keepOwn(r, recvbuff, op, stream);
+    GS_RANGE_END();
+    gsLap(r, &mark, &r->stats.decodeSeconds);
+    return result;
+}
+
+static gsResult_t agree(gsReducer_t r, gsStream_t stream)
+{
+    return gsHalfAgree(r, &r->owners->own, stream);
+}
+
+gsResult_t gsScatterToOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    GS_CHECK(encodeParts(r, sendbuff, stream));
+    GS_CHECK(exchange(r, gsExchangeParts, r, stream));
+    GS_CHECK(sumOwn(r, op, stream));
+    GS_CHECK(exchange(r, agree, r, stream));
+    return decodeOwnSum(r, recvbuff, op, stream);
 }

@@ -169,6 +169,7 @@ static gsResult_t settle(const gsReducerConfig_t *config, const gsCluster_t *clu
             "cluster->ranks is %d and ranksPerNode %d; expected 1 rank or more, and on a node no more than all",
             cluster->ranks, cluster->ranksPerNode);
     GS_CHECK(gsSpecMake(config, 0, cluster->ranks, 0, spec));
+    GS_CHECK(gsHalfRefuse(config, "the cost model knows all-reduces alone"));
     *whole = *cluster;
     complete(whole, spec);
     return GS_SUCCESS;

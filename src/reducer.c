@@ -66,9 +66,10 @@ static void listTables(struct gsReducer *r, allocations *a)
 {
     const gsSpec *s = &r->spec;
     int dense = s->select == GS_SELECT_DENSE;
-    add(a, &r->list, s->blocks * sizeof(gsListBlock), SCRATCH);
-    add(a, &r->entries, s->tensors * sizeof(gsRecordSegment), SCRATCH);
-    add(a, &r->buffers, (size_t)s->tensors * (dense ? 4 : 2) * sizeof(void *), SCRATCH);
+    size_t blocks = (size_t)s->blocks * gsListTables(s), tensors = (size_t)s->tensors * gsListTables(s);
+    add(a, &r->list, blocks * sizeof(gsListBlock), SCRATCH);
+    add(a, &r->entries, tensors * sizeof(gsRecordSegment), SCRATCH);
+    add(a, &r->buffers, tensors * (dense ? 4 : 2) * sizeof(void *), SCRATCH);
     if (dense)
         add(a, &r->gathered, s->count * gsTypeWidth(s->type), WIRE);
 }
@@ -80,10 +81,23 @@ static void listParts(struct gsReducer *r, allocations *a)
     add(a, &r->partState, s->nranks * sizeof(gsState), SCRATCH);
     add(a, &r->partOffset, (size_t)gsRecordGroups(s->value) * (blocks + s->nranks) * sizeof(uint32_t), SCRATCH);
     add(a, &r->ownSum, own, SCRATCH);
-    if (s->twoway)
+    if (s->twoway || (s->half && s->memory))
         add(a, &r->ownResult, own, SCRATCH);
     else if (gsSpecRemembers(s))
         add(a, &r->sum, blocks * GS_BLOCK * gsRealBytes(s), SCRATCH);
+}
+
+/* A dense half's slices and sum, or the gathered ones; and what a scattered sum agrees by. */
+static void listHalf(struct gsReducer *r, allocations *a)
+{
+    const gsSpec *s = &r->spec;
+    size_t slices = s->nranks + (s->half == GS_HALF_SCATTER ? 1u : 0u);
+    if (s->select == GS_SELECT_DENSE)
+        add(a, &r->recvRecords, slices * gsSliceCount(s) * gsTypeWidth(s->type), WIRE);
+    if (s->half != GS_HALF_SCATTER)
+        return;
+    add(a, &r->seals, s->nranks * GS_SEALS * sizeof(gsSeal), WIRE);
+    add(a, &r->members, s->nranks * sizeof(int32_t), SCRATCH);
 }
 
 /* Rows of sums that the statistics need at once. */
@@ -101,6 +115,10 @@ static allocations listAllocations(struct gsReducer *r)
     add(&a, &r->state, sizeof(gsState), STATE);
     if (s->tensors)
         listTables(r, &a);
+    if (s->half)
+        listHalf(r, &a);
+    if (s->select == GS_SELECT_DENSE && s->half)
+        return a;
     if (s->select == GS_SELECT_DENSE) { /* slices of all ranks, then their sums */
         add(&a, &r->recvRecords, 2 * gsSliceElements(s, s->count) * gsTypeWidth(s->type) * s->nranks, WIRE);
         return a;
@@ -168,14 +186,22 @@ void *gsVectorNow(const gsStateVector *v, uint32_t phase)
 /* Whether there is a reducer behind this one: of the result, or of this owner's sum. */
 static int hasSecond(const gsSpec *s)
 {
-    return s->twoway || gsSpecHasOwners(s);
+    return s->twoway || (gsSpecHasOwners(s) && !s->half);
 }
 
-/* A two-way reducer by owners needs H at each block's owner alone. */
+/* A two-way reducer by owners needs H at each block's owner alone, and so does a scattered sum. A gathered vector's is of all slices. */
 static void setShared(struct gsReducer *r)
 {
-    r->owns = r->spec.twoway && gsSpecHasOwners(&r->spec) ? GS_OWNS_SHARED : GS_OWNS_NOTHING;
-    r->sharedCount = r->owns ? gsPartCount(&r->spec, r->spec.rank) : gsVectorElements(&r->spec);
+    const gsSpec *s = &r->spec;
+    r->owns = GS_OWNS_NOTHING;
+    r->sharedCount = gsVectorElements(s);
+    if (s->half == GS_HALF_GATHER) {
+        r->owns = GS_OWNS_OTHERS;
+        r->sharedCount *= s->nranks;
+    } else if (gsSpecHasOwners(s) && (s->twoway || s->half)) {
+        r->owns = GS_OWNS_SHARED;
+        r->sharedCount = gsPartCount(s, s->rank);
+    }
 }
 
 static gsResult_t makeSecondSpec(const gsReducerConfig_t *config, const struct gsReducer *r, struct gsReducer *second)
@@ -298,7 +324,7 @@ static gsResult_t allocateAll(gsReducer_t r)
 
 typedef struct {
     uint64_t result; /* of this rank's own preparations */
-    uint64_t configHash, count, type, seed, listHash;
+    uint64_t configHash, count, type, seed, listHash, half;
 } agreement;
 
 static gsResult_t compare(gsComm_t comm, const agreement *all)
@@ -309,6 +335,9 @@ static gsResult_t compare(gsComm_t comm, const agreement *all)
         if (other->result != GS_SUCCESS)
             return gsFail(GS_ERROR_MISMATCH, "rank %d could not make its reducer (%s)", i,
                           gsGetErrorString((gsResult_t)other->result));
+        if (other->half != own->half)
+            return gsFail(GS_ERROR_MISMATCH, "rank %d has collective %llu, rank %d has %llu", i,
+                          (unsigned long long)other->half, comm->rank, (unsigned long long)own->half);
         if (other->count != own->count)
             return gsFail(GS_ERROR_MISMATCH, "rank %d has count %llu, rank %d has %llu", i,
                           (unsigned long long)other->count, comm->rank, (unsigned long long)own->count);
@@ -333,7 +362,8 @@ static gsResult_t agree(gsReducer_t r, gsResult_t prepared)
     gsComm_t comm = gsCommWhole(r->comm);
     if (!comm->transport->allGatherHost)
         return prepared;
-    agreement own = {prepared, r->spec.configHash, r->spec.count, r->spec.type, r->spec.seed, r->spec.listHash};
+    agreement own = {prepared,     r->spec.configHash, r->spec.count, r->spec.type,
+                     r->spec.seed, r->spec.listHash,   r->spec.half};
     if (r->nodes.ranks)
         own = (agreement){.result = prepared};
     agreement *all = calloc((size_t)comm->nranks, sizeof *all);
@@ -395,8 +425,10 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
     r->allocatorContext = config->allocatorContext;
     GS_CHECK(checkSupport(r, config));
     GS_CHECK(allocateAll(r));
+    gsReducerConfig_t tensors = gsHalfTensors(config, r->comm->nranks);
     if (r->spec.tensors)
-        GS_CHECK(gsListPrepare(r, config));
+        GS_CHECK(gsListPrepare(r, &tensors));
+    GS_CHECK(gsHalfFill(r));
     if (r->nodes.ranks)
         GS_CHECK(gsHierarchyFill(r));
     return beginState(r, &none, NULL);
@@ -430,7 +462,7 @@ static gsResult_t prepareSecond(gsReducer_t r, const gsReducerConfig_t *config)
 {
     int owners = gsSpecHasOwners(&r->spec);
     if (!hasSecond(&r->spec))
-        return GS_SUCCESS;
+        return owners ? gsOwnersPrepare(r) : GS_SUCCESS;
     r->server = calloc(1, sizeof *r->server);
     if (!r->server)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof *r);
@@ -559,6 +591,18 @@ gsResult_t gsReducerReset(gsReducer_t r, gsStream_t stream)
     return r->server ? gsReducerReset(r->server, stream) : GS_SUCCESS;
 }
 
+/* A history is longer than blocks can be counted, an owner's vector shorter than its reducer's. */
+gsResult_t gsScaleVector(gsReducer_t r, void *vector, uint64_t elements, float factor, gsStream_t stream)
+{
+    struct gsReducer some = *r;
+    for (uint64_t left = (elements + GS_BLOCK - 1) / GS_BLOCK; left; left -= some.spec.blocks) {
+        some.spec.blocks = left < UINT32_MAX ? (uint32_t)left : UINT32_MAX;
+        GS_CHECK(r->comm->backend->scale(&some, vector, factor, stream));
+        vector = (char *)vector + (size_t)some.spec.blocks * GS_BLOCK * gsRealBytes(&r->spec);
+    }
+    return GS_SUCCESS;
+}
+
 gsResult_t gsReducerScale(gsReducer_t r, float factor, gsStream_t stream)
 {
     GS_CHECK(gsCheckReducer(r));
@@ -566,13 +610,10 @@ gsResult_t gsReducerScale(gsReducer_t r, float factor, gsStream_t stream)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "factor is %g; expected a finite number above 0", (double)factor);
     gsStateVector list[GS_MAX_VECTORS];
     int n = gsListVectors(r, list);
-    uint64_t padded = (uint64_t)r->spec.blocks * GS_BLOCK;
     GS_CHECK(r->comm->backend->scaleState(r, factor, stream));
     for (int i = 0; i < n; i++)
         for (int k = 0; k <= list[i].pair && list[i].degree; k++)
-            for (uint64_t at = 0; at < list[i].elements; at += padded)
-                GS_CHECK(
-                    r->comm->backend->scale(r, (char *)list[i].place[k] + at * gsRealBytes(&r->spec), factor, stream));
+            GS_CHECK(gsScaleVector(r, list[i].place[k], list[i].elements, factor, stream));
     return r->server ? gsReducerScale(r->server, factor, stream) : GS_SUCCESS;
 }
 
@@ -588,7 +629,7 @@ gsResult_t gsReducerGetAsyncError(gsReducer_t r, gsResult_t *asyncError)
     if (*asyncError == GS_SUCCESS)
         return GS_SUCCESS;
     r->stats.failed++;
-    if (r->owners)
+    if (r->owners && r->server)
         GS_CHECK(r->comm->backend->put(&r->server->state->fault, none, sizeof none, NULL));
     return r->comm->backend->put(&r->state->fault, none, sizeof none, NULL);
 }

@@ -46,7 +46,7 @@ static uint64_t elementsOf(const gsReducer_t r, const gsStateVector *v, uint32_t
 {
     uint64_t count = r->spec.count > r->sharedCount ? r->spec.count : r->sharedCount;
     gsSpec whole = {.count = count, .blocks = (uint32_t)((count + GS_BLOCK - 1) / GS_BLOCK), .nranks = nranks};
-    return v->owned ? gsPartCount(&whole, rank) : v->elements;
+    return v->owned && !r->spec.half ? gsPartCount(&whole, rank) : v->elements;
 }
 
 static size_t vectorBytes(const gsReducer_t r, const gsStateVector *v, uint32_t rank, uint32_t nranks)
@@ -389,7 +389,7 @@ static gsResult_t importSecondHalf(gsReducer_t r, const legacy *old, uint32_t av
     GS_CHECK(putState(server, &h));
     float growth = (float)old->n / (float)r->spec.nranks;
     for (int i = 0; i < n && average; i++)
-        GS_CHECK(r->comm->backend->scale(server, list[i].place[0], growth, NULL));
+        GS_CHECK(gsScaleVector(server, list[i].place[0], list[i].elements, growth, NULL));
     return GS_SUCCESS;
 }
 
@@ -440,6 +440,11 @@ gsResult_t gsReducerImportRanks(gsReducer_t r, const void *const *states, const 
             GS_ERROR_UNSUPPORTED,
             "with exchange=hierarchical a rank's state is about a slice; it is imported by the same rank of as "
             "many nodes of as many ranks (gsReducerImport)");
+    if (r->spec.half)
+        return gsFail(
+            GS_ERROR_UNSUPPORTED,
+            "the state of a gsReduceScatter or gsAllGather is about slices of so many ranks; it is imported by "
+            "the same rank of as many (gsReducerImport)");
     legacy old = {.parts = calloc((size_t)nstates, sizeof *old.parts), .n = (uint32_t)nstates};
     if (!old.parts)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for %d states", nstates);

@@ -6,6 +6,8 @@ static uint64_t wireBytes(const gsReducer_t r, const gsCounters *n)
 {
     const gsSpec *s = &r->spec;
     uint64_t others = s->nranks - 1, slot = gsSpecHasOwners(s) ? s->partSlot : s->slotBytes;
+    if (s->select == GS_SELECT_DENSE && s->half)
+        return n->calls * others * gsSliceCount(s) * gsTypeBytes((gsDataType_t)s->type);
     if (s->select == GS_SELECT_DENSE)
         return n->calls * (2 * others * s->count * gsTypeBytes((gsDataType_t)s->type) / s->nranks);
     if (gsSpecIsExact(s))
@@ -53,7 +55,7 @@ gsResult_t gsReducerGetStats(gsReducer_t r, gsStats_t *stats)
     stats->sentTotal = n->sentTotal;
     stats->payloadBytes = n->payloadBytes;
     stats->nodeBytes = n->calls * gsHierarchyBytes(r);
-    stats->wireBytes = wireBytes(r, n) + stats->nodeBytes;
+    stats->wireBytes = wireBytes(r, n) + stats->nodeBytes + n->calls * gsHalfSealBytes(r);
     stats->tau = state.tau;
     stats->reference = state.call.choice;
     stats->normalized = state.call.normalized;

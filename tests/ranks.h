@@ -27,8 +27,9 @@ struct Plan {
     int timeoutMs = 20000;
     int ranksPerNode = 0;
     const gsCluster_t *cluster = nullptr; /* for exchange=auto */
-    std::vector<uint64_t> segments = {}; /* a list of tensors; count is their sum */
+    std::vector<uint64_t> segments = {};  /* a list of tensors; count is their sum */
     uint64_t wholeBelow = 0;
+    gsCollective_t collective = GS_ALL_REDUCE; /* of a half `count` is all slices' */
 };
 
 inline gsReducerConfig_t configOf(const Plan &plan)
@@ -42,6 +43,7 @@ inline gsReducerConfig_t configOf(const Plan &plan)
     config.segments = plan.segments.empty() ? nullptr : plan.segments.data();
     config.segmentCount = static_cast<uint32_t>(plan.segments.size());
     config.wholeBelow = plan.wholeBelow;
+    config.collective = plan.collective;
     return config;
 }
 

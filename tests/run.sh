@@ -149,12 +149,15 @@ list_kernels() {
 # shellcheck disable=SC2054
 recipes=(--recipe threshold --recipe threshold:value=f32,capacity=0.005 --recipe chunk-topk --recipe gspar
     --recipe gspar:value=shared --recipe randk:capacity=0.008 --recipe ef-sign --recipe ef21 --recipe cdadam --recipe topk)
+halves=(--recipe threshold --recipe chunk-topk --recipe gspar:value=shared --recipe ef-sign --recipe ef21)
 
 run_benches() {
     local bench=$build/test/bench/gs_all_reduce_perf
     echo "== benchmarks, at $SECONDS s"
     run_program all_reduce_perf-threads "$bench" -b 4 -e 1M -f 64 -n 2 -w 1 "${recipes[@]}"
     run_program all_reduce_perf-list "$bench" --segments 9000,300,0,4096,77,20000 -n 2 -w 1 "${recipes[@]}"
+    run_program all_reduce_perf-scatter "$bench" --collective reduce-scatter -b 4 -e 1M -f 64 -n 2 -w 1 "${halves[@]}"
+    run_program all_reduce_perf-gather "$bench" --collective all-gather -b 4 -e 1M -f 64 -n 2 -w 1 "${halves[@]}"
     run_program all_reduce_perf-bfloat16 "$bench" -b 2 -e 1M -f 64 -n 2 -w 1 -d bfloat16 -o avg --ranks 3 "${recipes[@]}"
     run_program stage_perf "$build/test/bench/gs_stage_perf" --count 100K --ranks 2 --recipe threshold --recipe randk
     if [ -x "$build/test/bench/gs_train" ]; then

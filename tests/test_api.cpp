@@ -174,8 +174,8 @@ TEST_F(Api, BadConfigurations)
     c.cpuThreads = -1;
     expectRefused(c, GS_ERROR_INVALID_ARGUMENT, "cpuThreads");
     c = config("dense");
-    c.reserved = 1;
-    expectRefused(c, GS_ERROR_INVALID_ARGUMENT, "reserved");
+    c.reserved2 = 1;
+    expectRefused(c, GS_ERROR_INVALID_ARGUMENT, "reserved2");
     c = config("dense");
     c.allocate = [](size_t bytes, void *) { return std::malloc(bytes); };
     expectRefused(c, GS_ERROR_INVALID_ARGUMENT, "release");

@@ -85,7 +85,7 @@ TEST_F(Refusals, Configurations)
     expect(GS_ERROR_INVALID_ARGUMENT, "config->wholeBelow is 7; without", config);
     config = good;
     config.reserved2 = 3;
-    expect(GS_ERROR_INVALID_ARGUMENT, "reserved2 3", config);
+    expect(GS_ERROR_INVALID_ARGUMENT, "reserved2 is 3", config);
     std::vector<uint64_t> many(65535, 0);
     Plan tooMany = listOf("dense", many, 1);
     expect(GS_ERROR_INVALID_ARGUMENT, "config->segmentCount is 65535; expected at most 65534", configOf(tooMany));

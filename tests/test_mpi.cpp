@@ -3,7 +3,7 @@
 
 #include <mpi.h>
 
-#include "methods.h"
+#include "halves.h"
 #include "reference.h"
 
 namespace
@@ -186,6 +186,52 @@ TEST_F(Mpi, EveryMethodEqualsThreads)
         for (gsDataType_t type : {GS_FLOAT32, GS_FLOAT64}) {
             SCOPED_TRACE(recipe + " " + gst::nameOf(type));
             expectMethodSameAsThreads(planOf(recipe, type, 5001), rank);
+        }
+}
+
+/* gsReduceScatter, and gsAllGather apart and in place. */
+TEST_F(Mpi, HalvesEqualThreads)
+{
+    for (gsCollective_t collective : {GS_REDUCE_SCATTER, GS_ALL_GATHER})
+        for (const std::string &recipe : gst::halfRecipes(collective))
+            for (uint64_t slice : {uint64_t(0), uint64_t(1333), uint64_t(4097)}) {
+                SCOPED_TRACE(recipe + " slices of " + std::to_string(slice));
+                Plan plan = gst::halfOf(collective, recipe, slice, nranks, slice % 3 ? GS_BFLOAT16 : GS_FLOAT64);
+                plan.op = slice % 2 ? GS_AVG : GS_SUM;
+                bool gathers = collective == GS_ALL_GATHER;
+                size_t first = gst::sliceOf(plan) * mine() * gst::bytesOf(plan.type);
+                gst::ThreadRanks threads(plan);
+                MpiRank ranks(plan);
+                for (uint64_t step = 0; step < 3; step++) {
+                    const gst::Vectors &given = gst::givenTo(plan, step);
+                    Buffer send(plan.type, given[mine()]), recv(plan.type, gst::gotBy(plan));
+                    bool inPlace = step == 1 && gathers;
+                    uint8_t *own = static_cast<uint8_t *>(recv.data()) + first;
+                    if (inPlace)
+                        memcpy(own, send.data(), send.raw().size());
+                    ASSERT_EQ(GS_SUCCESS,
+                              gst::callHalf(plan, ranks.reducers[0], inPlace ? own : send.data(), recv.data()))
+                        << gsGetLastError();
+                    ASSERT_EQ(gst::runHalf(threads, given)[mine()], recv.raw()) << "step " << step;
+                }
+                EXPECT_EQ(threads.state(rank), gst::exportState(ranks.reducers[0]));
+                gst::expectSameStats(threads.stats(rank), gst::statsOf(ranks.reducers[0]));
+            }
+}
+
+TEST_F(Mpi, NaNInOneSliceIsNaNInAll)
+{
+    for (gsCollective_t collective : {GS_REDUCE_SCATTER, GS_ALL_GATHER})
+        for (const char *recipe : {"dense", "threshold:density=0.1", "diana"}) {
+            Plan plan = gst::halfOf(collective, recipe, 4097, nranks);
+            MpiRank ranks(plan);
+            std::vector<uint8_t> before = gst::exportState(ranks.reducers[0]);
+            Buffer send(plan.type, gst::givenTo(plan, 0)[mine()]), recv(plan.type, gst::gotBy(plan));
+            if (rank == nranks - 1)
+                send.set(4096, std::numeric_limits<double>::quiet_NaN());
+            ASSERT_EQ(GS_SUCCESS, gst::callHalf(plan, ranks.reducers[0], send.data(), recv.data())) << gsGetLastError();
+            EXPECT_TRUE(gst::allNaN(recv.raw(), plan.type)) << recipe;
+            EXPECT_EQ(before, gst::exportState(ranks.reducers[0]));
         }
 }
 

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 #include <nccl.h>
 
+#include "halves.h"
 #include "reference.h"
 #include "tensors.h"
 
@@ -1293,6 +1294,236 @@ TEST_P(Nccl, ReducersOfLayersShareACommunicator)
             EXPECT_EQ(GS_SUCCESS, gsReducerDestroy(reducers[layer]));
         }
     });
+}
+
+/* ---- the halves ---- */
+
+/* What this rank gives at a step, in the buffer that it is given from: in place that of the whole vector. */
+struct Given {
+    Given(const Plan &plan, int rank, int step, bool inPlace)
+        : own(gst::Buffer(plan.type, gst::givenTo(plan, static_cast<uint64_t>(step))[static_cast<size_t>(rank)]).raw()),
+          gathers(plan.collective == GS_ALL_GATHER),
+          first(static_cast<size_t>(rank) * gst::sliceOf(plan) * gst::bytesOf(plan.type)), inPlace(inPlace),
+          slice(gst::sliceOf(plan) * gst::bytesOf(plan.type)), apart(own),
+          result(Bytes(gst::gotBy(plan) * gst::bytesOf(plan.type))), both(Bytes(plan.count * gst::bytesOf(plan.type)))
+    {
+        EXPECT_CUDA(cudaMemcpy(static_cast<uint8_t *>(both.data()) + (gathers ? first : 0), own.data(), own.size(),
+                               cudaMemcpyHostToDevice));
+        EXPECT_CUDA(cudaDeviceSynchronize());
+    }
+    const void *send()
+    {
+        return !inPlace ? apart.data() : static_cast<uint8_t *>(both.data()) + (gathers ? first : 0);
+    }
+    void *recv()
+    {
+        return !inPlace ? result.data() : static_cast<uint8_t *>(both.data()) + (gathers ? 0 : first);
+    }
+    Bytes got()
+    {
+        Bytes all = inPlace ? both.content() : result.content();
+        if (!inPlace || gathers)
+            return all;
+        return Bytes(all.begin() + static_cast<long>(first), all.begin() + static_cast<long>(first + slice));
+    }
+
+    Bytes own;
+    bool gathers;
+    size_t first;
+    bool inPlace;
+    size_t slice;
+    DeviceBuffer apart, result, both;
+};
+
+gst::Reference halfOnThreads(const Plan &plan, int steps)
+{
+    gst::Reference reference;
+    gst::ThreadRanks ranks(plan);
+    for (int step = 0; step < steps; step++)
+        reference.steps.push_back(gst::runHalf(ranks, gst::givenTo(plan, static_cast<uint64_t>(step))));
+    reference.states = ranks.states();
+    for (int r = 0; r < plan.nranks; r++)
+        reference.stats.push_back(ranks.stats(r));
+    return reference;
+}
+
+void expectHalfAsThreads(const Plan &plan)
+{
+    const int steps = 3;
+    gst::Reference expected = halfOnThreads(plan, steps);
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        SCOPED_TRACE(plan.recipe + " " + gst::nameOf(plan.type) +
+                     (plan.collective == GS_ALL_GATHER ? " gathered" : "") + " rank " + std::to_string(rank.rank));
+        size_t mine = static_cast<size_t>(rank.rank);
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        for (int step = 0; step < steps; step++) {
+            Given given(plan, rank.rank, step, step % 2);
+            ASSERT_EQ(GS_SUCCESS, gst::callHalf(plan, rank.reducer, given.send(), given.recv(), rank.stream))
+                << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+            ASSERT_EQ(expected.steps[static_cast<size_t>(step)][mine], given.got()) << "step " << step;
+        }
+        EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+        EXPECT_EQ(expected.states[mine], gst::exportState(rank.reducer));
+        gst::expectSameStats(expected.stats[mine], gst::statsOf(rank.reducer));
+    });
+}
+
+/* All that is made once is made before the ranks are: their threads only read. */
+TEST_P(Nccl, HalvesEqualThreads)
+{
+    int which = GetParam();
+    for (gsCollective_t collective : {GS_REDUCE_SCATTER, GS_ALL_GATHER})
+        for (const char *recipe :
+             {"threshold:density=0.05", "chunk-topk:k=40,exchange=exact", "gspar:density=0.1,value=shared", "terngrad",
+              "qsgd:bucket=all", "topk:density=0.1,value=2bit", "ef21:density=0.1", "diana:select=gspar,density=0.2",
+              "randk:density=0.1", "diana:select=randk,density=0.2,exchange=exact", "dgc:density=0.05,clip=2"}) {
+            bool scattered = gst::contains(recipe, "randk") || gst::contains(recipe, "dgc");
+            if (scattered && collective == GS_ALL_GATHER)
+                continue;
+            static const uint64_t slices[] = {4099, 1333, 4096};
+            Plan plan = gst::halfOf(collective, recipe, slices[which % 3], GetParam(),
+                                    gst::allTypes()[static_cast<size_t>(which) % 4]);
+            plan.op = ++which % 2 ? GS_AVG : GS_SUM;
+            expectHalfAsThreads(plan);
+        }
+    expectHalfAsThreads(gst::halfOf(GS_ALL_GATHER, "dense", 4099, GetParam(), GS_BFLOAT16));
+    expectHalfAsThreads(gst::halfOf(GS_REDUCE_SCATTER, "threshold", 0, GetParam(), GS_BFLOAT16));
+    expectHalfAsThreads(gst::halfOf(GS_ALL_GATHER, "ef-sign", 1, GetParam(), GS_BFLOAT16));
+}
+
+TEST_P(Nccl, DenseScatteredSumsAreClose)
+{
+    Plan plan = gst::halfOf(GS_REDUCE_SCATTER, "dense", 4099, GetParam());
+    gst::Reference expected = halfOnThreads(plan, 2);
+    onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+        ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+        for (int step = 0; step < 2; step++) {
+            Given given(plan, rank.rank, step, step == 1);
+            ASSERT_EQ(GS_SUCCESS, gst::callHalf(plan, rank.reducer, given.send(), given.recv(), rank.stream));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            std::vector<float> sum = gst::numbersOf(
+                                   expected.steps[static_cast<size_t>(step)][static_cast<size_t>(rank.rank)],
+                                   plan.type),
+                               found = gst::numbersOf(given.got(), plan.type);
+            for (size_t i = 0; i < found.size(); i++)
+                ASSERT_NEAR(sum[i], found[i], 1e-5) << "element " << i;
+        }
+        EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+    });
+}
+
+TEST_P(Nccl, NaNInOneSliceIsNaNInAll)
+{
+    for (gsCollective_t collective : {GS_REDUCE_SCATTER, GS_ALL_GATHER})
+        for (const char *recipe : {"dense", "threshold:density=0.1", "diana"}) {
+            Plan plan = gst::halfOf(collective, recipe, 4099, GetParam());
+            gst::givenTo(plan, 0);
+            onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+                SCOPED_TRACE(recipe);
+                Given good(plan, rank.rank, 0, false), bad(plan, rank.rank, 0, true);
+                if (rank.rank == plan.nranks - 1) {
+                    void *from = const_cast<void *>(bad.send());
+                    EXPECT_CUDA(cudaMemset(static_cast<float *>(from) + 4098, 0xff, 4));
+                    EXPECT_CUDA(cudaDeviceSynchronize());
+                }
+                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                ASSERT_EQ(GS_SUCCESS, gst::callHalf(plan, rank.reducer, good.send(), good.recv(), rank.stream));
+                ASSERT_EQ(GS_SUCCESS, rank.finish());
+                Bytes state = gst::exportState(rank.reducer);
+                ASSERT_EQ(GS_SUCCESS, gst::callHalf(plan, rank.reducer, bad.send(), bad.recv(), rank.stream));
+                ASSERT_EQ(GS_SUCCESS, rank.finish());
+                EXPECT_TRUE(gst::allNaN(bad.got(), plan.type));
+                EXPECT_EQ(state, gst::exportState(rank.reducer));
+                EXPECT_EQ(1u, gst::statsOf(rank.reducer).nonFinite);
+                EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+            });
+        }
+}
+
+/* As the transport's, but rank 0's part reaches the last owner with another checksum. */
+gsResult_t corruptScatter(gsComm_t comm, const void *send, size_t totalBytes, void *recv, size_t sliceBytes,
+                          gsStream_t stream)
+{
+    GS_CHECK(ncclTable->scatterSlices(comm, send, totalBytes, recv, sliceBytes, stream));
+    if (comm->rank == comm->nranks - 1)
+        EXPECT_CUDA(cudaMemsetAsync(static_cast<uint8_t *>(recv) + 56, 0x3c, 8, static_cast<cudaStream_t>(stream)));
+    return GS_SUCCESS;
+}
+
+TEST_P(Nccl, CorruptPartOfOneOwnerIsEveryRanksError)
+{
+    for (const char *recipe : {"threshold:density=0.05", "ef21:density=0.1"}) {
+        Plan plan = gst::halfOf(GS_REDUCE_SCATTER, recipe, 4099, GetParam());
+        gst::Reference expected = halfOnThreads(plan, 2);
+        onRanks(plan.nranks, plan.timeoutMs, [&](Rank &rank) {
+            SCOPED_TRACE(recipe);
+            size_t mine = static_cast<size_t>(rank.rank);
+            Given first(plan, rank.rank, 0, false), second(plan, rank.rank, 1, false);
+            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+            ASSERT_EQ(GS_SUCCESS, gst::callHalf(plan, rank.reducer, first.send(), first.recv(), rank.stream));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            Bytes state = gst::exportState(rank.reducer), untouched = second.got();
+            if (rank.rank == 0)
+                ncclTable = rank.comm->transport;
+            ASSERT_EQ(GS_SUCCESS, rank.comm->transport->allGatherHost(rank.comm, &state, Bytes(64).data(), 1));
+            gsTransport corrupt = *rank.comm->transport;
+            corrupt.scatterSlices = corruptScatter;
+            rank.comm->transport = &corrupt;
+            ASSERT_EQ(GS_SUCCESS, gst::callHalf(plan, rank.reducer, second.send(), second.recv(), rank.stream));
+            rank.comm->transport = ncclTable;
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_EQ(untouched, second.got());
+            EXPECT_EQ(state, gst::exportState(rank.reducer));
+            EXPECT_EQ(GS_ERROR_CORRUPT, rank.reducerError());
+            ASSERT_EQ(GS_SUCCESS, rank.comm->transport->allGatherHost(rank.comm, &state, Bytes(64).data(), 1));
+            ASSERT_EQ(GS_SUCCESS, gst::callHalf(plan, rank.reducer, second.send(), second.recv(), rank.stream));
+            ASSERT_EQ(GS_SUCCESS, rank.finish());
+            EXPECT_EQ(expected.steps[1][mine], second.got());
+            EXPECT_EQ(expected.states[mine], gst::exportState(rank.reducer));
+        });
+    }
+}
+
+TEST_P(Nccl, ReplayedHalvesEqualCalls)
+{
+    const int replays = 20;
+    std::atomic<bool> captured{true};
+    if (GetParam() > 2)
+        GTEST_SKIP() << "two ranks show it, in less time";
+    for (gsCollective_t collective : {GS_REDUCE_SCATTER, GS_ALL_GATHER})
+        for (const char *recipe : {"threshold:density=0.05", "diana"}) {
+            Plan plan = gst::halfOf(collective, recipe, 4099, GetParam(), GS_BFLOAT16);
+            std::vector<gst::Results> expected;
+            gst::ThreadRanks threads(plan);
+            for (int step = 0; step < replays; step++)
+                expected.push_back(gst::runHalf(threads, gst::givenTo(plan, 0)));
+            onRanks(plan.nranks, 60000, [&](Rank &rank) {
+                SCOPED_TRACE(recipe);
+                Given given(plan, rank.rank, 0, false);
+                cudaGraph_t graph = nullptr;
+                cudaGraphExec_t executable = nullptr;
+                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+                if (cudaStreamBeginCapture(rank.stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+                    cudaGetLastError();
+                    captured = false;
+                    return;
+                }
+                EXPECT_EQ(GS_SUCCESS, gst::callHalf(plan, rank.reducer, given.send(), given.recv(), rank.stream));
+                EXPECT_CUDA(cudaStreamEndCapture(rank.stream, &graph));
+                EXPECT_CUDA(cudaGraphInstantiate(&executable, graph, 0));
+                EXPECT_CUDA(cudaGraphDestroy(graph));
+                for (int step = 0; step < replays; step++) {
+                    ASSERT_EQ(cudaSuccess, cudaGraphLaunch(executable, rank.stream));
+                    ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+                    ASSERT_EQ(expected[static_cast<size_t>(step)][static_cast<size_t>(rank.rank)], given.got()) << step;
+                }
+                EXPECT_EQ(threads.state(rank.rank), gst::exportState(rank.reducer));
+                EXPECT_CUDA(cudaGraphExecDestroy(executable));
+            });
+        }
+    if (!captured)
+        GTEST_SKIP() << "no stream capture here";
 }
 
 TEST(NcclArguments, AreChecked)

@@ -204,7 +204,7 @@ static void addQuotient(const work *w, gsReal *sum, const groupView *v, uint64_t
 /* The ranks whose records are about block b: first .. end - 1. */
 static void ranksOf(const gsSpec *spec, uint64_t b, uint32_t *first, uint32_t *end)
 {
-    *first = spec->parts ? (uint32_t)(b % spec->parts) : 0;
+    *first = spec->parts ? gsBlockOwner(spec, b) : 0;
     *end = spec->parts ? *first + 1 : spec->nranks;
 }
 

@@ -354,7 +354,8 @@ static gsResult_t handDown(gsReducer_t r, gsStream_t stream)
 static gsResult_t handBack(gsReducer_t r, gsStream_t stream)
 {
     (void)stream;
-    gsOwnerHandBack(&r->spec, r->state, r->server->state, &r->partState[r->spec.rank]);
+    if (r->server)
+        gsOwnerHandBack(&r->spec, r->state, r->server->state, &r->partState[r->spec.rank]);
     for (uint32_t q = 0; q < r->spec.nranks; q++)
         gsOwnerHandTo(&r->partState[q], r->state);
     return GS_SUCCESS;
@@ -434,14 +435,14 @@ static gsResult_t gather(gsReducer_t r, const void *from, void *to, gsStream_t s
 static gsResult_t sealSlice(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStream_t stream)
 {
     (void)stream;
-    *seal = gsSealOf(r->state, ranks);
+    *seal = gsSealOf(r->state, r->spec.average, ranks);
     return GS_SUCCESS;
 }
 
 static gsResult_t openSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream)
 {
     (void)stream;
-    gsSealOpen(r->state, h->slots, h->slotBytes, (uint32_t)h->ranks, half);
+    gsSealOpen(r->state, r->spec.average, h->slots, h->slotBytes, (uint32_t)h->ranks, half);
     return GS_SUCCESS;
 }
 

@@ -1,4 +1,4 @@
-/* An owner's share of a two-way call: what its blocks' sum becomes, and what is remembered once the call has succeeded. */
+/* An owner's share of a call whose sums it keeps or compresses again: what its blocks' sum becomes, and what is remembered once the call has succeeded. */
 #include "stages.h"
 
 /* H + nu sum, or the sum, times what the average asks for. */
@@ -20,7 +20,7 @@ void GS_STAGE(gsRememberParts)(gsReducer_t r)
     gsReal *h = r->memory, *all = r->shared, lambda = (gsReal)r->spec.lambda;
     uint64_t n = gsPartCount(&r->spec, r->spec.rank);
     GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1))
-    for (uint64_t i = 0; i < r->spec.count; i++)
+    for (uint64_t i = 0; i < gsVectorElements(&r->spec); i++)
         h[i] += lambda * own[i];
     GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1))
     for (uint64_t i = 0; i < n; i++)

@@ -60,6 +60,9 @@ enum {
     GS_EXCHANGE_AUTO = 5          /* what the cost model says; never left in a reducer's spec */
 };
 
+/* What a call is: the whole of an all-reduce, or one of its halves, whose vector is as many slices as ranks. gsCollective_t's values. */
+enum { GS_HALF_NONE = 0, GS_HALF_SCATTER = 1, GS_HALF_GATHER = 2 };
+
 #define GS_MAX_WINDOW 32
 #define GS_WARMUP_STAGES 5 /* of a density that falls to its own, in powers of its sixth root (Lin et al. 2018) */
 
@@ -92,6 +95,7 @@ typedef struct {
     uint32_t first;       /* block b stands for block first + b stride of the gradient and of what is remembered */
     uint32_t stride;
     uint32_t parts; /* ranks' records are of parts (part.h), as many as ranks; 0: each is of the whole */
+    uint32_t half;  /* GS_HALF_; of a gather everything here is about the own slice */
     uint32_t rank;
     uint32_t nranks;
     uint32_t type;        /* gsDataType_t */
@@ -167,11 +171,11 @@ GS_HD gsRecordExtent gsSpecExtent(const gsSpec *s, uint64_t count)
     gsRecordExtent e;
     if (!s->tensors)
         return gsPlainExtent(count, s->k);
-    e.chosen = gsChosen(s);
+    e.chosen = count - s->whole;
     e.whole = s->whole;
     e.places = s->places;
     e.fixed = s->capacity;
-    e.blocks = s->blocks;
+    e.blocks = s->parts ? s->blocks / s->parts : s->blocks;
     e.tensors = s->tensors;
     e.wholeValue = s->wholeValue;
     return e;
@@ -237,6 +241,12 @@ GS_HD int gsSpecIsExact(const gsSpec *s)
 GS_HD int gsSpecHasOwners(const gsSpec *s)
 {
     return s->exchange == GS_EXCHANGE_OWNER || s->exchange == GS_EXCHANGE_OWNER_EXACT;
+}
+
+/* A half's slice: what a rank gets of a scattered sum, or gives to be gathered. */
+GS_HD uint64_t gsSliceCount(const gsSpec *s)
+{
+    return s->half == GS_HALF_GATHER ? s->count : s->count / s->nranks;
 }
 
 /* How many of the pool's references there are. */
