@@ -207,6 +207,14 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *   natural                  powers of two (Horvath et al., 2019). 9 bits each
  *   sign                     ef-sign without its feedback: biased, a control
  *   identity                 everything, at full precision, in records: a control
+ *   rows:width=W             rows of W elements that are not all 0 travel, whole, with a bit for each row; the last row
+ *                            may be short. Lossless: the result is dense's, in every type, but for the sign of a 0 (-0 is
+ *                            a 0, too: it makes no row travel). float16 travels as float32. For gradients of embeddings
+ *                            and lookup tables, a row a token: most have not been in the batch. Bytes follow the rows, so
+ *                            records have their true lengths (exchange=exact, the only one), and go to every rank: not
+ *                            where a rank fills more than about 2/ranks of the rows (float16: 1/ranks), as with a table
+ *                            that is tied to the output layer, whose gradient has no zeros. Memory for a whole gradient
+ *                            of each rank
  *
  * With a memory h of each rank's own and H, their sum: a = g - h, h += lambda C(a), H += lambda sum C(a), result = H
  * before + nu sum C(a). State 2 S. What is compressed goes to 0 where gradients settle, on unlike shards too.
@@ -229,7 +237,8 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *       ec=0                 without e: a control that stalls
  *       value=levels         QSGD-SEC: values as levels of their block's norm
  *       participate=K        K ranks a step take part, in turn (default 0: all); the others keep h and e
- *       resync=R             H is summed anew from all h every R steps (default 0: never); for lag-* too
+ *       resync=R             H is summed anew from all h before steps R, 2R, ..., from 0 on (default 0: never); for lag-*
+ *                            too
  *   lag-wk, lag-ps           g itself travels, or nothing does: result = sum of the gradients last sent. Chen,
  *                            Giannakis, Sun, Yin, "LAG: Lazily Aggregated Gradient", NeurIPS 2018, conditions (7a) and
  *                            (7b). wk: the rank decides by |g - g sent|^2; ps: before it computes g, by L|theta - theta
@@ -264,7 +273,7 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *
  *   dense                    the plain sum, no state
  *
- *   for all but dense:
+ *   for all but dense and rows:
  *       value=f64|f32|bf16|f16 how a value of threshold, topk, chunk-topk, gspar, randk, uniform, identity or gdsec
  *                            travels; f16 with one power of two a record. Default: f64 where gradients are; else bf16,
  *                            but full precision for identity, gdsec and lag-*. With feedback or memory the rounding is
@@ -316,8 +325,9 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  * types), and nothing of them is selected, thinned, cut by a capacity or counted by a density. What rounding takes away stays in
  * the residual or in g - h; without those it is stochastic where the recipe is unbiased. dgc's momentum goes on for them, as for
  * plain momentum SGD: nothing of them waits. They are silent where their rank is.
- * Not with gdsec, the lag family but clag, or tng's reference params: iterates are one vector. `dense` and GS_DISABLE copy the list
- * together, sum it and copy it back; steps that travel dense (below) send whole blocks.
+ * Not with rows, which are those of one matrix, and not with gdsec, the lag family but clag, or tng's reference params: iterates
+ * are one vector. `dense` and GS_DISABLE copy the list together, sum it and copy it back; steps that travel dense (below) send
+ * whole blocks.
  *
  * Steps that travel dense (first=dense, gdsec's first, refresh, resync) are decided on the host by the number of steps:
  * on CUDA such a call synchronises and cannot be captured; graphs replay the others.
@@ -643,7 +653,7 @@ typedef struct {
     uint64_t valueBytes; /* padding left out */
     uint64_t whole;      /* elements of tensors that travel whole, beside `kept` */
     uint32_t tensors;    /* of a list; 0: one gradient */
-    const char *layout;  /* "global", "chunked", "mask", "all" */
+    const char *layout;  /* "global", "chunked", "mask", "all", "rows" */
     const char *value;   /* "f32", "bf16", "shared", "f64", "f16", "sign", "ternary", "levels", "natural",
                             "grid", "2bit" */
 } gsRecordInfo_t;

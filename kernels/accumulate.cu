@@ -2,13 +2,14 @@
 #include "codec.cuh"
 #include "launch.cuh"
 #include "reference.cuh"
+#include "rows.cuh"
 
 /* What a record's part of a block is like; a dense sum has no records. */
 enum Kind { KEPT, MASKED, WHOLE, DENSE };
 
 /* One group of one rank's record, as far as it concerns a block: `count` slots from `first` on. */
 struct Run {
-    const uint8_t *values, *indices;
+    const uint8_t *values, *indices; /* or rows' bits */
     uint64_t first;
     uint32_t count;
     uint32_t signs;    /* values are one bit each, set for minus the scale */
@@ -72,7 +73,7 @@ static __device__ Run findRun(const gsSpec &spec, const gsState *state, const Re
     } else if (run.map || spec.layout == GS_LAYOUT_ALL) { /* a code for every element */
         run.first = gsBlockPlace(&spec, b);
         last = run.first + gsBlockLength(&spec, block);
-    } else if (spec.layout == GS_LAYOUT_GLOBAL) {
+    } else if (gsLayoutHasTable(spec.layout)) {
         const uint32_t *table = (const uint32_t *)(record + part.table);
         run.first = table[b];
         last = table[b + 1];
@@ -182,7 +183,7 @@ static __device__ __forceinline__ void addWhole(const gsCoding &coding, const Ru
 #pragma unroll
         for (unsigned c = 0; c < 4; c++)
             four[c] += weight(q, at + c, x[c]);
-        gsStoreState(sum + at, four);
+        gsStoreStaged(sum + at, four);
     }
 }
 
@@ -225,7 +226,7 @@ static __device__ __forceinline__ void sumRuns(const gsSpec &spec, const gsState
     const gsCoding how = gsCodingOf(spec, 0.0f);
 #pragma unroll
     for (unsigned v = 0; v < GS_QUADS; v++)
-        gsStoreState(sum + gsQuadAt(v), none);
+        gsStoreStaged(sum + gsQuadAt(v), none);
     for (; q < end; q += GS_RUNS) {
         const unsigned found = end - q < GS_RUNS ? (unsigned)(end - q) : GS_RUNS;
         auto ranked = [&](unsigned k, uint32_t place, Real x) { return weight(q + k, place, x); };
@@ -261,6 +262,22 @@ template <typename T> static __device__ __forceinline__ bool isLost(const gsSpec
     return true;
 }
 
+/* This thread's quads of the sums, scaled, to the result. */
+template <typename T>
+static __device__ __forceinline__ void storeSums(T *out, unsigned length, bool wide, const gsRealOf<T> *sums,
+                                                 gsRealOf<T> factor)
+{
+#pragma unroll
+    for (unsigned v = 0; v < GS_QUADS; v++) {
+        gsRealOf<T> x[4];
+        gsLoadState(sums + gsQuadAt(v), x);
+#pragma unroll
+        for (unsigned c = 0; c < 4; c++)
+            x[c] *= factor;
+        gsStoreQuad(out, gsQuadAt(v), length, wide, x);
+    }
+}
+
 /*
  * Where nothing is remembered. A CTA takes a block:
  * 1. Its sums start at 0 in shared memory.
@@ -294,15 +311,76 @@ __global__ void __launch_bounds__(GS_CTA, KIND == WHOLE ? gsFewCtasPerSm<gsRealO
             listMask(spec, &state->call, result, b, (uint32_t *)sums, warpKept, sent);
         sumRuns(spec, state, result, KIND, runs.first, runs.end, (uint32_t)b, sums, run, sent,
                 [](uint64_t, uint32_t, Real x) { return x; });
-#pragma unroll
-        for (unsigned v = 0; v < GS_QUADS; v++) {
-            Real x[4];
-            gsLoadState((const Real *)sums + gsQuadAt(v), x);
+        storeSums(out, length, wide, sums, result.factor);
+        __syncthreads(); /* the sums are the next block's */
+    }
+}
+
+/* ---- rows ---- */
+
+/* Adds a run of rows' elements; `places` has room for a block's. Ends behind a barrier. */
+template <typename Real>
+static __device__ __forceinline__ void addRows(const gsSpec &spec, const gsCoding &how, const Run &run,
+                                               const gsBlockRows &rows, unsigned length, Real *sum, uint16_t *places,
+                                               uint32_t *warpKept)
+{
+    gsListKept(places, warpKept, threadIdx.x < GS_BLOCK_WORDS ? rows.kept(run.indices, length, threadIdx.x) : 0, 0);
+    if (gsRowsAreQuads(spec)) {
+        for (uint32_t n = 4 * threadIdx.x; n + 4 <= run.count; n += 4 * GS_CTA) {
+            Real x[4], four[4];
+            gsGetFourSlots(how, run.values, run.first + n, x);
+            gsLoadState((const Real *)sum + places[n], four);
 #pragma unroll
             for (unsigned c = 0; c < 4; c++)
-                x[c] *= result.factor;
-            gsStoreQuad(out, gsQuadAt(v), length, wide, x);
+                four[c] += x[c];
+            gsStoreState(sum + places[n], four);
         }
+    }
+    const uint32_t moved = gsRowsAreQuads(spec) ? run.count / 4 * 4 : 0; /* the last row may be short */
+    for (uint32_t n = moved + threadIdx.x; n < run.count; n += GS_CTA)
+        sum[places[n]] += gsGetSlot<Real>(how, run.values, run.first + n);
+    __syncthreads();
+}
+
+/*
+ * rows. A CTA takes a block, as above, but that of every run that has a slot in it:
+ * 1. the rows' bits become a list of places,
+ * 2. neighbouring threads add neighbouring elements, four at a time where rows are multiples of four.
+ * Traffic: as above.
+ * Bad case: rows of another length, whose elements move one by one; rows of one element, whose bits are read one by one.
+ */
+template <typename T>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+    gsAccumulateRows(const __grid_constant__ gsSpec spec, const gsState *state,
+                     const __grid_constant__ Result<T> result)
+{
+    using Real = gsRealOf<T>;
+    __shared__ __align__(16) Real sums[GS_BLOCK];
+    __shared__ Run run[GS_RUNS];
+    __shared__ uint16_t places[GS_BLOCK];
+    __shared__ uint32_t warpKept[GS_WARPS];
+    const Real none[4] = {};
+    const gsCoding how = gsCodingOf(spec, 0.0f);
+    if (isLost<T>(spec, state, result.out))
+        return;
+    for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+        const gsBlockRows rows(spec.width, b);
+        const unsigned length = gsBlockLength(&spec, b);
+        T *out = gsBlockOf<T>(spec.list, result.out, b);
+#pragma unroll
+        for (unsigned v = 0; v < GS_QUADS; v++)
+            gsStoreState(sums + gsQuadAt(v), none);
+        for (uint32_t q = 0; q < spec.nranks; q += GS_RUNS) {
+            const unsigned found = spec.nranks - q < GS_RUNS ? spec.nranks - q : GS_RUNS;
+            if (threadIdx.x < found)
+                run[threadIdx.x] = findRun(spec, state, result, q + threadIdx.x, (uint32_t)b);
+            __syncthreads();
+            for (unsigned k = 0; k < found; k++)
+                if (run[k].count)
+                    addRows(spec, how, run[k], rows, length, sums, places, warpKept);
+            __syncthreads(); /* the runs are the next ranks' */
+        }
+        storeSums(out, length, gsIsWide(out, length), sums, result.factor);
         __syncthreads(); /* the sums are the next block's */
     }
 }
@@ -508,7 +586,7 @@ __global__ void __launch_bounds__(GS_CTA, 2)
                 for (unsigned c = 0; c < 4; c++)
                     x[c] += r[c];
             }
-            gsStoreState(sums + at, x);
+            gsStoreStaged(sums + at, x);
         }
         __syncthreads();
         if (spec.trigger && gsWarp() == 0) {
@@ -587,6 +665,8 @@ static gsResult_t accumulateInto(gsReducer_t r, const void *records, const void 
     if (kind == DENSE || gsSpecRemembers(&spec))
         return gsLaunch("gsRemember", gsRemember<T>, spec.blocks, GS_CTA, stream, spec, r->state, kind, result,
                         memoriesOf<Real>(r, sum), gsReferencesOf<Real>(r));
+    if (spec.layout == GS_LAYOUT_ROWS)
+        return gsLaunch("gsAccumulateRows", gsAccumulateRows<T>, spec.blocks, GS_CTA, stream, spec, r->state, result);
     switch (kind) {
     case WHOLE: return accumulate<T, WHOLE>(r, result, stream);
     case MASKED: return accumulate<T, MASKED>(r, result, stream);

@@ -174,6 +174,24 @@ __device__ __forceinline__ const T *gsBlockOf(const gsListBlock *list, const voi
     return gsBlockOf<T>(list, const_cast<void *>(base), b);
 }
 
+/* Four neighbours as one store: an assignment of their type becomes four where the compiler has lost sight of the vector they go to, and
+ * four stores touch each sector of a warp's run four times. */
+__device__ __forceinline__ void gsStoreWhole(float4 *to, float4 x)
+{
+    __stwb(to, x);
+}
+
+__device__ __forceinline__ void gsStoreWhole(gsDouble4 *to, gsDouble4 x)
+{
+    __stwb(&to->low, x.low);
+    __stwb(&to->high, x.high);
+}
+
+__device__ __forceinline__ void gsStoreWhole(ushort4 *to, ushort4 x)
+{
+    __stwb(to, x);
+}
+
 /* Whether a whole block may move four elements at a time. Alike for all blocks of a vector but the last. */
 template <typename T> __device__ __forceinline__ bool gsIsWide(const T *block, unsigned length)
 {
@@ -200,7 +218,7 @@ __device__ __forceinline__ void gsStoreQuad(T *block, unsigned at, unsigned leng
 {
     using Vector = gsVector<T>;
     if (wide) {
-        *(typename Vector::Type *)(block + at) = Vector::pack(x);
+        gsStoreWhole((typename Vector::Type *)(block + at), Vector::pack(x));
         return;
     }
 #pragma unroll
@@ -216,6 +234,12 @@ template <typename Real> __device__ __forceinline__ void gsLoadState(const Real 
 }
 
 template <typename Real> __device__ __forceinline__ void gsStoreState(Real *quad, const Real *x)
+{
+    gsStoreWhole((typename gsVector<Real>::Type *)quad, gsVector<Real>::pack(x));
+}
+
+/* Likewise, in shared memory. */
+template <typename Real> __device__ __forceinline__ void gsStoreStaged(Real *quad, const Real *x)
 {
     *(typename gsVector<Real>::Type *)quad = gsVector<Real>::pack(x);
 }
@@ -241,10 +265,15 @@ template <typename T> __device__ __forceinline__ void gsLoadTile(const T *block,
 
 template <typename T> __device__ __forceinline__ void gsStoreTile(T *block, unsigned length, const gsRealOf<T> *x)
 {
-    const bool wide = gsIsWide(block, length);
+    if (gsIsWide(block, length)) {
+#pragma unroll
+        for (unsigned v = 0; v < GS_QUADS; v++)
+            gsStoreQuad(block, gsQuadAt(v), length, true, x + 4 * v);
+        return;
+    }
 #pragma unroll
     for (unsigned v = 0; v < GS_QUADS; v++)
-        gsStoreQuad(block, gsQuadAt(v), length, wide, x + 4 * v);
+        gsStoreQuad(block, gsQuadAt(v), length, false, x + 4 * v);
 }
 
 /* Which of this thread's 16 elements a block of `length` has, as bits. */
@@ -332,7 +361,7 @@ __device__ __forceinline__ void gsOverLanes(Real *staged, Load load, Add add)
             load(part + v * 128 + gsLane() * 4, x + 4 * v);
 #pragma unroll
         for (unsigned v = 0; v < QUADS; v++)
-            gsStoreState(staged + v * 128 + gsLane() * 4, x + 4 * v);
+            gsStoreStaged(staged + v * 128 + gsLane() * 4, x + 4 * v);
         __syncwarp();
 #pragma unroll 4
         for (unsigned j = 0; j < PART / 32; j++)
@@ -375,7 +404,8 @@ __device__ __forceinline__ void gsStoreKept(uint32_t *words, uint32_t kept)
  * in thread t < GS_BLOCK_WORDS; warpKept has room for a number a warp. Returns both groups' lengths, 16 bits each: a
  * sum of two such pairs never carries, since a block has 4096 elements. Ends behind a barrier.
  */
-__device__ __forceinline__ uint32_t gsListKept(uint32_t *list, uint32_t *warpKept, uint32_t word0, uint32_t word1)
+template <typename Place>
+__device__ __forceinline__ uint32_t gsListKept(Place *list, uint32_t *warpKept, uint32_t word0, uint32_t word1)
 {
     uint32_t own = (uint32_t)__popc(word0) | (uint32_t)__popc(word1) << 16, before = own, total = 0;
     for (unsigned offset = 1; offset < 32; offset *= 2) {
@@ -390,11 +420,11 @@ __device__ __forceinline__ uint32_t gsListKept(uint32_t *list, uint32_t *warpKep
         before += w < gsWarp() ? warpKept[w] : 0;
         total += warpKept[w];
     }
-    uint32_t *place0 = list + (before & 0xffffu), *place1 = list + (total & 0xffffu) + (before >> 16);
+    Place *place0 = list + (before & 0xffffu), *place1 = list + (total & 0xffffu) + (before >> 16);
     for (; word0; word0 &= word0 - 1)
-        *place0++ = threadIdx.x * 32 + (unsigned)__ffs((int)word0) - 1;
+        *place0++ = (Place)(threadIdx.x * 32 + (unsigned)__ffs((int)word0) - 1);
     for (; word1; word1 &= word1 - 1)
-        *place1++ = threadIdx.x * 32 + (unsigned)__ffs((int)word1) - 1;
+        *place1++ = (Place)(threadIdx.x * 32 + (unsigned)__ffs((int)word1) - 1);
     __syncthreads();
     return total;
 }

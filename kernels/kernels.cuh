@@ -5,16 +5,17 @@
 #include "block.cuh"
 #include "core.h"
 
-/* A vector of which there are two, and the phase, a device word, says which is current. */
+/* A vector of which there are two, and the phase, a device word, says which is current. Chosen, not indexed: an index that is not a
+ * constant takes a copy of the parameter in local memory, and what is behind such a pointer is no longer known to be global. */
 template <typename Real> struct gsPair {
     Real *of[2];
     __device__ __forceinline__ Real *current(const gsState *state) const
     {
-        return of[state->phase];
+        return state->phase ? of[1] : of[0];
     }
     __device__ __forceinline__ Real *next(const gsState *state) const
     {
-        return of[state->phase ^ 1u];
+        return state->phase ? of[0] : of[1];
     }
 };
 
@@ -30,7 +31,7 @@ struct gsInput {
     const gsListBlock *list; /* the vectors are a list's tables of tensors; NULL otherwise */
     template <typename T> __device__ __forceinline__ const T *block(const gsState *state, uint64_t b) const
     {
-        return gsBlockOf<T>(list, of[state->phase], b);
+        return gsBlockOf<T>(list, state->phase ? of[1] : of[0], b);
     }
     /* The same where the type is known at run time alone. */
     __device__ __forceinline__ const void *anyBlock(const gsState *state, uint64_t b) const

@@ -2,6 +2,7 @@
 #include "codec.cuh"
 #include "kernels.cuh"
 #include "launch.cuh"
+#include "rows.cuh"
 
 #include <type_traits>
 
@@ -14,7 +15,7 @@ static __device__ void clearEnd(uint8_t *record, uint64_t begin, uint64_t end)
 
 /*
  * 1. Every thread clears its 16 bytes of the planned sections: indices and signs are put together by atomics, and
- *    padding is zero. Where all coordinates travel only the sections' ends need it.
+ *    padding is zero. Where all coordinates travel, or all of some rows, only the sections' ends need it.
  * 2. One thread writes header and segment; eight write the references' coefficients; all share the entries of a list's tensors.
  * Traffic: writes the payload's bytes once, or next to nothing.
  * Bad case: none.
@@ -24,7 +25,8 @@ __global__ void __launch_bounds__(GS_CTA)
 {
     const gsCall &call = state->call;
     const uint64_t thread = (uint64_t)blockIdx.x * GS_CTA + threadIdx.x;
-    const bool whole = spec.layout != GS_LAYOUT_ALL || call.nonFinite, skip = (call.flags & GS_FLAG_SKIP) != 0;
+    const bool runs = spec.layout == GS_LAYOUT_ALL || spec.layout == GS_LAYOUT_ROWS;
+    const bool whole = !runs || call.group[0].sent == 0, skip = (call.flags & GS_FLAG_SKIP) != 0;
     for (uint64_t at = call.sections.group[0].table + 16 * thread; whole && at < call.sections.bytes;
          at += (uint64_t)gridDim.x * GS_CTA * 16)
         *(uint4 *)(record + at) = make_uint4(0, 0, 0, 0);
@@ -43,6 +45,7 @@ __global__ void __launch_bounds__(GS_CTA)
     clearEnd(record, at.table, at.scales);
     clearEnd(record, at.scales, at.values);
     clearEnd(record, at.values, at.indices);
+    clearEnd(record, at.indices, call.sections.bytes);
 }
 
 /* What the kernels below need of the reducer. */
@@ -280,34 +283,7 @@ __global__ void __launch_bounds__(GS_BLOCK_WORDS)
     }
 }
 
-/* ---- all coordinates ---- */
-
-/* The scale of a block that stands in shared memory, in every thread. Ends behind a barrier. */
-template <typename Real>
-static __device__ __forceinline__ float scaleOfBlock(uint32_t value, const Real *tile, unsigned length, float *scale)
-{
-    if (gsWarp() == 0) {
-        float mine;
-        if (value == GS_VALUE_SIGN) {
-            mine = gsSaturate((float)(gsTreeOf(tile, [](Real a) { return (double)gsAbs(a); }) / (double)length));
-        } else if (value == GS_VALUE_TERNARY || value == GS_VALUE_GRID) {
-            Real largest = 0;
-            for (unsigned j = gsLane(); j < GS_BLOCK; j += 32)
-                largest = gsAbs(tile[j]) > largest ? gsAbs(tile[j]) : largest;
-            for (int offset = 16; offset > 0; offset /= 2) {
-                const Real other = __shfl_xor_sync(GS_ALL_LANES, largest, offset);
-                largest = other > largest ? other : largest;
-            }
-            mine = gsScaleUp((double)largest);
-        } else {
-            mine = gsScaleUp(sqrt(gsTreeOf(tile, [](Real a) { return (double)a * (double)a; })));
-        }
-        if (gsLane() == 0)
-            *scale = mine;
-    }
-    __syncthreads();
-    return *scale;
-}
+/* ---- rows ---- */
 
 /* Codes four neighbours into slots, 16 bytes or a part of them at a time, and says what they decode to. */
 template <typename Real>
@@ -345,6 +321,86 @@ static __device__ __forceinline__ void putFourSlots(const gsCoding &how, uint8_t
         }
         *(ushort4 *)((uint16_t *)values + slot) = make_ushort4(half[0], half[1], half[2], half[3]);
     }
+}
+
+/*
+ * rows. A CTA takes a block:
+ * 1. The kept bits become a list of places.
+ * 2. The block table's entry is written, and everybody copies the rows' bits.
+ * 3. Neighbouring threads move neighbours of the list, four at a time where rows are multiples of four.
+ * Traffic: reads an eighth of a byte an element and what travels, writes that and the bits.
+ * Bad case: rows of another length, whose elements move one by one.
+ */
+template <typename T>
+__global__ void __launch_bounds__(GS_BLOCK_WORDS)
+    gsPackRows(const __grid_constant__ gsSpec spec, const gsState *state, const Packing<gsRealOf<T>> packing,
+               const uint32_t *rowBits)
+{
+    using Real = gsRealOf<T>;
+    __shared__ uint16_t list[GS_BLOCK];
+    __shared__ uint32_t warpKept[GS_BLOCK_WORDS / 32];
+    const gsCall &call = state->call;
+    const gsRecordGroup at = call.sections.group[0];
+    const gsCoding how = gsCodingOf(spec, 0.0f);
+    uint32_t *table = (uint32_t *)(packing.record + at.table);
+    if (call.group[0].sent == 0) /* and all is cleared */
+        return;
+    for (uint64_t i = (uint64_t)blockIdx.x * GS_BLOCK_WORDS + threadIdx.x;
+         32 * i < gsRecordRows(spec.count, spec.width); i += (uint64_t)gridDim.x * GS_BLOCK_WORDS)
+        ((uint32_t *)(packing.record + at.indices))[i] = rowBits[i];
+    for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+        const T *block = packing.input.template block<T>(state, b);
+        const unsigned length = gsBlockLength(&spec, b);
+        const bool wide = gsIsWide(block, length);
+        const uint32_t n = gsListKept(list, warpKept, packing.keptBits[b * GS_BLOCK_WORDS + threadIdx.x], 0);
+        const uint64_t slot = packing.blockOffset[b];
+        if (threadIdx.x == 0) {
+            table[b] = (uint32_t)slot;
+            if (b + 1 == spec.blocks)
+                table[b + 1] = (uint32_t)call.group[0].sent;
+        }
+        if (gsRowsAreQuads(spec)) {
+            const uint32_t words[4] = {};
+            for (uint32_t i = 4 * threadIdx.x; i < n; i += 4 * GS_BLOCK_WORDS) {
+                Real four[4], decoded[4];
+                gsLoadQuad(block, list[i], length, wide, four);
+                putFourSlots(how, packing.record + at.values, slot + i, n - i, four, words, decoded);
+            }
+        } else {
+            for (uint32_t i = threadIdx.x; i < n; i += GS_BLOCK_WORDS)
+                gsPutSlot(how, packing.record + at.values, slot + i, gsVector<T>::to(block[list[i]]), 0);
+        }
+        __syncthreads(); /* the list is the next block's */
+    }
+}
+
+/* ---- all coordinates ---- */
+
+/* The scale of a block that stands in shared memory, in every thread. Ends behind a barrier. */
+template <typename Real>
+static __device__ __forceinline__ float scaleOfBlock(uint32_t value, const Real *tile, unsigned length, float *scale)
+{
+    if (gsWarp() == 0) {
+        float mine;
+        if (value == GS_VALUE_SIGN) {
+            mine = gsSaturate((float)(gsTreeOf(tile, [](Real a) { return (double)gsAbs(a); }) / (double)length));
+        } else if (value == GS_VALUE_TERNARY || value == GS_VALUE_GRID) {
+            Real largest = 0;
+            for (unsigned j = gsLane(); j < GS_BLOCK; j += 32)
+                largest = gsAbs(tile[j]) > largest ? gsAbs(tile[j]) : largest;
+            for (int offset = 16; offset > 0; offset /= 2) {
+                const Real other = __shfl_xor_sync(GS_ALL_LANES, largest, offset);
+                largest = other > largest ? other : largest;
+            }
+            mine = gsScaleUp((double)largest);
+        } else {
+            mine = gsScaleUp(sqrt(gsTreeOf(tile, [](Real a) { return (double)a * (double)a; })));
+        }
+        if (gsLane() == 0)
+            *scale = mine;
+    }
+    __syncthreads();
+    return *scale;
 }
 
 /* Puts four codes of `bits` each into a block's words in shared memory. */
@@ -403,7 +459,7 @@ __global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
             for (unsigned v = 0; v < GS_QUADS; v++) {
                 Real a[4];
                 gsLoadQuad(block, gsQuadAt(v), length, wide, a);
-                gsStoreState(tile + gsQuadAt(v), a);
+                gsStoreStaged(tile + gsQuadAt(v), a);
             }
         }
         for (unsigned w = threadIdx.x; !slots && w < GS_BLOCK_WORDS * how.bits; w += GS_CTA)
@@ -548,6 +604,9 @@ template <typename T> static gsResult_t packInput(gsReducer_t r, const gsInput &
         x, gsPairOf<Real>(r->residual), gsPairOf<Real>(r->momentum), r->keptBits, r->blockOffset, record};
     if (spec.layout == GS_LAYOUT_ALL)
         return gsLaunch("gsPackAll", gsPackAll<T>, spec.blocks, GS_CTA, stream, spec, r->state, packing);
+    if (spec.layout == GS_LAYOUT_ROWS)
+        return gsLaunch("gsPackRows", gsPackRows<T>, spec.blocks, GS_BLOCK_WORDS, stream, spec, r->state, packing,
+                        r->rowBits);
     return gsLaunch("gsPackBlocks", gsPackBlocks<T>, spec.blocks, GS_BLOCK_WORDS, stream, spec, r->state, packing);
 }
 

@@ -221,7 +221,7 @@ __global__ void __launch_bounds__(GS_CTA, 2)
                     for (unsigned c = 0; c < 4; c++)
                         x[c] = at + c < length ? x[c] : (Real)0;
                 }
-                gsStoreState(&staged[m][at - part], x);
+                gsStoreStaged(&staged[m][at - part], x);
             }
             __syncthreads();
 #pragma unroll

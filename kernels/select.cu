@@ -1,6 +1,7 @@
 /* Which coordinates travel: kept bits, the residual to be, offsets by block, and the plan of the record. */
 #include "launch.cuh"
 #include "reference.cuh"
+#include "rows.cuh"
 
 /* What a rule looks at, and where it leaves what it found. */
 template <typename T> struct Selection {
@@ -417,6 +418,88 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
     }
 }
 
+/* A block's rows begin anywhere in a word: 4096 of them touch one more than they fill. */
+constexpr unsigned ROW_WORDS = GS_BLOCK / 32 + 1;
+
+/* Marks the rows of a quad's nonzero elements; bit 0 of the marks is the bit of a row that begins a word. A warp's quads are
+ * neighbours, and where all are of one row, one lane marks it. */
+template <typename Real>
+static __device__ __forceinline__ void markQuad(uint32_t *marks, const gsBlockRows &rows, unsigned at, const Real *x)
+{
+    const unsigned bit = (unsigned)(rows.first % 32), span = at - 4 * gsLane();
+    const unsigned low = rows.after(span), high = rows.after(span + 127);
+    if (low == high) {
+        const bool any = x[0] != (Real)0 || x[1] != (Real)0 || x[2] != (Real)0 || x[3] != (Real)0;
+        if (__any_sync(GS_ALL_LANES, any) && gsLane() == 0)
+            atomicOr(&marks[(bit + low) / 32], 1u << (bit + low) % 32);
+        return;
+    }
+#pragma unroll
+    for (unsigned c = 0; c < 4; c++) {
+        const unsigned row = bit + rows.after(at + c);
+        if (x[c] != (Real)0)
+            atomicOr(&marks[row / 32], 1u << row % 32);
+    }
+}
+
+/*
+ * rows. A CTA takes a block:
+ * 1. It marks the rows that are not all 0 in shared memory, and looks for what is not finite.
+ * 2. The marks are added to the vector's, which other blocks' rows share words with.
+ * Traffic: reads x, 4 bytes an element (float64: 8, others: 2); 4 bytes for 32 rows of which one has a mark.
+ * Bad case: rows of a few elements that are not 0, whose marks in shared memory take turns.
+ */
+template <typename T>
+__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
+    gsMarkRows(const __grid_constant__ gsSpec spec, gsState *state, const Selection<T> selection, uint32_t *rowBits)
+{
+    __shared__ uint32_t marks[ROW_WORDS];
+    for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+        const gsBlockRows rows(spec.width, b);
+        gsRealOf<T> x[16];
+        bool finite = true;
+        for (unsigned i = threadIdx.x; i < ROW_WORDS; i += GS_CTA)
+            marks[i] = 0;
+        __syncthreads();
+        loadCompared<T, false>(state, selection, b, gsBlockLength(&spec, b), x);
+#pragma unroll
+        for (unsigned i = 0; i < 16; i++)
+            finite = finite && gsFinite(x[i]);
+        gsReportNonFinite(state, !finite);
+#pragma unroll
+        for (unsigned v = 0; v < GS_QUADS; v++)
+            markQuad(marks, rows, gsQuadAt(v), x + 4 * v);
+        __syncthreads();
+        for (unsigned i = threadIdx.x; i < ROW_WORDS; i += GS_CTA) /* whoever clears them */
+            if (marks[i])
+                atomicOr(&rowBits[rows.first / 32 + i], marks[i]);
+    }
+}
+
+/*
+ * rows. A warp takes a block: 1. the marks of its rows become kept bits and their count.
+ * Traffic: writes an eighth of a byte an element.
+ * Bad case: rows of one element, a load each from the cache.
+ */
+__global__ void __launch_bounds__(GS_CTA)
+    gsKeepRows(const __grid_constant__ gsSpec spec, const uint32_t *rowBits, uint32_t *keptBits, uint32_t *blockKept)
+{
+    for (uint64_t b = (uint64_t)blockIdx.x * GS_WARPS + gsWarp(); b < spec.blocks;
+         b += (uint64_t)gridDim.x * GS_WARPS) {
+        const gsBlockRows rows(spec.width, b);
+        const unsigned length = gsBlockLength(&spec, b);
+        uint32_t count = 0;
+        for (unsigned w = gsLane(); w < GS_BLOCK_WORDS; w += 32) {
+            const uint32_t word = rows.kept((const uint8_t *)rowBits, length, w);
+            keptBits[b * GS_BLOCK_WORDS + w] = word;
+            count += (uint32_t)__popc(word);
+        }
+        count = __reduce_add_sync(GS_ALL_LANES, count);
+        if (gsLane() == 0)
+            blockKept[b] = count;
+    }
+}
+
 /*
  * Of a reducer's blocks, or a part's: block counts -> offsets, by an exclusive scan of tiles of 8192, 8 counts to a thread: in the thread,
  * in the warp, over the warps, over the tiles. `apart`: from one group's counts to the next. Then thread 0 plans the record from the
@@ -564,6 +647,17 @@ template <typename T> static gsResult_t selectAny(gsReducer_t r, const gsInput &
                     selectionOf<T>(r, x));
 }
 
+template <typename T> static gsResult_t selectRows(gsReducer_t r, const gsInput &x, gsStream_t stream)
+{
+    const gsSpec &spec = r->spec;
+    const uint64_t words = (gsRecordRows(spec.count, spec.width) + 31) / 32;
+    GS_CHECK(r->comm->backend->fill(r->rowBits, 0, words * sizeof *r->rowBits, stream));
+    GS_CHECK(gsLaunch("gsMarkRows", gsMarkRows<T>, spec.blocks, GS_CTA, stream, spec, r->state, selectionOf<T>(r, x),
+                      r->rowBits));
+    return gsLaunch("gsKeepRows", gsKeepRows, ((uint64_t)spec.blocks + GS_WARPS - 1) / GS_WARPS, GS_CTA, stream, spec,
+                    r->rowBits, r->keptBits, r->blockKept);
+}
+
 static gsResult_t selectBlocks(gsReducer_t r, const gsInput &x, gsStream_t stream)
 {
     switch (r->spec.select) {
@@ -574,6 +668,7 @@ static gsResult_t selectBlocks(gsReducer_t r, const gsInput &x, gsStream_t strea
         return gsByType(x.type, [&](auto t) { return selectMagnitudes<decltype(t), true>(r, x, stream); });
     case GS_SELECT_LARGEST:
         return gsByReal(r->spec, [&](auto real) { return selectLargest<decltype(real)>(r, x, stream); });
+    case GS_SELECT_ROWS: return gsByType(x.type, [&](auto t) { return selectRows<decltype(t)>(r, x, stream); });
     case GS_SELECT_STEP: return gsByReal(r->spec, [&](auto real) { return selectSteps<decltype(real)>(r, x, stream); });
     default: return gsByType(x.type, [&](auto t) { return selectAny<decltype(t)>(r, x, stream); });
     }

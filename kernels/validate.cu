@@ -1,6 +1,7 @@
 /* All records -> verdict: nothing is written anywhere else before every byte that will be used has been checked. */
 #include "kernels.cuh"
 #include "launch.cuh"
+#include "rows.cuh"
 
 /*
  * While the checks run, the state's verdict is rank << 8 | turn of the lowest rank's first fault. Turns are the faults in the
@@ -107,6 +108,20 @@ __global__ void __launch_bounds__(GS_CTA) gsSumRecords(const __grid_constant__ g
     }
 }
 
+/* Rows have as many elements in a block of `length` as it has slots, and none is behind the last. Lanes share the words. */
+static __device__ __forceinline__ uint32_t rowsFault(const gsRecordShape &shape, const uint8_t *rows, uint32_t slots,
+                                                     uint32_t length, uint64_t b)
+{
+    const gsBlockRows cut(shape.aux, b);
+    const uint64_t n = gsRecordRows(shape.of.chosen, shape.aux);
+    uint32_t found = 0;
+    for (unsigned w = gsLane(); w < GS_BLOCK_WORDS; w += 32)
+        found += (uint32_t)__popc(cut.kept(rows, length, w));
+    if (__reduce_add_sync(GS_ALL_LANES, found) != slots)
+        return GS_FAULT_INDEX;
+    return b == 0 && n % 8 && rows[n / 8] >> n % 8 ? GS_FAULT_INDEX : GS_FAULT_NONE;
+}
+
 /* Elements of block b of a record of `count` that slots may be about. */
 static __device__ __forceinline__ uint32_t recordLength(const gsSpec &spec, uint64_t count, uint64_t b)
 {
@@ -124,7 +139,7 @@ static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const 
     const uint64_t blocks = shape.of.blocks;
     const uint32_t length = b < blocks ? recordLength(spec, ((const gsRecordHeader *)record)->count, b) : 0;
     uint64_t first, last;
-    if (spec.layout == GS_LAYOUT_GLOBAL) {
+    if (gsLayoutHasTable(spec.layout)) {
         const uint32_t *table = (const uint32_t *)(record + group.table);
         first = table[b];
         last = b < blocks ? table[b + 1] : first;
@@ -135,6 +150,8 @@ static __device__ __forceinline__ uint32_t blockFault(const gsSpec &spec, const 
         first = b < blocks ? gsBlockPlace(&spec, b) : 0;
         last = slots ? first + gsTopkKept(spec.k, length) : first;
     }
+    if (spec.layout == GS_LAYOUT_ROWS)
+        return rowsFault(shape, record + group.indices, (uint32_t)(last - first), length, b);
     uint32_t fault = GS_FAULT_NONE;
     for (uint64_t j = first + gsLane(); j < last; j += 32) {
         uint32_t index = gsReadIndex12(record + group.indices, j);
@@ -249,8 +266,8 @@ gsResult_t gsCudaValidate(gsReducer_t r, const void *records, gsStream_t stream)
     GS_CHECK(gsLaunch("gsCheckHeaders", gsCheckHeaders, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums));
     GS_CHECK(gsLaunch("gsSumRecords", gsSumRecords, (uint64_t)sumParts * spec.nranks, GS_CTA, stream, spec, r->state,
                       bytes, sumParts, sums));
-    const bool indices = spec.layout == GS_LAYOUT_GLOBAL || spec.layout == GS_LAYOUT_CHUNKED;
-    if (indices || gsValueIsScaled(spec.value) || spec.pool || spec.tensors)
+    const bool places = gsLayoutHasTable(spec.layout) || gsLayoutHasIndices(spec.layout);
+    if (places || gsValueIsScaled(spec.value) || spec.pool || spec.tensors)
         GS_CHECK(gsLaunch("gsCheckSections", gsCheckSections, (uint64_t)blockParts * spec.nranks, GS_CTA, stream, spec,
                           r->state, bytes, blockParts));
     return gsLaunch("gsJudge", gsJudge, 1, GS_LONE_CTA, stream, spec, r->state, bytes, sums);

@@ -210,14 +210,6 @@ static gsResult_t reducePlanned(gsReducer_t r, const void *sendbuff, void *recvb
     return GS_SUCCESS;
 }
 
-/* H from all h anew: what it has drifted by rounding is gone. */
-static gsResult_t resynchronize(gsReducer_t r, gsStream_t stream)
-{
-    const void *sum;
-    GS_CHECK(gsExchangeVector(r, r->memory, &sum, stream));
-    return r->comm->backend->copy(r->shared, sum, gsVectorElements(&r->spec) * gsRealBytes(&r->spec), stream);
-}
-
 static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     double mark = gsNow();
@@ -292,6 +284,12 @@ static gsResult_t propose(gsReducer_t r, const void *sendbuff, void *recvbuff, g
     return reduceSparse(r, sendbuff, recvbuff, op, stream);
 }
 
+static gsResult_t readStep(gsReducer_t r, uint64_t *step, gsStream_t stream)
+{
+    GS_CHECK(gsAwaitDevice(r, stream));
+    return r->comm->backend->get(step, &r->state->step, sizeof *step, stream);
+}
+
 /* How many steps are committed. On a device a call may yet fail: a dense step, on which the next one's kind depends, waits for it. */
 static gsResult_t countSteps(gsReducer_t r, gsStream_t stream)
 {
@@ -302,17 +300,13 @@ static gsResult_t countSteps(gsReducer_t r, gsStream_t stream)
     r->steps++;
     if (!r->spec.denseNow)
         return GS_SUCCESS;
-    return r->comm->backend->get(&r->steps, &r->state->step, sizeof r->steps, stream);
+    return readStep(r, &r->steps, stream);
 }
 
 static gsResult_t settle(gsReducer_t r, gsStream_t stream)
 {
-    uint64_t before = r->steps;
     GS_CHECK(commit(r, stream));
-    GS_CHECK(countSteps(r, stream));
-    if (r->spec.resync && r->steps != before && r->steps % r->spec.resync == 0)
-        return resynchronize(r, stream);
-    return GS_SUCCESS;
+    return countSteps(r, stream);
 }
 
 static gsResult_t reduceHalf(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
@@ -375,7 +369,7 @@ static gsResult_t reduceInNodes(gsReducer_t r, const void *sendbuff, void *recvb
     return r->server ? settleSlice(r->server, result, GS_SUM, stream) : GS_SUCCESS;
 }
 
-static gsResult_t reduceWhole(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+static gsResult_t reduceSteadily(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     if (r->nodes.ranks)
         return reduceInNodes(r, sendbuff, recvbuff, op, stream);
@@ -383,6 +377,54 @@ static gsResult_t reduceWhole(gsReducer_t r, const void *sendbuff, void *recvbuf
     if (!r->server || gsSpecHasOwners(&r->spec))
         return GS_SUCCESS;
     return reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream);
+}
+
+/* ---- resync: before a step, H from all h anew; what it has drifted by rounding is gone ---- */
+
+static size_t sharedBytes(const gsReducer_t r)
+{
+    return gsVectorElements(&r->spec) * gsRealBytes(&r->spec);
+}
+
+/* H as it was waits where the slices of the sum were, which nobody needs any more. */
+static gsResult_t resynchronize(gsReducer_t r, gsStream_t stream)
+{
+    const void *sum;
+    double mark = gsNow();
+    GS_CHECK(gsExchangeVector(r, r->memory, &sum, stream));
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    GS_CHECK(r->comm->backend->copy(r->denseBuffer, r->shared, sharedBytes(r), stream));
+    return r->comm->backend->copy(r->shared, sum, sharedBytes(r), stream);
+}
+
+/* A call that came to nothing changes nothing. Where a device was waited for in vain all it waited for is aborted: it can be asked. */
+static gsResult_t keepOrRestore(gsReducer_t r, uint64_t before, gsStream_t stream)
+{
+    uint64_t step;
+    gsResult_t waited = gsAwaitDevice(r, stream);
+    GS_CHECK(r->comm->backend->get(&step, &r->state->step, sizeof step, stream));
+    if (step == before)
+        GS_CHECK(r->comm->backend->copy(r->shared, r->denseBuffer, sharedBytes(r), stream));
+    return waited;
+}
+
+static gsResult_t reduceResynchronized(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op,
+                                       gsStream_t stream)
+{
+    uint64_t before;
+    GS_CHECK(readStep(r, &before, stream));
+    GS_CHECK(resynchronize(r, stream));
+    gsResult_t result = reduceSteadily(r, sendbuff, recvbuff, op, stream);
+    gsResult_t kept = keepOrRestore(r, before, stream);
+    return result == GS_SUCCESS ? kept : result;
+}
+
+static gsResult_t reduceWhole(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    uint32_t resync = r->spec.resync;
+    if (resync && r->steps && r->steps % resync == 0)
+        return reduceResynchronized(r, sendbuff, recvbuff, op, stream);
+    return reduceSteadily(r, sendbuff, recvbuff, op, stream);
 }
 
 static gsResult_t reduceBuffers(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)

@@ -244,6 +244,7 @@ struct gsReducer {
     void *history;           /* [window]: the last results */
     void *work;              /* a, where no residual holds it */
     uint32_t *keptBits;      /* a bit an element, GS_BLOCK_WORDS words a block */
+    uint32_t *rowBits;       /* rows: a bit a row */
     uint32_t *blockKept;     /* [group][block]: kept coordinates of a block */
     uint32_t *blockOffset;   /* [group][block + 1]: kept coordinates before the block, at most 2^32 - 1 */
     double *blockSum;        /* [sum][block]: statistics; the tree folds in place */
@@ -332,6 +333,8 @@ gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReduc
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream);
+/* exchange.c: what the host does before it asks a device: waits for it, within the deadline, which its own wait has not. */
+gsResult_t gsAwaitDevice(gsReducer_t r, gsStream_t stream);
 /* Where the dense exchange leaves the sum. */
 uint8_t *gsDenseSums(gsReducer_t r);
 gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream);

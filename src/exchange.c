@@ -4,14 +4,17 @@
  */
 #include "core.h"
 
-/* Which ranks speak is known behind the exchange alone: every record travels, a silent rank's is a header. A device is waited for, with
- * the deadline, before it is asked for the length. */
+gsResult_t gsAwaitDevice(gsReducer_t r, gsStream_t stream)
+{
+    return r->comm->backend->onDevice ? r->comm->transport->synchronize(r->comm, stream) : GS_SUCCESS;
+}
+
+/* Which ranks speak is known behind the exchange alone: every record travels, a silent rank's is a header. */
 static gsResult_t exchangeExact(gsReducer_t r, gsStream_t stream)
 {
     const gsTransport *transport = r->comm->transport;
     gsRecordHeader header;
-    if (r->comm->backend->onDevice)
-        GS_CHECK(transport->synchronize(r->comm, stream));
+    GS_CHECK(gsAwaitDevice(r, stream));
     GS_CHECK(r->comm->backend->get(&header, r->sendRecord, sizeof header, stream));
     GS_CHECK(transport->allGatherExact(r->comm, r->sendRecord, header.recordBytes, r->recvRecords, r->spec.slotBytes,
                                        stream));
@@ -45,8 +48,7 @@ gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream)
     if (!gsSpecIsExact(s))
         return transport->scatterSlices(r->comm, r->sendRecord, s->nranks * s->partSlot, r->recvRecords, s->partSlot,
                                         stream);
-    if (r->comm->backend->onDevice)
-        GS_CHECK(transport->synchronize(r->comm, stream));
+    GS_CHECK(gsAwaitDevice(r, stream));
     GS_CHECK(readLengths(r, bytes, stream));
     GS_CHECK(transport->allToAllExact(r->comm, r->sendRecord, bytes, r->recvRecords, s->partSlot, stream));
     for (uint32_t q = 0; q < s->nranks; q++)
@@ -104,6 +106,8 @@ gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, 
     return backend->finishDense(r, tensors ? (void *)(r->buffers + GS_SUMS * tensors) : d.sums, recvbuff, stream);
 }
 
+/* A device is waited for here: an exchange that was aborted leaves numbers like any others, which nothing behind it could tell from a
+ * sum. */
 gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream)
 {
     gsDataType_t type = gsRealType(&r->spec);
@@ -111,6 +115,7 @@ gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum,
     uint8_t *sums = r->denseBuffer + gsSliceElements(&r->spec, count) * r->spec.nranks * gsTypeBytes(type);
     denseSum d = {vector, count, type, r->denseBuffer, sums, GS_SUM};
     GS_CHECK(sumDense(r, &d, stream));
+    GS_CHECK(gsAwaitDevice(r, stream));
     r->denseBytes += 2 * (r->spec.nranks - 1) * count * gsTypeBytes(type) / r->spec.nranks;
     *sum = d.sums;
     return GS_SUCCESS;

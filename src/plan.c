@@ -200,7 +200,7 @@ static double recordBytes(const gsSpec *s, double share, double slots)
                            .slots = {(uint64_t)ceil(slots), 0},
                            .layout = s->layout,
                            .value = s->value,
-                           .aux = s->aux,
+                           .aux = gsSpecAux(s),
                            .flags = s->pool ? GS_FLAG_REFERENCES : 0};
     return (double)gsRecordLayout(&shape).bytes;
 }

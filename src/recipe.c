@@ -14,7 +14,7 @@ enum {
     KEYS
 };
 enum {
-#define GS_KEY(bit, text, expected) bit = 1 << bit##_AT,
+#define GS_KEY(bit, text, expected) bit = (int)(1u << bit##_AT),
 #include "rules/rules.def"
 };
 
@@ -33,11 +33,12 @@ enum {
     GS_DOES_CODED_TRIGGER = 2048,
     GS_DOES_CHANGE_TRIGGER = 4096,
     GS_DOES_TRIGGER = GS_DOES_WORKER_TRIGGER | GS_DOES_SERVER_TRIGGER | GS_DOES_STALE_TRIGGER | GS_DOES_CODED_TRIGGER |
-                      GS_DOES_CHANGE_TRIGGER
+                      GS_DOES_CHANGE_TRIGGER,
+    GS_DOES_LOSE_NOTHING = 8192
 };
 
 /* What a value coding is by default, before the gradient's type is looked at. */
-enum { GS_VALUE_HALF = 100, GS_VALUE_FULL = 101 };
+enum { GS_VALUE_HALF = 100, GS_VALUE_FULL = 101, GS_VALUE_OWN = 102 };
 
 typedef struct {
     const char *name;
@@ -71,6 +72,8 @@ static const struct {
 };
 
 enum { RECIPES = sizeof recipes / sizeof *recipes, COMPRESSORS = sizeof compressors / sizeof *compressors };
+enum { OWN_COMPRESSORS = 2 }; /* the last ones are one recipe's own */
+_Static_assert(KEYS <= 32, "a bit a key");
 
 /* What was read, before it is a spec. */
 typedef struct {
@@ -220,6 +223,7 @@ static int takeValue(int key, const char *text, size_t length, reading *in)
     case GS_KEY_XI_AT: return *x >= 0 && *x <= 3.4e38;
     case GS_KEY_EPSILON_AT: return *x > 0 && *x <= 3.4e38;
     case GS_KEY_MOMENTUM_AT: return *x >= 0 && *x < 1;
+    case GS_KEY_WIDTH_AT:
     case GS_KEY_K_AT: return *x >= 1 && *x <= 4294967295.0 && *x == floor(*x);
     case GS_KEY_LEVELS_AT: return *x >= 1 && *x <= 127 && *x == floor(*x);
     case GS_KEY_WINDOW_AT: return *x >= 1 && *x <= GS_MAX_WINDOW && *x == floor(*x);
@@ -238,7 +242,7 @@ static int takeValue(int key, const char *text, size_t length, reading *in)
 static int keysOf(const reading *in)
 {
     int all = in->recipe->keys | (in->compressor ? in->compressor->keys | GS_KEY_EXCHANGE : 0);
-    int own = in->recipe->does & (GS_DOES_TWOWAY | GS_DOES_TRIGGER | GS_DOES_COMPARE);
+    int own = in->recipe->does & (GS_DOES_TWOWAY | GS_DOES_TRIGGER | GS_DOES_COMPARE | GS_DOES_LOSE_NOTHING);
     return in->compressor && !own ? all | GS_KEY_TWOWAY : all;
 }
 
@@ -263,7 +267,7 @@ static gsResult_t readCompressor(reading *in, const char *line)
     int which = wordAmong(name, length, compressorName, COMPRESSORS);
     if (which < 0 && length)
         return unreadable(in, name, length, "compressor",
-                          listOf(list, sizeof list, compressorName, COMPRESSORS - 1, -1));
+                          listOf(list, sizeof list, compressorName, COMPRESSORS - OWN_COMPRESSORS, -1));
     in->compressor = which < 0 ? NULL : &compressors[which];
     return GS_SUCCESS;
 }
@@ -283,7 +287,7 @@ static gsResult_t readKey(reading *in, const char *at, const char **next)
         return unreadable(in, at, length, "no value after", "KEY=VALUE");
     if (in->given >> key & 1)
         return unreadable(in, at, length, "repeated key", "each key once");
-    in->given |= 1 << key;
+    in->given |= (int)(1u << key);
     at += length + 1;
     if (!takeValue(key, at, (size_t)(stop - at), in))
         return unreadable(in, at, (size_t)(stop - at), "value", keys[key].expected);
@@ -298,6 +302,8 @@ static gsResult_t checkCompressor(const reading *in)
     int does = in->recipe->does, identity = c->select == GS_SELECT_ALL && c->value == GS_VALUE_FULL;
     if (c->select == GS_SELECT_STEP && strcmp(in->recipe->compressor, "step") != 0)
         return senseless(in, "step is gdsec's own compressor");
+    if (c->select == GS_SELECT_ROWS && !(does & GS_DOES_LOSE_NOTHING))
+        return senseless(in, "rows loses nothing that could be remembered; expected \"rows:width=W\"");
     if (does & GS_DOES_DAMP && !c->unbiased)
         return senseless(in,
                          "this recipe takes an unbiased compressor: gspar, randk, uniform, ternary, levels or natural");
@@ -383,11 +389,27 @@ static gsResult_t checkOwners(const reading *in)
     return GS_SUCCESS;
 }
 
+/* How many rows travel is known step by step, and may be all. */
+static gsResult_t checkRows(const reading *in)
+{
+    int exchange = (int)in->number[GS_KEY_EXCHANGE_AT];
+    if (in->compressor->select != GS_SELECT_ROWS)
+        return GS_SUCCESS;
+    if (!(in->given & GS_KEY_WIDTH))
+        return senseless(in, "what a row is has to be said; add width=W, the elements of a row");
+    if (exchange == GS_EXCHANGE_OWNER || exchange == GS_EXCHANGE_OWNER_EXACT)
+        return senseless(in, "owners share out blocks, which cut rows; expected exchange=exact");
+    if (exchange != GS_EXCHANGE_EXACT)
+        return senseless(in, "a slot of fixed size would have to hold every row; expected exchange=exact");
+    return GS_SUCCESS;
+}
+
 /* The cost model needs to know how much will travel. */
 static gsResult_t checkAuto(const reading *in)
 {
     if (in->number[GS_KEY_EXCHANGE_AT] != GS_EXCHANGE_AUTO ||
-        !(in->recipe->does & GS_DOES_TRIGGER || in->compressor->select == GS_SELECT_STEP))
+        !(in->recipe->does & GS_DOES_TRIGGER || in->compressor->select == GS_SELECT_STEP ||
+          in->compressor->select == GS_SELECT_ROWS))
         return GS_SUCCESS;
     return senseless(in, "how much it sends is not known in advance; expected another exchange than auto");
 }
@@ -398,6 +420,7 @@ static gsResult_t checkSense(const reading *in)
         return GS_SUCCESS;
     GS_CHECK(checkAuto(in));
     GS_CHECK(checkCompressor(in));
+    GS_CHECK(checkRows(in));
     GS_CHECK(checkOwners(in));
     GS_CHECK(checkThreshold(in));
     GS_CHECK(checkValues(in));
@@ -406,13 +429,16 @@ static gsResult_t checkSense(const reading *in)
 
 /* ---- reading -> spec ---- */
 
-static uint32_t valueOf(const reading *in, int wide)
+static uint32_t valueOf(const reading *in, uint32_t type)
 {
+    int wide = type == GS_FLOAT64;
     uint32_t value = in->given & GS_KEY_VALUE ? in->value : in->compressor->value;
     if (value == GS_VALUE_HALF)
         return wide ? GS_VALUE_F64 : GS_VALUE_BF16;
     if (value == GS_VALUE_FULL)
         return wide ? GS_VALUE_F64 : GS_VALUE_F32;
+    if (value == GS_VALUE_OWN)
+        return wide ? GS_VALUE_F64 : type == GS_BFLOAT16 ? GS_VALUE_BF16 : GS_VALUE_F32;
     return value;
 }
 
@@ -421,12 +447,13 @@ static void fillCompressor(gsSpec *spec, const reading *in)
     const compressorRow *c = in->compressor;
     spec->select = c->select;
     spec->layout = c->layout;
-    spec->value = valueOf(in, spec->wide);
+    spec->value = valueOf(in, spec->type);
     spec->random =
         c->unbiased && !(c->select == GS_SELECT_ALL && c->value == GS_VALUE_FULL && !(in->given & GS_KEY_VALUE));
     spec->levels = (uint32_t)in->number[GS_KEY_LEVELS_AT];
     spec->density = in->number[GS_KEY_DENSITY_AT];
     spec->k = (uint32_t)in->number[GS_KEY_K_AT];
+    spec->width = (uint32_t)in->number[GS_KEY_WIDTH_AT];
     if (c->select == GS_SELECT_TOPK)
         spec->density = (double)spec->k / GS_BLOCK;
     spec->tau = in->given & GS_KEY_TAU ? (float)in->number[GS_KEY_TAU_AT] : -1.0f;

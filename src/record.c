@@ -46,6 +46,33 @@ static int indicesValid(const uint8_t *indices, uint64_t slot, uint64_t end, uin
     return 1;
 }
 
+/* Slots that the rows have among n elements from `first` on. */
+static uint32_t slotsOfRows(const uint8_t *rows, uint32_t width, uint64_t first, uint32_t n)
+{
+    uint32_t slots = 0, end;
+    uint64_t row = first / width;
+    for (uint32_t at = 0; at < n; at = end, row++) {
+        end = gsRowEnd(row, width, first, n);
+        slots += gsRowTravels(rows, row) ? end - at : 0;
+    }
+    return slots;
+}
+
+/* No bit stands behind the last row's. */
+static int rowsEndValid(const uint8_t *rows, uint64_t n)
+{
+    return n % 8 == 0 || rows[n / 8] >> n % 8 == 0;
+}
+
+/* Of a block that has slots up to `end`: that they are for coordinates of the block, each once. */
+static int coordinatesValid(const uint8_t *section, const gsRecordHeader *h, const gsRecordSegment *segment, uint64_t b,
+                            uint64_t slot, uint64_t end, uint32_t length)
+{
+    if (h->layout == GS_LAYOUT_ROWS)
+        return slotsOfRows(section, segment->aux, b * GS_BLOCK, length) == end - slot;
+    return indicesValid(section, slot, end, length);
+}
+
 /* ---- a list's tensors, by the segment table ---- */
 
 static gsRecordSegment entryOf(const uint8_t *record, uint32_t tensor)
@@ -134,15 +161,17 @@ static uint32_t groupFault(const uint8_t *record, const gsRecordHeader *h, const
 {
     uint64_t slot = 0;
     walk w = beginWalk(h, extent);
-    if (h->layout == GS_LAYOUT_GLOBAL && readTable(record + at->table, 0) != 0)
+    if (gsLayoutHasTable(h->layout) && readTable(record + at->table, 0) != 0)
         return GS_FAULT_TABLE;
+    if (h->layout == GS_LAYOUT_ROWS && !rowsEndValid(record + at->indices, gsRecordRows(h->count, segment->aux)))
+        return GS_FAULT_INDEX;
     for (uint64_t b = 0; b < extent->blocks; b++) {
         uint32_t length = nextBlock(&w, record);
-        uint64_t end = h->layout == GS_LAYOUT_GLOBAL ? readTable(record + at->table, b + 1)
-                                                     : slot + gsTopkKept(segment->aux, length);
+        uint64_t end = gsLayoutHasTable(h->layout) ? readTable(record + at->table, b + 1)
+                                                   : slot + gsTopkKept(segment->aux, length);
         if (end < slot || end > slots || end - slot > length)
             return GS_FAULT_TABLE;
-        if (!indicesValid(record + at->indices, slot, end, length))
+        if (!coordinatesValid(record + at->indices, h, segment, b, slot, end, length))
             return GS_FAULT_INDEX;
         slot = end;
     }
@@ -202,7 +231,7 @@ static void measureSections(const gsRecordShape *s, gsRecordInfo_t *info)
 
 gsResult_t gsRecordInspect(const void *record, size_t bytes, gsRecordInfo_t *info)
 {
-    static const char *const layouts[] = {"global", "chunked", "mask", "all"};
+    static const char *const layouts[] = {"global", "chunked", "mask", "all", "rows"};
     static const char *const values[] = {"f32",     "bf16",   "shared",  "f64",  "f16", "sign",
                                          "ternary", "levels", "natural", "grid", "2bit"};
     gsRecordHeader h;

@@ -125,6 +125,8 @@ static allocations listAllocations(struct gsReducer *r)
     }
     listVectors(r, &a);
     add(&a, &r->keptBits, blocks * GS_BLOCK_WORDS * sizeof(uint32_t), SCRATCH);
+    if (s->select == GS_SELECT_ROWS)
+        add(&a, &r->rowBits, (gsRecordRows(s->count, s->width) + 31) / 32 * sizeof(uint32_t), SCRATCH);
     add(&a, &r->blockKept, groups * blocks * sizeof(uint32_t), SCRATCH);
     add(&a, &r->blockOffset, groups * (blocks + 1) * sizeof(uint32_t), SCRATCH);
     add(&a, &r->blockSum, sumRows(s) * blocks * sizeof(double), SCRATCH);

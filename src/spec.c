@@ -46,7 +46,7 @@ static uint64_t targetOf(const gsSpec *s, double density)
 static double capacityOf(const gsReducerConfig_t *config, const gsSpec *s)
 {
     double n = (double)gsChosen(s), expected = s->density * n, room;
-    if (s->layout == GS_LAYOUT_ALL)
+    if (s->layout == GS_LAYOUT_ALL || s->layout == GS_LAYOUT_ROWS)
         return n;
     if (s->select == GS_SELECT_TOPK)
         return (double)(s->tensors ? gsListFixed(config, s->k) : gsTopkTotal(s->k, s->count));
@@ -66,6 +66,9 @@ static gsResult_t checkKept(const gsReducerConfig_t *config, const gsSpec *s, do
         most = expected + 6 * sqrt(expected);
     if (most <= (double)GS_RECORD_MAX_KEPT || s->layout == GS_LAYOUT_ALL)
         return GS_SUCCESS;
+    if (s->layout == GS_LAYOUT_ROWS)
+        return gsFail(GS_ERROR_INVALID_RECIPE, "recipe \"%s\" with count %llu; expected at most 4294967295 for rows",
+                      config->recipe, (unsigned long long)config->count);
     return gsFail(
         GS_ERROR_INVALID_RECIPE,
         "recipe \"%s\" with count %llu keeps up to %.0f coordinates; expected at most 4294967295: lower the density",
@@ -105,7 +108,7 @@ static void setSlot(gsSpec *s)
                            .slots = {s->capacity, 0},
                            .layout = s->layout,
                            .value = s->value,
-                           .aux = s->aux,
+                           .aux = gsSpecAux(s),
                            .flags = s->pool ? GS_FLAG_REFERENCES : 0};
     s->slotBytes = gsRecordLayout(&shape).bytes;
     if (s->value == GS_VALUE_SHARED) /* a second group's sections may each be padded to 16 */
@@ -272,6 +275,9 @@ static gsResult_t settleList(const gsReducerConfig_t *config, gsSpec *s)
     if (gsSpecReadsIterate(s))
         return gsFail(GS_ERROR_UNSUPPORTED,
                       "recipe \"%s\" looks at iterates, which are one vector each: it takes no list", config->recipe);
+    if (s->select == GS_SELECT_ROWS)
+        return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": rows are those of one matrix: it takes no list",
+                      config->recipe);
     if (s->exchange > GS_EXCHANGE_EXACT)
         return gsFail(GS_ERROR_UNSUPPORTED, "recipe \"%s\": a list of tensors takes exchange=capacity or exact",
                       config->recipe);

@@ -19,7 +19,8 @@
  *   values       by slot, a code of fixed width each; group 1 of "shared": one bit, set for negative, magnitude = segment's scale
  *   indices      12 bits by slot, the place inside the block; slot j occupies bits 12 j .. 12 j + 11
  * Layout "chunked" has no block table: block b begins at slot b k, k = aux. Layout "mask" has neither table nor indices. Layout
- * "all" has neither, and a slot for every coordinate. A record that says "skip" ends behind its segment table. Every tensor of a list
+ * "all" has neither, and a slot for every coordinate. Layout "rows" has, for indices, a bit for each row of aux elements: all of
+ * a row travels or nothing of it. A record that says "skip" ends behind its segment table. Every tensor of a list
  * begins a block; a whole tensor's blocks have no slots, indices or codes, and where the others' places are fixed they have none.
  */
 #ifndef GS_WIRE_H
@@ -32,7 +33,14 @@
 #define GS_RECORD_VERSION 1
 #define GS_RECORD_ALIGN 16
 
-enum { GS_LAYOUT_GLOBAL = 0, GS_LAYOUT_CHUNKED = 1, GS_LAYOUT_MASK = 2, GS_LAYOUT_ALL = 3 };
+enum {
+    GS_LAYOUT_GLOBAL = 0,
+    GS_LAYOUT_CHUNKED = 1,
+    GS_LAYOUT_MASK = 2,
+    GS_LAYOUT_ALL = 3,
+    GS_LAYOUT_ROWS = 4,
+    GS_LAYOUTS
+};
 enum {
     GS_VALUE_F32 = 0,
     GS_VALUE_BF16 = 1,
@@ -79,7 +87,8 @@ typedef struct {
 typedef struct {
     uint64_t count;
     uint32_t
-        aux; /* "shared": slots of group 0; "chunked": k; "all": bits of a code, + 256 where one scale serves all */
+        aux; /* "shared": slots of group 0; "chunked": k; "rows": elements of a row; "all": bits of a code, + 256 where one
+                scale serves all */
     float
         scale; /* "shared": the magnitude of group 1; f16: what values are multiplied by; "all" with one scale: that */
 } gsRecordSegment; /* of a list's tensor aux is 0, or GS_RECORD_WHOLE + its values' coding; scale is 0 */
@@ -112,7 +121,7 @@ typedef struct {
     uint64_t slots[2];
     uint32_t layout;
     uint32_t value;
-    uint32_t aux; /* as the segment's; of layout "all" alone */
+    uint32_t aux; /* as the segment's; of layouts "all" and "rows" alone */
     uint32_t flags;
 } gsRecordShape;
 
@@ -189,9 +198,21 @@ GS_HD uint32_t gsRecordCodeBits(const gsRecordShape *s, int group)
     return s->value == GS_VALUE_LEVELS ? 8 : gsValueBits(s->value, 0);
 }
 
+/* Whether a table says where a block's slots begin. */
+GS_HD int gsLayoutHasTable(uint32_t layout)
+{
+    return layout == GS_LAYOUT_GLOBAL || layout == GS_LAYOUT_ROWS;
+}
+
+/* Whether every slot has an index. */
+GS_HD int gsLayoutHasIndices(uint32_t layout)
+{
+    return layout == GS_LAYOUT_GLOBAL || layout == GS_LAYOUT_CHUNKED;
+}
+
 GS_HD uint64_t gsRecordTableBytes(const gsRecordShape *s)
 {
-    return s->layout == GS_LAYOUT_GLOBAL ? ((uint64_t)s->of.blocks + 1) * 4 : 0;
+    return gsLayoutHasTable(s->layout) ? ((uint64_t)s->of.blocks + 1) * 4 : 0;
 }
 
 GS_HD uint64_t gsRecordScaleBytes(const gsRecordShape *s)
@@ -208,9 +229,17 @@ GS_HD uint64_t gsRecordValueBytes(const gsRecordShape *s, int group)
     return (slots * gsRecordCodeBits(s, group) + 7) / 8;
 }
 
+/* Rows of `width` elements, the last one as short as it may be. */
+GS_HD uint64_t gsRecordRows(uint64_t count, uint32_t width)
+{
+    return count / width + (count % width != 0);
+}
+
 GS_HD uint64_t gsRecordIndexBytes(const gsRecordShape *s, int group)
 {
-    return s->layout == GS_LAYOUT_GLOBAL || s->layout == GS_LAYOUT_CHUNKED ? (12 * s->slots[group] + 7) / 8 : 0;
+    if (s->layout == GS_LAYOUT_ROWS)
+        return (gsRecordRows(s->of.chosen, s->aux) + 7) / 8;
+    return gsLayoutHasIndices(s->layout) ? (12 * s->slots[group] + 7) / 8 : 0;
 }
 
 /* Two bits a coordinate: 0 none, 1 plus, 2 minus. */

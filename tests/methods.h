@@ -278,6 +278,7 @@ inline const std::vector<std::string> &methodRecipes()
         "dense",
         "identity",
         "identity:value=bf16",
+        "rows:width=50,exchange=exact",
         "threshold:density=0.05",
         "threshold:rms=1.5,capacity=0.5",
         "threshold:density=0.1,value=f16",

@@ -24,7 +24,7 @@ template <typename T> void writeAt(uint8_t *bytes, uint64_t at, T x)
     std::memcpy(bytes + at, &x, sizeof x);
 }
 
-enum Layout { globalLayout = 0, chunkedLayout = 1, maskLayout = 2, allLayout = 3 };
+enum Layout { globalLayout = 0, chunkedLayout = 1, maskLayout = 2, allLayout = 3, rowsLayout = 4 };
 enum Coding {
     codingF32 = 0,
     codingBf16 = 1,
@@ -400,6 +400,39 @@ inline void readWhole(Record &r, SectionReader &sections)
             r.whole.push_back({block.first + i, plainNumber(r.wholeCoding, values, at++, r.scale), 2});
 }
 
+/* Of every row that has a bit all elements have a slot. */
+inline void readRows(Record &r, SectionReader &sections)
+{
+    uint64_t blocks = (r.count + 4095) / 4096, rows = r.aux ? (r.count + r.aux - 1) / r.aux : 0;
+    const uint8_t *table = sections.take(4 * (blocks + 1));
+    const uint8_t *values = sections.take(valueSectionBytes(r, 0, r.kept));
+    const uint8_t *bits = sections.take((rows + 7) / 8);
+    r.valueBytes += valueSectionBytes(r, 0, r.kept);
+    r.indexBytes += 4 * (blocks + 1) + (rows + 7) / 8;
+    for (uint64_t row = 0; row < (rows + 7) / 8 * 8 && r.problem.empty(); row++) {
+        if (!(bits[row / 8] >> row % 8 & 1))
+            continue;
+        if (row >= rows)
+            r.problem = "a row behind the last";
+        for (uint64_t i = row * r.aux; i < std::min((row + 1) * r.aux, r.count); i++) {
+            uint64_t slot = r.coordinates.size();
+            if (slot >= r.kept) {
+                r.problem = "more in rows than in slots";
+                return;
+            }
+            r.coordinates.push_back({i, readValue(r, 0, values, slot, i / 4096, 0), 0});
+        }
+    }
+    if (r.problem.empty() && r.coordinates.size() != r.kept)
+        r.problem = "fewer in rows than in slots";
+    for (uint64_t b = 0, slot = 0; b <= blocks && r.problem.empty(); b++) {
+        while (slot < r.kept && r.coordinates[slot].index < 4096 * b)
+            slot++;
+        if (readAt<uint32_t>(table, 4 * b) != slot)
+            r.problem = "the block table does not say where the rows are cut";
+    }
+}
+
 inline void readGroups(Record &r, SectionReader &sections, const Reading &reading)
 {
     uint64_t first = r.coding == codingShared ? r.aux : r.kept;
@@ -455,6 +488,8 @@ inline Record readRecord(const uint8_t *record, uint64_t room, const Reading &re
         readMasked(r, sections, reading);
     else if (r.layout == allLayout)
         readAll(r, sections, reading);
+    else if (r.layout == rowsLayout)
+        readRows(r, sections);
     else
         readGroups(r, sections, reading);
     if (r.problem.empty() && sections.at() != r.bytes)

@@ -85,7 +85,7 @@ run_tests() {
     local name=$1 dir=$build/$2 minimum=$3 ran
     shift 3
     echo "== $name tests, at $SECONDS s"
-    ctest --test-dir "$dir" -V --timeout 1800 "$@" 2>&1 </dev/null | tee "$logs/$name.log" |
+    ctest --test-dir "$dir" -V --timeout 1800 -j "$jobs" "$@" 2>&1 </dev/null | tee "$logs/$name.log" |
         grep -E '^ *[0-9]+/[0-9]+ Test '
     ran=$(counted "$name")
     [ "$ran" -ge "$minimum" ] || verdict "$name-minimum" "least number of $name tests" 1 "$ran ran, at least $minimum must"

@@ -120,11 +120,12 @@ std::string exchanging(const std::string &recipe, const std::string &how)
     return made + "exchange=" + how;
 }
 
+/* Those with records, and with slots that nodes can share out. */
 std::vector<std::string> recordRecipes()
 {
     std::vector<std::string> recipes;
     for (const std::string &recipe : methodRecipes())
-        if (recipe != "dense")
+        if (recipe != "dense" && recipe.compare(0, 4, "rows") != 0)
             recipes.push_back(recipe);
     return recipes;
 }

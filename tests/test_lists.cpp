@@ -19,7 +19,7 @@ std::vector<std::string> listRecipes()
 {
     std::vector<std::string> recipes;
     for (const std::string &recipe : methodRecipes())
-        if (!readsIterate(recipe) && recipe.compare(0, 3, "laq") != 0)
+        if (!readsIterate(recipe) && recipe.compare(0, 3, "laq") != 0 && recipe.compare(0, 4, "rows") != 0)
             recipes.push_back(recipe);
     return recipes;
 }
@@ -98,6 +98,7 @@ TEST_F(Refusals, Recipes)
 {
     for (const char *recipe : {"gdsec", "lag-wk", "lag-ps", "lasg-wk", "laq", "tng:reference=params"})
         expect(GS_ERROR_UNSUPPORTED, "looks at iterates", configOf(listOf(recipe, {5000, 100}, 1)));
+    expect(GS_ERROR_UNSUPPORTED, "rows are those of one matrix", configOf(listOf("rows:width=50", {5000, 100}, 1)));
     for (const char *exchange : {"owner", "owner-exact", "hierarchical", "auto"}) {
         Plan plan = listOf(std::string("threshold:exchange=") + exchange, {5000, 100}, 1);
         gsReducerConfig_t config = configOf(plan);

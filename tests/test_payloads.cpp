@@ -180,6 +180,8 @@ const Seedling seedlings[] = {
     {"tng:reference=last,search=worker,mode=quotient", 500},
     {"lag-wk", 300},
     {"ef21:density=0.05", 4100},
+    {"rows:width=7", 600, {}},
+    {"rows:width=3000", 4200, {}},
     {"threshold:density=0.05", 9500, {5000, 300, 0, 4096, 104}},
     {"chunk-topk:k=40", 9500, {5000, 300, 0, 4096, 104}},
     {"gspar:value=shared,density=0.2", 9500, {300, 4100, 100, 5000}},
@@ -229,8 +231,9 @@ TEST_P(Payloads, InspectNeverCrashes)
         ASSERT_LE(info.recordBytes, recordBytes - skip);
         if (std::string(info.layout) != "mask" && !(info.flags & GS_RECORD_NONFINITE)) {
             Record read = readRecord(cut, info.recordBytes);
-            bool padded = read.problem.find("not zero") != std::string::npos || /* harmless, and the reader stops there */
-                          read.problem.find(" map") != std::string::npos;
+            bool padded =
+                read.problem.find("not zero") != std::string::npos || /* harmless, and the reader stops there */
+                read.problem.find(" map") != std::string::npos;
             ASSERT_TRUE(read.problem.empty() || padded) << read.problem;
             ASSERT_TRUE(padded || read.coordinates.size() == info.kept);
         }
@@ -349,6 +352,46 @@ TEST_F(Structure, Indices)
     record_[at] |= static_cast<uint8_t>(last % 2 ? 0xf0 : 0xff);
     record_[at + 1] |= static_cast<uint8_t>(last % 2 ? 0xff : 0x0f);
     expectRefused("an index beyond the last block's 904 elements");
+}
+
+TEST_F(Structure, Rows)
+{
+    make("rows:width=100", 9010); /* 91 rows, all of them; 3 blocks: table at 80 */
+    uint64_t rows = 80 + 16 + (4 * kept_ + 15) / 16 * 16;
+    ASSERT_EQ(kept_, 9010u);
+    for (uint64_t row : {0, 40, 90}) {
+        record_[rows + row / 8] ^= static_cast<uint8_t>(1 << row % 8);
+        expectRefused("a row less than slots");
+    }
+    for (int bit = 3; bit < 8; bit++) {
+        record_[rows + 11] |= static_cast<uint8_t>(1 << bit);
+        expectRefused("a row behind the last");
+    }
+    writeAt(record_, 84, 4095u);
+    expectRefused("a block table that cuts elsewhere");
+    for (uint32_t width : {0u, 1u, 99u, 101u, ~0u}) {
+        writeAt(record_, 72, width);
+        expectRefused("another width");
+    }
+    for (int coding : {codingShared, codingF16, codingSign, codingLevels, codingBook}) {
+        writeAt<uint8_t>(record_, 15, static_cast<uint8_t>(coding));
+        expectRefused("values of rows as what they never are");
+    }
+    make("rows:width=1", 1);
+    writeAt<uint8_t>(record_, 15, codingF16);
+    expectRefused("the same, where no length tells");
+}
+
+/* Two rows of 100 and 50 are as good as two of 99 and 51, but not to a reducer. */
+TEST_F(Structure, RowsOfAnotherLength)
+{
+    make("rows:width=100", 150);
+    writeAt(record_, 72, 99u);
+    Mutator::repairChecksum(record_, slots_->bytes());
+    gsRecordInfo_t info;
+    Buffer recv(GS_FLOAT32, 150);
+    EXPECT_EQ(gsRecordInspect(record_, slots_->bytes(), &info), GS_SUCCESS);
+    EXPECT_NE(ranks_->decodeOne(0, *slots_, recv), GS_SUCCESS);
 }
 
 TEST_F(Structure, ChunkedCounts)

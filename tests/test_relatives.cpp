@@ -639,6 +639,22 @@ INSTANTIATE_TEST_SUITE_P(Recipes, Codings,
                                          Unbiased{"uniform:density=0.2,value=f64", 4.1}),
                          [](const auto &p) { return nameOf(std::string(p.param.recipe)); });
 
+/* Scales travel as float32 and end where that does: what is beyond them comes as near as they do, with its sign. */
+TEST(BeyondFloat32, CodingsSaturateWithTheSignOfTheGradient)
+{
+    for (const char *recipe : {"terngrad", "terngrad:bucket=all", "qsgd:levels=4", "qsgd:levels=127", "natural",
+                               "ef21:select=grid,levels=7", "ef21:select=sign"})
+        for (auto [type, size] : {std::pair{GS_FLOAT32, 3.2e38}, {GS_FLOAT64, 3.2e38}, {GS_FLOAT64, 1e300}}) {
+            Vector g = randomVector(5000, 2);
+            for (double &x : g)
+                x = roundTo(type, std::copysign(size, x));
+            Vector result = Fleet(recipe, 5000, 1, type).sum({g});
+            for (size_t i = 0; i < g.size(); i++)
+                ASSERT_TRUE(std::isfinite(result[i]) && result[i] / g[i] > 0 && std::fabs(result[i]) > 1e38)
+                    << recipe << " " << nameOf(type) << " " << g[i] << " became " << result[i];
+        }
+}
+
 /* ---- float16's scale ---- */
 
 /* g / p is far beyond float16's range; the record's power of two takes it there and back. */

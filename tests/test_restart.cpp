@@ -94,6 +94,11 @@ TEST_P(Restart, SumsAreKeptAndJoinersBeginAtZero)
             Vector expected = times(old.read(0, name), growth);
             EXPECT_LE(largest(minus(fresh.read(r, name), expected)), 1e-6 * (1 + largest(expected))) << name;
         }
+    for (const char *name : {"last", "ema"}) /* what one rank's gradient is like, and fewer ranks have larger ones */
+        for (int r = 0; r < to && !old.read(0, name).empty(); r++) {
+            Vector expected = times(old.read(0, name), static_cast<double>(from) / to);
+            EXPECT_LE(largest(minus(fresh.read(r, name), expected)), ulps(expected)) << name;
+        }
     run(fresh, 5, 3); /* and ranks agree on what comes */
     EXPECT_EQ(fresh.stats(0).failed, 0u);
 }
@@ -142,14 +147,38 @@ TEST_P(Restart, SurvivorsGoOnWithoutTheStatesOfTheDead)
     }
 }
 
+/* What a trigger compares with is gone, so nobody is silent before everybody has spoken. */
+TEST(RestartOfTriggers, EveryRankSendsFirst)
+{
+    const uint64_t count = 500;
+    for (const char *recipe : {"lag-wk:xi=1e30", "lag-ps:xi=1e30", "lasg-wk:xi=1e30", "laq:xi=1e30", "clag:xi=1e30"}) {
+        Fleet old(recipe, count, 2), fresh(recipe, count, 3);
+        for (Fleet *fleet : {&old, &fresh})
+            fleet->setParams(Vector(count, 0.0), 0.25);
+        for (uint64_t step = 0; step < 4; step++) {
+            old.moveTo(randomVector(count, step));
+            old.sum(related(count, 2, step, 0.3));
+        }
+        EXPECT_GT(old.stats(0).skipped, 0u) << recipe;
+        for (int r = 0; r < 3; r++)
+            ASSERT_EQ(importRanks(fresh.reducer(r), old.states()), GS_SUCCESS) << gsGetLastError();
+        for (uint64_t step = 4; step < 6; step++) {
+            fresh.moveTo(randomVector(count, step));
+            fresh.sum(related(count, 3, step, 0.3));
+            for (int r = 0; r < 3; r++)
+                EXPECT_EQ(fresh.stats(r).skipped, step - 4) << recipe << ", rank " << r;
+        }
+    }
+}
+
 std::vector<Change> changes()
 {
     std::vector<Change> all;
     for (const char *recipe :
          {"topk:density=0.05", "ef-sign", "dgc:density=0.05", "ef21:density=0.05", "diana:select=natural",
           "gdsec:xi=1,beta=0.1", "lag-wk", "lag-ps", "cdadam:select=topk,density=0.1", "topk:density=0.1,twoway=1",
-          "tng:reference=last+ema,search=worker", "threshold", "lasg-wk", "laq", "clag:density=0.1",
-          "topk:density=0.1,value=2bit"})
+          "tng:reference=last+ema,search=worker", "tng:reference=last+ema+window,window=3,search=hindsight",
+          "threshold", "lasg-wk", "laq", "clag:density=0.1", "topk:density=0.1,value=2bit"})
         for (gsRedOp_t op : {GS_SUM, GS_AVG})
             for (auto [from, to] : {std::pair{4, 2}, std::pair{2, 4}, std::pair{3, 3}})
                 all.push_back({recipe, from, to, op});

@@ -155,6 +155,15 @@ TEST(Tng, PoolsAreEqualOnRanksAfterAThousandSteps)
 
 /* ---- (iv) the search ---- */
 
+/* Before the first result all references are zero. */
+TEST(Tng, TiesGoToTheFirstOfThePool)
+{
+    Fleet fleet("tng:reference=last+ema,search=worker", 500, 2);
+    fleet.sum(related(500, 2, 0, 0.3));
+    for (int r = 0; r < 2; r++)
+        EXPECT_EQ(fleet.stats(r).reference, static_cast<uint32_t>(zero));
+}
+
 TEST(Tng, ChosenNormalizationIsTheLeastOfThePoolAndAtMostOne)
 {
     const uint64_t count = 5000;
@@ -377,6 +386,23 @@ TEST(Tng, SnapshotIsTheDenseMeanOfTheRefreshSteps)
         }
         EXPECT_EQ(fleet.read(0, "snapshot"), kept);
         EXPECT_EQ(fleet.stats(0).denseRounds, step / 4 + 1);
+    }
+}
+
+/* And `last` is the last of them. */
+TEST(Tng, AveragesForgetOldResultsAtTheirRates)
+{
+    const uint64_t count = 2000;
+    const int nranks = 3;
+    Fleet fleet("tng:reference=last+ema+ema2,ema=0.25,ema2=0.0625,search=worker", count, nranks);
+    Vector fast(count, 0.0), slow = fast;
+    for (uint64_t step = 0; step < 8; step++) {
+        Vector result = meanOf(fleet.sum(related(count, nranks, step, 0.5)), nranks);
+        fast = plus(times(fast, 0.75), times(result, 0.25));
+        slow = plus(times(slow, 0.9375), times(result, 0.0625));
+        EXPECT_LE(largest(minus(fleet.read(0, "last"), result)), 1e-14 * largest(result));
+        EXPECT_LE(largest(minus(fleet.read(0, "ema"), fast)), 1e-13 * (1 + largest(fast))) << "step " << step;
+        EXPECT_LE(largest(minus(fleet.read(0, "ema2"), slow)), 1e-13 * (1 + largest(slow))) << "step " << step;
     }
 }
 

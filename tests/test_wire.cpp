@@ -71,8 +71,7 @@ TEST_P(Wire, FieldsAreWhereTheyAreDocumented)
 
 TEST_P(Wire, InspectSaysTheSame)
 {
-    static const char *layouts[] = {"global", "chunked", "mask", "all"},
-                      *codings[] = {"f32", "bf16", "shared"};
+    static const char *layouts[] = {"global", "chunked", "mask", "all", "rows"}, *codings[] = {"f32", "bf16", "shared"};
     StageRanks ranks(plan());
     Slots slots = ranks.encode(makeGradients(Shape::Gaussian, plan(), 0));
     Record record = readRecord(slots.slot(2), slots.slotBytes(), {maskOf(recipe(), plan(), slots.slot(2))});

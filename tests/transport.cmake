@@ -2,6 +2,7 @@
 
 gs_add_test(test_threads 25)
 gs_add_test(test_hierarchy 220)
+gs_add_test(test_silence 17)
 
 if(TARGET gradsieve_mpi)
   find_package(MPI COMPONENTS C)
@@ -16,6 +17,13 @@ if(TARGET gradsieve_mpi)
       "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;\
 OMPI_MCA_mpi_yield_when_idle=1;OMPI_MCA_btl_vader_single_copy_mechanism=none")
   endforeach()
+
+  add_executable(test_recovery test_recovery.cpp)
+  target_include_directories(test_recovery PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+  target_compile_definitions(test_recovery PRIVATE OMPI_SKIP_MPICXX MPICH_SKIP_MPICXX)
+  target_link_libraries(test_recovery PRIVATE gradsieve_mpi gradsieve MPI::MPI_C GTest::gtest Threads::Threads)
+  add_test(NAME test_recovery COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_recovery.sh $<TARGET_FILE:test_recovery>)
+  set_tests_properties(test_recovery PROPERTIES LABELS mpi TIMEOUT 900 RUN_SERIAL ON SKIP_RETURN_CODE 77)
 endif()
 
 # One rank a device, up to 4: with one device, 8 tests run.

@@ -6,12 +6,12 @@
 
 /* What accumulate reads of a record, for one group. */
 typedef struct {
-    const uint32_t *table; /* NULL: block b begins at slot b k, or the mask's */
-    const float *scales;   /* by block; NULL: none */
-    const uint8_t *values, *indices;
-    const uint8_t *whole; /* values of tensors that travel whole; group 0 only */
-    float magnitude;      /* of a sign; group 1 only */
-    int silent;           /* nothing in it */
+    const uint32_t *table;           /* NULL: block b begins at slot b k, or the mask's */
+    const float *scales;             /* by block; NULL: none */
+    const uint8_t *values, *indices; /* or rows' bits */
+    const uint8_t *whole;            /* values of tensors that travel whole; group 0 only */
+    float magnitude;                 /* of a sign; group 1 only */
+    int silent;                      /* nothing in it */
     int map;
     coding how, wholeHow;
     double coefficient[GS_MAX_POOL]; /* of the rank's references */
@@ -35,7 +35,7 @@ static groupView viewGroup(const gsReducer_t r, const uint8_t *record, int g)
                    .how = codingOf(&r->spec, segment.scale),
                    .whole = g == 0 ? record + s.whole : NULL,
                    .wholeHow = wholeCodingOf(&r->spec, segment.scale)};
-    if (h.layout == GS_LAYOUT_GLOBAL)
+    if (gsLayoutHasTable(h.layout))
         v.table = (const uint32_t *)(const void *)(record + at->table);
     if (gsRecordScaleBytes(&shape))
         v.scales = (const float *)(const void *)(record + at->scales);
@@ -112,6 +112,22 @@ static void addWhole(const gsReducer_t r, gsReal *sum, const groupView *v, uint6
         sum[i] += decoded[i];
 }
 
+/* All of every row that travels; this block's part of it. */
+GS_INLINE void addRows(gsReal *sum, const groupView *v, uint64_t slot, uint64_t first, uint32_t n, uint32_t width,
+                       uint32_t value)
+{
+    uint64_t row = first / width;
+    uint32_t end;
+    for (uint32_t at = 0; at < n; at = end, row++) {
+        end = gsRowEnd(row, width, first, n);
+        if (!gsRowTravels(v->indices, row))
+            continue;
+        for (uint32_t i = 0; i < end - at; i++)
+            sum[at + i] += getSlot(&v->how, value, v->values, slot + i);
+        slot += end - at;
+    }
+}
+
 static void addBlock(const gsReducer_t r, gsReal *sum, const groupView *v, uint64_t block, int g)
 {
     uint64_t slot, end, b = gsBlockInRecord(&r->spec, block);
@@ -127,6 +143,10 @@ static void addBlock(const gsReducer_t r, gsReal *sum, const groupView *v, uint6
     switch (r->spec.layout) {
     case GS_LAYOUT_MASK: addMasked(r, sum, v, b); return;
     case GS_LAYOUT_ALL: addAll(sum, v, b, gsBlockPlace(&r->spec, b), n); return;
+    case GS_LAYOUT_ROWS:
+        if (v->table[b + 1] > v->table[b])
+            GS_FOR_SLOT_VALUE(r->spec.value, addRows(sum, v, v->table[b], b * GS_BLOCK, n, r->spec.width, V));
+        return;
     case GS_LAYOUT_CHUNKED:
         slot = gsBlockPlace(&r->spec, b);
         end = slot + gsTopkKept(r->spec.k, n);

@@ -184,7 +184,7 @@ GS_INLINE void packGroup(gsReducer_t r, gsVector x, uint8_t *record, uint64_t b,
     gsVector block = blockOf(x, gsBlockAt(spec, b));
     survivors s;
     listSurvivors(r, block, b, g, &s, type);
-    if (spec->layout == GS_LAYOUT_GLOBAL && !map)
+    if (gsLayoutHasTable(spec->layout) && !map)
         ((uint32_t *)(void *)(record + at->table))[b] = (uint32_t)s.first;
     if (map) {
         writeMap(block, gsBlockPlace(spec, b), &s, record + at->values, type);
@@ -194,7 +194,7 @@ GS_INLINE void packGroup(gsReducer_t r, gsVector x, uint8_t *record, uint64_t b,
         writeSigns(block, &s, record + at->values, type);
     else
         writeValues(r, block, b, &s, record, type);
-    if (spec->layout != GS_LAYOUT_MASK)
+    if (gsLayoutHasIndices(spec->layout))
         writeIndices(&s, record + at->indices);
 }
 
@@ -330,8 +330,16 @@ static void clearSections(const gsSpec *spec, const gsCall *c, uint8_t *record)
 static void closeTables(const gsSpec *spec, const gsCall *c, uint8_t *record)
 {
     int groups = c->flags & GS_FLAG_MAP ? 1 : gsRecordGroups(spec->value);
-    for (int g = 0; g < groups && spec->layout == GS_LAYOUT_GLOBAL; g++)
+    for (int g = 0; g < groups && gsLayoutHasTable(spec->layout); g++)
         ((uint32_t *)(void *)(record + c->sections.group[g].table))[spec->blocks] = (uint32_t)c->group[g].sent;
+}
+
+static void packRows(gsReducer_t r, uint8_t *record)
+{
+    const gsSpec *spec = &r->spec;
+    const gsCall *c = &r->state->call;
+    if (spec->layout == GS_LAYOUT_ROWS && spec->count && !c->nonFinite)
+        memcpy(record + c->sections.group[0].indices, r->rowBits, (gsRecordRows(spec->count, spec->width) + 7) / 8);
 }
 
 static void packSections(gsReducer_t r, gsVector x, uint8_t *record)
@@ -349,6 +357,7 @@ static void packSections(gsReducer_t r, gsVector x, uint8_t *record)
         packBlocks(r, x, record);
     else
         memset(record + c->sections.group[0].table, 0, c->sections.bytes - c->sections.group[0].table);
+    packRows(r, record);
     closeTables(spec, c, record);
 }
 

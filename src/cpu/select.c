@@ -266,12 +266,80 @@ static void selectAll(gsReducer_t r, gsVector x)
     r->state->call.nonFinite |= bad;
 }
 
+/* ---- rows ---- */
+
+/* Marks the rows of which the block's n elements, from `first` on, are not all 0. Returns whether one is not finite. Rows cross blocks: neighbours share
+ * words. */
+GS_INLINE uint32_t markRows(gsReducer_t r, gsVector block, uint64_t first, uint32_t n, uint32_t type)
+{
+    uint32_t width = r->spec.width, finite = 1, word = 0, end;
+    uint64_t row = first / width;
+    for (uint32_t at = 0; at < n; at = end, row++) {
+        uint32_t any = 0;
+        end = gsRowEnd(row, width, first, n);
+        for (uint32_t i = at; i < end; i++) {
+            gsReal g = loadElement(type, block.values, i);
+            any |= g != (gsReal)0;
+            finite &= (uint32_t)gsFinite(g);
+        }
+        word |= any << row % 32;
+        if (word && (row % 32 == 31 || end == n)) {
+            __atomic_fetch_or(&r->rowBits[row / 32], word, __ATOMIC_RELAXED);
+            word = 0;
+        }
+    }
+    return !finite;
+}
+
+/* Sets bits from .. to - 1. */
+GS_INLINE void setBits(uint32_t *bits, uint32_t from, uint32_t to)
+{
+    for (uint32_t next; from < to; from = next) {
+        next = from / 32 * 32 + 32 < to ? from / 32 * 32 + 32 : to;
+        bits[from / 32] |= ~0u >> (32 - (next - from)) << from % 32;
+    }
+}
+
+/* What the marked rows have in n elements. Returns how many those are. */
+GS_INLINE uint32_t keepRows(const gsReducer_t r, uint64_t first, uint32_t n, uint32_t *bits)
+{
+    uint32_t width = r->spec.width, kept = 0, end;
+    uint64_t row = first / width;
+    memset(bits, 0, GS_BLOCK_WORDS * sizeof *bits);
+    for (uint32_t at = 0; at < n; at = end, row++) {
+        end = gsRowEnd(row, width, first, n);
+        if (!gsRowTravels((const uint8_t *)r->rowBits, row))
+            continue;
+        setBits(bits, at, end);
+        kept += end - at;
+    }
+    return kept;
+}
+
+static void selectRows(gsReducer_t r, gsVector x)
+{
+    uint32_t bad = 0;
+    memset(r->rowBits, 0, (gsRecordRows(r->spec.count, r->spec.width) + 31) / 32 * sizeof *r->rowBits);
+    GS_FOR_BLOCKS(r, b, reduction(| : bad))
+    {
+        uint32_t n = gsBlockLength(&r->spec, (uint64_t)b);
+        GS_FOR_TYPE(x.type, bad |= markRows(r, blockOf(x, (uint64_t)b), (uint64_t)b * GS_BLOCK, n, T));
+    }
+    GS_FOR_BLOCKS(r, b, )
+    {
+        uint32_t n = gsBlockLength(&r->spec, (uint64_t)b);
+        r->blockKept[b] = keepRows(r, (uint64_t)b * GS_BLOCK, n, r->keptBits + b * GS_BLOCK_WORDS);
+    }
+    r->state->call.nonFinite |= bad;
+}
+
 void GS_STAGE(gsSelect)(gsReducer_t r, gsVector x)
 {
     switch (r->spec.select) {
     case GS_SELECT_GSPAR:
     case GS_SELECT_RANDK: selectByDraw(r, x); break;
     case GS_SELECT_ALL: selectAll(r, x); break;
+    case GS_SELECT_ROWS: selectRows(r, x); break;
     default: selectByMagnitude(r, x); break;
     }
     if (r->spec.select == GS_SELECT_LARGEST)

@@ -12,6 +12,7 @@
 #include "philox.h"
 #include "randk.h"
 #include "reference.h"
+#include "rows.h"
 #include "spec.h"
 #include "thin.h"
 #include "threshold.h"
@@ -261,7 +262,7 @@ GS_HD gsRecordSections gsCallSections(const gsSpec *spec, gsCall *c)
     shape.slots[1] = c->group[1].sent;
     shape.layout = spec->layout;
     shape.value = spec->value;
-    shape.aux = spec->aux;
+    shape.aux = gsSpecAux(spec);
     shape.flags = c->flags;
     sections = gsRecordLayout(&shape);
     if (spec->value != GS_VALUE_SHARED || (c->flags & GS_FLAG_SKIP))
@@ -379,10 +380,8 @@ GS_HD gsRecordSegment gsCallSegment(const gsSpec *spec, const gsState *state)
     const gsCall *c = &state->call;
     gsRecordSegment s;
     s.count = spec->count;
-    s.aux = spec->aux;
+    s.aux = gsSpecAux(spec);
     s.scale = c->scale;
-    if (spec->layout == GS_LAYOUT_CHUNKED)
-        s.aux = spec->k;
     if (c->flags & GS_FLAG_FAULT)
         s.scale = gsIsMismatch(state->upstreamFault) ? 1.0f : 0.0f;
     else if (spec->value == GS_VALUE_SHARED) {
@@ -396,7 +395,7 @@ GS_HD gsRecordSegment gsCallSegment(const gsSpec *spec, const gsState *state)
 GS_HD int gsShapeIsPossible(const gsRecordHeader *h, const gsRecordSegment *segment, const gsRecordExtent *extent)
 {
     uint32_t bits = segment->aux & 0xffu;
-    if (h->layout > GS_LAYOUT_ALL || h->value >= GS_VALUES || h->segments != 1 + extent->tensors ||
+    if (h->layout >= GS_LAYOUTS || h->value >= GS_VALUES || h->segments != 1 + extent->tensors ||
         segment->count != h->count || !gsIsFinite(segment->scale) || h->count / GS_BLOCK >= 0xffffffffull)
         return 0;
     if (h->layout == GS_LAYOUT_ALL)
@@ -409,6 +408,9 @@ GS_HD int gsShapeIsPossible(const gsRecordHeader *h, const gsRecordSegment *segm
         return 0;
     if (h->flags & GS_FLAG_MAP && h->value != GS_VALUE_SHARED)
         return 0;
+    if (h->layout == GS_LAYOUT_ROWS)
+        return segment->aux >= 1 && extent->tensors == 0 &&
+               (h->value == GS_VALUE_F32 || h->value == GS_VALUE_BF16 || h->value == GS_VALUE_F64);
     return h->value != GS_VALUE_SHARED || h->layout == GS_LAYOUT_GLOBAL;
 }
 
@@ -475,8 +477,7 @@ GS_HD uint32_t gsExpectedFault(const gsSpec *spec, const gsState *state, const g
     if (((h->flags & GS_FLAG_AVERAGE) != 0) != (spec->average != 0))
         return GS_FAULT_OP;
     if (h->layout != spec->layout || h->value != spec->value ||
-        (spec->layout == GS_LAYOUT_CHUNKED && segment->aux != spec->k) ||
-        (spec->layout == GS_LAYOUT_ALL && segment->aux != spec->aux))
+        (spec->layout != GS_LAYOUT_GLOBAL && segment->aux != gsSpecAux(spec)))
         return GS_FAULT_LAYOUT;
     if (((h->flags & GS_FLAG_REFERENCES) != 0) != (references != 0) ||
         ((h->flags & GS_FLAG_SKIP) && !gsSpecSkips(spec)) || (h->flags & GS_FLAG_FAULT && !spec->parts))

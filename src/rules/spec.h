@@ -12,7 +12,8 @@ enum {
     GS_SELECT_RANDK = 4,     /* with one probability; layout "mask": all ranks alike */
     GS_SELECT_LARGEST = 5,   /* the k largest of all */
     GS_SELECT_STEP = 6,      /* |a| > (xi / ranks) |theta - theta before| */
-    GS_SELECT_ALL = 7
+    GS_SELECT_ALL = 7,
+    GS_SELECT_ROWS = 8 /* every row that is not all 0 */
 };
 
 /* When a rank sends nothing. */
@@ -103,6 +104,7 @@ typedef struct {
     uint32_t value;       /* GS_VALUE_ */
     uint32_t k;           /* chunk-topk */
     uint32_t levels;      /* GS_VALUE_LEVELS: s */
+    uint32_t width;       /* layout "rows": elements of a row */
     uint32_t aux;         /* layout "all": the segment's */
     uint32_t window;      /* remembered steps of the trigger, or vectors of a reference */
     uint32_t warmup;      /* steps of each stage of the warm-up; 0: none */
@@ -254,6 +256,12 @@ GS_HD uint32_t gsPoolSize(uint32_t pool)
     for (; pool; pool &= pool - 1)
         n++;
     return n;
+}
+
+/* What a record's segment says of its layout. */
+GS_HD uint32_t gsSpecAux(const gsSpec *s)
+{
+    return s->layout == GS_LAYOUT_CHUNKED ? s->k : s->layout == GS_LAYOUT_ROWS ? s->width : s->aux;
 }
 
 /* Whether this rank's turn has come, where ranks take turns. */

@@ -25,9 +25,8 @@ GS_HD float gsToF32Stochastic(double x, uint32_t random)
     double gap;
     if ((double)near == x || gsMagnitudeBits(near) >= 0x7f7fffffu)
         return near;
-    other = gsFloat(gsBits(near) + ((fabs(x) > fabs((double)near)) ? 1u : ~0u)); /* the neighbour on x's other side */
-    if (near == 0.0f)
-        other = copysignf(1.40129846e-45f, (float)copysign(1.0, x));
+    /* The neighbour on x's other side; a near of 0 has x's sign. */
+    other = gsFloat(gsBits(near) + ((fabs(x) > fabs((double)near)) ? 1u : ~0u));
     gap = fabs(x - (double)near) / fabs((double)other - (double)near);
     return (double)random * 2.3283064365386963e-10 < gap ? other : near;
 }
@@ -94,9 +93,9 @@ GS_HD float gsTernaryDecode(uint32_t code, float scale)
 GS_REAL_RULE uint32_t gsLevelCode(gsReal a, float scale, uint32_t levels, uint32_t bits, uint32_t word)
 {
     double x = scale > 0.0f ? (double)gsAbs(a) / (double)scale * (double)levels : 0.0;
-    uint32_t level = (uint32_t)(x + (double)word * 2.3283064365386963e-10);
-    if (level > levels) /* |a| = scale and a u that rounds to 1 */
-        level = levels;
+    uint32_t level = levels; /* and no more: |a| = scale, or beyond a scale that float32 ends at */
+    if (x < (double)levels)
+        level = (uint32_t)(x + (double)word * 2.3283064365386963e-10);
     return level ? level | (uint32_t)(a < (gsReal)0) << (bits - 1u) : 0u;
 }
 
@@ -110,8 +109,9 @@ GS_HD float gsLevelDecode(uint32_t code, float scale, uint32_t levels, uint32_t 
 GS_REAL_RULE uint32_t gsGridCode(gsReal a, float scale, uint32_t levels)
 {
     double x = scale > 0.0f ? ((double)a / (double)scale + 1.0) * 0.5 * (double)levels + 0.5 : 0.0;
-    uint32_t point = x > 0.0 ? (uint32_t)x : 0u;
-    return point < levels ? point : levels;
+    if (x >= (double)levels)
+        return levels;
+    return x > 0.0 ? (uint32_t)x : 0u;
 }
 
 GS_HD float gsGridDecode(uint32_t code, float scale, uint32_t levels)
