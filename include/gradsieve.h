@@ -420,7 +420,7 @@ GS_API gsResult_t gsAllReduceSegments(const void *const *sendbuffs, void *const 
  * 4096 get the bits of gsAllReduceSegments. exchange= says capacity (default; owner is the same) or exact (owner-exact): slots of equal
  * size, or true lengths. A scattered part's slot has twice its share of the capacity, and six deviations; gradients are less even by
  * slices than by blocks in turn, and what does not fit stays in the residual, or is thinned.
- * Not with recipes that may be silent, gdsec, tng, twoway=1, cdadam, first=dense, exchange=hierarchical or auto; gsAllGather neither with
+ * Not with rows, recipes that may be silent, gdsec, tng, twoway=1, cdadam, first=dense, exchange=hierarchical or auto; gsAllGather neither with
  * dgc nor randk. Not for single stages, gsPlanChoose or gsReducerImportRanks: a state fits the same rank of as many.
  */
 GS_API gsResult_t gsReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount, gsDataType_t datatype,

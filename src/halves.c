@@ -87,6 +87,8 @@ static const char *refusalOfBoth(const gsSpec *s)
         return "whether a rank is silent depends on whole results, of which it has a slice";
     if (s->select == GS_SELECT_STEP)
         return "it looks at whole iterates, of which a rank has a slice";
+    if (s->select == GS_SELECT_ROWS)
+        return "rows are those of one matrix, which slices would cut";
     if (s->firstDense)
         return "no step travels dense; expected first=zero";
     return NULL;

@@ -46,8 +46,8 @@ inline std::vector<std::string> halfRecipes(gsCollective_t collective)
     std::vector<std::string> recipes;
     for (const std::string &recipe : methodRecipes()) {
         bool neither = recipe[0] == 'l' || contains(recipe, "clag") || contains(recipe, "gdsec") ||
-                       contains(recipe, "tng") || contains(recipe, "twoway") || contains(recipe, "cdadam") ||
-                       contains(recipe, "first=dense");
+                       contains(recipe, "rows") || contains(recipe, "tng") || contains(recipe, "twoway") ||
+                       contains(recipe, "cdadam") || contains(recipe, "first=dense");
         bool scattered = contains(recipe, "dgc") || contains(recipe, "randk");
         if (!neither && (collective == GS_REDUCE_SCATTER || !scattered))
             recipes.push_back(recipe);

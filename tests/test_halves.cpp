@@ -546,6 +546,7 @@ TEST_F(HalfRefusals, Recipes)
                 {"laq", "silent", "silent"},
                 {"clag", "silent", "silent"},
                 {"gdsec", "iterates", "iterates"},
+                {"rows:width=10", "one matrix", "one matrix"},
                 {"ef21:first=dense", "no step travels dense", "no step travels dense"},
                 {"tng", "earlier results", "in common"},
                 {"threshold:exchange=auto", "cost model", "cost model"},
