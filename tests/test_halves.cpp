@@ -312,7 +312,10 @@ TEST_P(Halves, NaNOnOneRankIsNaNOnAllAndChangesNothing)
         for (int r = 0; r < 3; r++)
             EXPECT_EQ(ranks.stats(r).nonFinite, 1u);
         EXPECT_TRUE(ranks.states() == before);
-        runHalf(ranks, givenTo(ranks.plan(), 3));
+        ThreadRanks unharmed(ranks.plan());
+        begin(unharmed);
+        EXPECT_TRUE(runHalf(ranks, givenTo(ranks.plan(), 3)) == runHalf(unharmed, givenTo(ranks.plan(), 3)));
+        EXPECT_TRUE(ranks.states() == unharmed.states());
     }
 }
 
