@@ -333,7 +333,7 @@ static __device__ __forceinline__ void addRows(const gsSpec &spec, const gsCodin
 #pragma unroll
             for (unsigned c = 0; c < 4; c++)
                 four[c] += x[c];
-            gsStoreState(sum + places[n], four);
+            gsStoreStaged(sum + places[n], four);
         }
     }
     const uint32_t moved = gsRowsAreQuads(spec) ? run.count / 4 * 4 : 0; /* the last row may be short */
@@ -369,7 +369,7 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
         T *out = gsBlockOf<T>(spec.list, result.out, b);
 #pragma unroll
         for (unsigned v = 0; v < GS_QUADS; v++)
-            gsStoreState(sums + gsQuadAt(v), none);
+            gsStoreStaged(sums + gsQuadAt(v), none);
         for (uint32_t q = 0; q < spec.nranks; q += GS_RUNS) {
             const unsigned found = spec.nranks - q < GS_RUNS ? spec.nranks - q : GS_RUNS;
             if (threadIdx.x < found)
