@@ -334,21 +334,20 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  */
 
 typedef struct {
-    size_t size;           /* sizeof(gsReducerConfig_t) */
-    uint32_t version;      /* GS_VERSION_CODE */
-    gsDataType_t datatype; /* of the gradient; alike on all ranks */
-    const char *recipe;    /* see above; copied; alike on all ranks */
-    uint64_t count;        /* elements of the gradient, from 0, of a half all slices'; alike on all ranks */
-    uint64_t seed;         /* of every random draw; alike on all ranks (the rank enters the draws by itself) */
-    int32_t cpuThreads;    /* CPU: threads of one call; 0: processors by local ranks, fewer for small counts */
-    int32_t collective;    /* gsCollective_t: which call the reducer is for; alike on all ranks */
-    const uint64_t
-        *segments; /* a list of tensors: elements of each, of any size, `count` in all; alike on all ranks. Copied.
-                                 NULL: one gradient */
-    uint32_t segmentCount; /* at most 65534 */
-    uint32_t reserved2;    /* 0 */
-    uint64_t
-        wholeBelow; /* tensors of fewer elements travel whole; 1: none does; 0: 4096, one block. Alike on all ranks */
+    size_t size;              /* sizeof(gsReducerConfig_t) */
+    uint32_t version;         /* GS_VERSION_CODE */
+    gsDataType_t datatype;    /* of the gradient; alike on all ranks */
+    const char *recipe;       /* see above; copied; alike on all ranks */
+    uint64_t count;           /* elements of the gradient, from 0, of a half all slices'; alike on all ranks */
+    uint64_t seed;            /* of every random draw; alike on all ranks (the rank enters the draws by itself) */
+    int32_t cpuThreads;       /* CPU: threads of one call; 0: processors by local ranks, fewer for small counts */
+    int32_t collective;       /* gsCollective_t: which call the reducer is for; alike on all ranks */
+    const uint64_t *segments; /* a list of tensors: elements of each, of any size, `count` in all; NULL: one gradient.
+                                 Copied; alike on all ranks */
+    uint32_t segmentCount;    /* at most 65534 */
+    uint32_t reserved2;       /* 0 */
+    uint64_t wholeBelow;      /* tensors of fewer elements travel whole; 1: none does; 0: 4096, one block. Alike on all
+                              ranks */
     void *(*allocate)(size_t bytes, void *context); /* NULL: the library's own. Memory of the communicator's kind, */
     void (*release)(void *pointer, void *context);  /* aligned to 256 bytes. Called at creation and destruction only */
     void *allocatorContext;

@@ -114,8 +114,6 @@ static gsResult_t checkTensors(gsReducer_t r, const void *const *sendbuffs, void
 static gsResult_t checkList(gsReducer_t r, const void *const *sendbuffs, void *const *recvbuffs, uint32_t segmentCount,
                             gsDataType_t type, gsRedOp_t op)
 {
-    if (!r)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "reducer is NULL; expected a reducer");
     GS_CHECK(gsHalfExpect(r, GS_HALF_NONE));
     if (!r->spec.tensors)
         return gsFail(GS_ERROR_INVALID_USAGE,
@@ -169,20 +167,10 @@ static gsResult_t commit(gsReducer_t r, gsStream_t stream)
     return gsCallError(r);
 }
 
-static gsResult_t exchange(gsReducer_t r, gsStream_t stream)
-{
-    double mark = gsNow();
-    GS_RANGE_BEGIN("exchange");
-    gsResult_t result = gsExchangeRecords(r, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.exchangeSeconds);
-    return result;
-}
-
 static gsResult_t reduceSparse(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     GS_CHECK(encode(r, sendbuff, r->sendRecord, stream));
-    GS_CHECK(exchange(r, stream));
+    GS_CHECK(gsExchangeTimed(r, gsExchangeRecords, r, stream));
     return accumulate(r, r->recvRecords, recvbuff, op, stream);
 }
 
@@ -191,7 +179,7 @@ static gsResult_t gatherSparse(gsReducer_t r, const void *sendbuff, void *recvbu
 {
     struct gsReducer all = gsHalfGathered(r);
     GS_CHECK(encode(r, sendbuff, r->sendRecord, stream));
-    GS_CHECK(exchange(r, stream));
+    GS_CHECK(gsExchangeTimed(r, gsExchangeRecords, r, stream));
     return accumulate(&all, r->recvRecords, recvbuff, GS_SUM, stream);
 }
 

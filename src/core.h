@@ -80,6 +80,8 @@ struct gsComm {
     int rank, nranks;
     int localRanks; /* ranks that share this process's processors: for the default number of threads */
     int64_t timeoutMs;
+    /* Device memory and the host's at once, not 0 before a transport ends exchanges that kernels wait behind; NULL: none does. */
+    uint32_t *aborted;
     int reducers;         /* alive: a communicator must outlive them */
     int ranksPerNode;     /* as configured; 0: ranks of equal `host` share a node */
     uint64_t host;        /* the transport's, of this rank */
@@ -104,7 +106,7 @@ typedef struct {
 /* comm.c. gsCommMake allocates and fills; the transport sets impl itself. */
 GS_INTERNAL gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const struct gsBackend *backend,
                                   int rank, int nranks, const gsCommConfig_t *config);
-/* parts.c: the same for gsTransport.split; collective. */
+/* split.c: the same for gsTransport.split; collective. */
 GS_INTERNAL gsResult_t gsCommMakePart(gsComm_t parent, int color, int key, gsComm_t *part);
 void gsCommFreeParts(gsComm_t parent);
 GS_INTERNAL gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, gsCommSettings *settings);
@@ -331,6 +333,9 @@ gsResult_t gsPlanSettle(gsComm_t comm, const gsReducerConfig_t *config, char **r
 gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config);
 /* exchange.c: own record -> all records; the dense sum; the sum of a vector of the state's precision, which *sum then points to. */
 gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream);
+/* One way to exchange what reducer `of` has, with its range and its time, which is of r's call. */
+gsResult_t gsExchangeTimed(gsReducer_t r, gsResult_t (*way)(gsReducer_t, gsStream_t), gsReducer_t of,
+                           gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream);
 /* exchange.c: what the host does before it asks a device: waits for it, within the deadline, which its own wait has not. */

@@ -3,6 +3,18 @@
  * owners; and the dense sum, of gradients (mode "dense") or of what they are compared to, in steps that travel dense.
  */
 #include "core.h"
+#include "lap.h"
+#include "range.h"
+
+gsResult_t gsExchangeTimed(gsReducer_t r, gsResult_t (*way)(gsReducer_t, gsStream_t), gsReducer_t of, gsStream_t stream)
+{
+    double mark = gsNow();
+    GS_RANGE_BEGIN("exchange");
+    gsResult_t result = way(of, stream);
+    GS_RANGE_END();
+    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    return result;
+}
 
 gsResult_t gsAwaitDevice(gsReducer_t r, gsStream_t stream)
 {

@@ -106,8 +106,7 @@ static const char *refusalOf(const gsSpec *s)
                    : NULL;
     if (s->pool)
         return "a rank's slice is not what ranks' gradients have in common; ef21 and diana compare with what is known "
-               "of "
-               "it";
+               "of it";
     if (s->momentum > 0.0 || s->clip > 0.0)
         return "momentum correction and clipping are for gradients";
     return s->layout == GS_LAYOUT_MASK ? "of others' slices a rank draws no mask; expected uniform for randk" : NULL;

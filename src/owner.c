@@ -176,22 +176,12 @@ static gsResult_t decodeSums(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStre
     return result;
 }
 
-static gsResult_t exchange(gsReducer_t r, gsResult_t (*way)(gsReducer_t, gsStream_t), gsReducer_t of, gsStream_t stream)
-{
-    double mark = gsNow();
-    GS_RANGE_BEGIN("exchange");
-    gsResult_t result = way(of, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.exchangeSeconds);
-    return result;
-}
-
 gsResult_t gsReduceByOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     GS_CHECK(encodeParts(r, sendbuff, stream));
-    GS_CHECK(exchange(r, gsExchangeParts, r, stream));
+    GS_CHECK(gsExchangeTimed(r, gsExchangeParts, r, stream));
     GS_CHECK(encodeSum(r, op, stream));
-    GS_CHECK(exchange(r, gsExchangeRecords, r->server, stream));
+    GS_CHECK(gsExchangeTimed(r, gsExchangeRecords, r->server, stream));
     return decodeSums(r, recvbuff, op, stream);
 }
 
@@ -243,8 +233,8 @@ static gsResult_t agree(gsReducer_t r, gsStream_t stream)
 gsResult_t gsScatterToOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     GS_CHECK(encodeParts(r, sendbuff, stream));
-    GS_CHECK(exchange(r, gsExchangeParts, r, stream));
+    GS_CHECK(gsExchangeTimed(r, gsExchangeParts, r, stream));
     GS_CHECK(sumOwn(r, op, stream));
-    GS_CHECK(exchange(r, agree, r, stream));
+    GS_CHECK(gsExchangeTimed(r, agree, r, stream));
     return decodeOwnSum(r, recvbuff, op, stream);
 }

@@ -10,11 +10,6 @@
 namespace gst
 {
 
-inline bool contains(const std::string &recipe, const char *word)
-{
-    return recipe.find(word) != std::string::npos;
-}
-
 /* `slice` elements a rank. */
 inline Plan halfOf(gsCollective_t collective, const std::string &recipe, uint64_t slice, int nranks,
                    gsDataType_t type = GS_FLOAT32)

@@ -22,6 +22,12 @@ inline Plan planOf(const std::string &recipe, uint64_t count, int nranks, gsData
     return plan;
 }
 
+/* The recipe with one more key. */
+inline std::string with(const std::string &recipe, const std::string &key)
+{
+    return recipe + (contains(recipe, ":") ? "," : ":") + key;
+}
+
 /* A name for googletest. */
 inline std::string nameOf(const std::string &recipe)
 {

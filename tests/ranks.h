@@ -32,6 +32,11 @@ struct Plan {
     gsCollective_t collective = GS_ALL_REDUCE; /* of a half `count` is all slices' */
 };
 
+inline bool contains(const std::string &text, const std::string &part)
+{
+    return text.find(part) != std::string::npos;
+}
+
 inline gsReducerConfig_t configOf(const Plan &plan)
 {
     gsReducerConfig_t config = GS_REDUCER_CONFIG_INIT;
@@ -46,6 +51,8 @@ inline gsReducerConfig_t configOf(const Plan &plan)
     config.collective = plan.collective;
     return config;
 }
+
+gsReducerConfig_t configOf(Plan &&) = delete; /* the configuration points at the strings of its plan */
 
 /* An environment variable for as long as this lives. */
 class Environment

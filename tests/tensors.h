@@ -97,6 +97,26 @@ inline gsResult_t reduceTensors(const Plan &plan, gsReducer_t reducer, const std
                                stream);
 }
 
+/* A list's tensors in one buffer, one behind the other. */
+inline std::vector<void *> tensorsIn(const Plan &plan, Buffer &buffer)
+{
+    std::vector<void *> all;
+    uint64_t first = 0;
+    for (uint64_t elements : plan.segments) {
+        all.push_back(static_cast<uint8_t *>(buffer.data()) + first * bytesOf(plan.type));
+        first += elements;
+    }
+    return all;
+}
+
+/* A call, of a gradient or of a list, by what the plan says. */
+inline gsResult_t reduceBuffer(const Plan &plan, gsReducer_t reducer, Buffer &send, Buffer &recv)
+{
+    if (!plan.segments.empty())
+        return reduceTensors(plan, reducer, tensorsIn(plan, send), tensorsIn(plan, recv));
+    return gsAllReduce(send.data(), recv.data(), plan.count, plan.type, plan.op, reducer, nullptr);
+}
+
 /* One call by every rank; checks canaries and that gradients are left alone. */
 template <typename Number>
 Results reduceList(ThreadRanks &ranks, const std::vector<std::vector<Number>> &gradients, bool inPlace = false,

@@ -1,4 +1,5 @@
 /* The interface: bad input is named, nothing is half made, orders of destruction, versions, memory figures. */
+#include "arena.h"
 #include "oracle.h"
 #include "ranks.h"
 
@@ -461,37 +462,6 @@ TEST_F(Api, StreamArguments)
 }
 
 /* ---- the caller's allocator ---- */
-
-struct Arena {
-    std::map<void *, size_t> alive;
-    size_t total = 0, calls = 0, failAt = SIZE_MAX;
-};
-
-void *arenaAllocate(size_t bytes, void *context)
-{
-    Arena *arena = static_cast<Arena *>(context);
-    if (arena->calls++ >= arena->failAt)
-        return nullptr;
-    void *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-    arena->alive[pointer] = bytes;
-    arena->total += bytes;
-    return pointer;
-}
-
-void arenaRelease(void *pointer, void *context)
-{
-    EXPECT_EQ(static_cast<Arena *>(context)->alive.erase(pointer), 1u);
-    std::free(pointer);
-}
-
-gsReducerConfig_t configOf(const Plan &plan, Arena *arena)
-{
-    gsReducerConfig_t config = gst::configOf(plan);
-    config.allocate = arenaAllocate;
-    config.release = arenaRelease;
-    config.allocatorContext = arena;
-    return config;
-}
 
 TEST(Allocator, IsAskedForWhatGetMemoryTells)
 {

@@ -13,11 +13,6 @@ namespace gst
 namespace
 {
 
-std::string with(const std::string &recipe, const std::string &key)
-{
-    return recipe + (contains(recipe, ":") ? "," : ":") + key;
-}
-
 /* Whether some record did not hold all that was kept. */
 bool limited(const Ranks &ranks)
 {
@@ -565,7 +560,8 @@ TEST_F(HalfRefusals, Recipes)
                 ThreadRanks allowed(plan);
         }
     for (gsCollective_t collective : {GS_REDUCE_SCATTER, GS_ALL_GATHER}) {
-        gsReducerConfig_t config = configOf(halfOf(collective, "dense", 100, 2));
+        const Plan plan = halfOf(collective, "dense", 100, 2);
+        gsReducerConfig_t config = configOf(plan);
         config.recipe = "threshold:exchange=hierarchical";
         gsMemory_t memory;
         EXPECT_EQ(gsReducerGetNodeMemory(&config, 2, 1, &memory), GS_ERROR_UNSUPPORTED);
@@ -575,7 +571,8 @@ TEST_F(HalfRefusals, Recipes)
 
 TEST_F(HalfRefusals, Configurations)
 {
-    gsReducerConfig_t config = configOf(halfOf(GS_REDUCE_SCATTER, "threshold", 100, 2)), good = config;
+    const Plan plan = halfOf(GS_REDUCE_SCATTER, "threshold", 100, 2); /* its strings outlive the configuration */
+    gsReducerConfig_t config = configOf(plan), good = config;
     config.count = 201;
     expect(GS_ERROR_INVALID_ARGUMENT, "config->count is 201; gsReduceScatter expected a multiple of 2", config);
     config = good;
@@ -591,8 +588,8 @@ TEST_F(HalfRefusals, Configurations)
     expect(GS_ERROR_INVALID_ARGUMENT, "2^32 - 2 blocks", config, 4);
     gsCluster_t cluster = GS_CLUSTER_INIT;
     cluster.ranks = 2;
-    gsPlan_t plan;
-    EXPECT_EQ(gsPlanChoose(&good, &cluster, &plan), GS_ERROR_UNSUPPORTED);
+    gsPlan_t chosen;
+    EXPECT_EQ(gsPlanChoose(&good, &cluster, &chosen), GS_ERROR_UNSUPPORTED);
     EXPECT_TRUE(contains(gsGetLastError(), "the cost model")) << gsGetLastError();
 }
 

@@ -3,6 +3,7 @@
  * tensors end with their blocks equals one gradient of the same blocks bit for bit; what else a list does is checked against records
  * read byte by byte.
  */
+#include "arena.h"
 #include "methods.h"
 #include "oracle.h"
 #include "tensors.h"
@@ -96,14 +97,15 @@ TEST_F(Refusals, Configurations)
 
 TEST_F(Refusals, Recipes)
 {
+    auto refuses = [&](const std::string &recipe, const char *words) {
+        const Plan plan = listOf(recipe, {5000, 100}, 1);
+        expect(GS_ERROR_UNSUPPORTED, words, configOf(plan));
+    };
     for (const char *recipe : {"gdsec", "lag-wk", "lag-ps", "lasg-wk", "laq", "tng:reference=params"})
-        expect(GS_ERROR_UNSUPPORTED, "looks at iterates", configOf(listOf(recipe, {5000, 100}, 1)));
-    expect(GS_ERROR_UNSUPPORTED, "rows are those of one matrix", configOf(listOf("rows:width=50", {5000, 100}, 1)));
-    for (const char *exchange : {"owner", "owner-exact", "hierarchical", "auto"}) {
-        Plan plan = listOf(std::string("threshold:exchange=") + exchange, {5000, 100}, 1);
-        gsReducerConfig_t config = configOf(plan);
-        expect(GS_ERROR_UNSUPPORTED, "a list of tensors takes exchange=capacity or exact", config);
-    }
+        refuses(recipe, "looks at iterates");
+    refuses("rows:width=50", "rows are those of one matrix");
+    for (const char *exchange : {"owner", "owner-exact", "hierarchical", "auto"})
+        refuses(std::string("threshold:exchange=") + exchange, "a list of tensors takes exchange=capacity or exact");
 }
 
 TEST_F(Refusals, Calls)
@@ -716,36 +718,11 @@ TEST(Lists, OneExchangeForAllOfGpt2)
 
 /* ---- memory ---- */
 
-struct Arena {
-    std::map<void *, size_t> alive;
-    size_t total = 0, calls = 0, failAt = SIZE_MAX;
-};
-
-void *arenaAllocate(size_t bytes, void *context)
-{
-    Arena *arena = static_cast<Arena *>(context);
-    if (arena->calls++ >= arena->failAt)
-        return nullptr;
-    void *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-    arena->alive[pointer] = bytes;
-    arena->total += bytes;
-    return pointer;
-}
-
-void arenaRelease(void *pointer, void *context)
-{
-    EXPECT_EQ(static_cast<Arena *>(context)->alive.erase(pointer), 1u);
-    std::free(pointer);
-}
-
 TEST_P(ListMethods, MemoryIsWhatGetMemoryTells)
 {
     Plan plan = listOf(GetParam(), mixedSizes(), 1);
-    gsReducerConfig_t config = configOf(plan);
     Arena arena;
-    config.allocate = arenaAllocate;
-    config.release = arenaRelease;
-    config.allocatorContext = &arena;
+    gsReducerConfig_t config = configOf(plan, &arena);
     gsMemory_t memory;
     ASSERT_EQ(gsReducerGetMemory(&config, 1, &memory), GS_SUCCESS);
     {

@@ -4,28 +4,18 @@
 #include <mpi.h>
 
 #include "halves.h"
+#include "processes.h"
 #include "reference.h"
+#include "tensors.h"
 
 namespace
 {
 
 using gst::Buffer;
 using gst::Plan;
+using gst::rankOf;
 using gst::Shape;
-
-int rankOf(MPI_Comm comm)
-{
-    int rank = 0;
-    MPI_Comm_rank(comm, &rank);
-    return rank;
-}
-
-int sizeOf(MPI_Comm comm)
-{
-    int ranks = 0;
-    MPI_Comm_size(comm, &ranks);
-    return ranks;
-}
+using gst::sizeOf;
 
 /* A communicator of this process, with or without a reducer. */
 class MpiRank
@@ -724,23 +714,6 @@ gsTransport watched(const gsTransport *transport)
     return table;
 }
 
-/* A call; of a list, by pointers to its tensors. */
-gsResult_t callOf(const MpiRank &ranks, const Plan &plan, Buffer &send, Buffer &recv)
-{
-    if (plan.segments.empty())
-        return gsAllReduce(send.data(), recv.data(), plan.count, plan.type, plan.op, ranks.reducers[0], nullptr);
-    std::vector<const void *> from;
-    std::vector<void *> to;
-    uint64_t first = 0;
-    for (uint64_t elements : plan.segments) {
-        from.push_back(static_cast<uint8_t *>(send.data()) + first * gst::bytesOf(plan.type));
-        to.push_back(static_cast<uint8_t *>(recv.data()) + first * gst::bytesOf(plan.type));
-        first += elements;
-    }
-    return gsAllReduceSegments(from.data(), to.data(), static_cast<uint32_t>(from.size()), plan.type, plan.op,
-                               ranks.reducers[0], nullptr);
-}
-
 /* The last rank leaves before exchange number `at` of a call, where it has so many: false if not. On a busy machine another rank may miss
  * the short deadline before: that is the same to all. */
 bool expectDeadline(const Plan &plan, int at, Buffer send)
@@ -753,7 +726,7 @@ bool expectDeadline(const Plan &plan, int at, Buffer send)
             comm->transport = &table;
     exchanges = silentAt = 0;
     bool leaver = ranks.comm->rank == plan.nranks - 1, there = false;
-    EXPECT_EQ(GS_SUCCESS, callOf(ranks, plan, send, recv)) << gsGetLastError();
+    EXPECT_EQ(GS_SUCCESS, gst::reduceBuffer(plan, ranks.reducers[0], send, recv)) << gsGetLastError();
     there = at <= exchanges;
     if (there) {
         auto state = gst::exportState(ranks.reducers[0]), result = recv.raw();
@@ -761,7 +734,7 @@ bool expectDeadline(const Plan &plan, int at, Buffer send)
         exchanges = 0;
         silentAt = leaver ? at : 0;
         double begin = MPI_Wtime();
-        gsResult_t ended = callOf(ranks, plan, send, recv);
+        gsResult_t ended = gst::reduceBuffer(plan, ranks.reducers[0], send, recv);
         EXPECT_TRUE(ended == GS_ERROR_TIMEOUT || (leaver && ended == GS_ERROR_SYSTEM)) << gsGetLastError();
         EXPECT_LT(MPI_Wtime() - begin, plan.timeoutMs / 2000.0) << "not this call's deadline";
         EXPECT_EQ(result, recv.raw());

@@ -510,30 +510,49 @@ TEST_P(Nccl, CallThatCouldNotBeEnqueuedCanBeMadeAgain)
     });
 }
 
-/* The last rank never makes the second call. Of the others, the first to lose patience aborts; NCCL may then tell the
- * rest that it has gone before their own deadline does. */
-TEST_P(Nccl, DeadlineAbortsTheCommunicatorAndChangesNothing)
+gsResult_t silentAllGather(gsComm_t, const void *, void *, size_t, gsStream_t)
 {
-    int nranks = GetParam();
-    if (nranks == 1)
-        GTEST_SKIP() << "one rank waits for nobody";
-    Plan plan = planOf("threshold:density=0.02");
+    return gsFail(GS_ERROR_SYSTEM, "as if this rank had died");
+}
+
+gsResult_t silentAllGatherExact(gsComm_t, const void *, size_t, void *, size_t, gsStream_t)
+{
+    return gsFail(GS_ERROR_SYSTEM, "as if this rank had died");
+}
+
+/* The last rank leaves before the second call, or in the middle of it, before the owners' sums are gathered. Of the others, the first to
+ * lose patience aborts, in the call where its host waits for lengths, or behind it; NCCL may then tell the rest that it has gone before
+ * their own deadline does. */
+void oneFallsSilent(Plan plan, bool midway)
+{
+    SCOPED_TRACE(plan.recipe + (midway ? ", before sums are gathered" : ", before the call"));
     std::atomic<int> timeouts{0};
-    onRanks(nranks, 20000, [&](Rank &rank) {
+    onRanks(plan.nranks, 20000, [&](Rank &rank) {
         Bytes gradient = gradientOf(plan, rank.rank, 0);
         DeviceBuffer send(gradient), recv(gradient);
         ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
         ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
         ASSERT_EQ(GS_SUCCESS, rank.finish());
         Bytes state = gst::exportState(rank.reducer), result = recv.content();
-        if (rank.rank == nranks - 1) {
+        if (rank.rank == plan.nranks - 1) {
+            const gsTransport *speaking = rank.comm->transport;
+            gsTransport silent = *speaking;
+            silent.allGather = silentAllGather;
+            silent.allGatherExact = silentAllGatherExact;
+            rank.comm->transport = &silent;
+            if (midway) {
+                EXPECT_EQ(GS_ERROR_SYSTEM, rank.call(plan, send.data(), recv.data()));
+            }
             std::this_thread::sleep_for(milliseconds(600));
             gsCommAbort(rank.comm);
+            EXPECT_EQ(state, gst::exportState(rank.reducer));
+            rank.comm->transport = speaking;
             return;
         }
         rank.comm->timeoutMs = 200;
-        ASSERT_EQ(GS_SUCCESS, rank.call(plan, send.data(), recv.data()));
-        gsResult_t end = rank.finish();
+        gsResult_t end = rank.call(plan, send.data(), recv.data());
+        if (end == GS_SUCCESS)
+            end = rank.finish();
         timeouts += end == GS_ERROR_TIMEOUT;
         EXPECT_TRUE(end == GS_ERROR_TIMEOUT || end == GS_ERROR_TRANSPORT) << gsGetLastError();
         EXPECT_EQ(end, rank.commError());
@@ -542,6 +561,18 @@ TEST_P(Nccl, DeadlineAbortsTheCommunicatorAndChangesNothing)
         EXPECT_EQ(state, gst::exportState(rank.reducer)) << "the state outlives its communicator";
     });
     EXPECT_GT(timeouts, 0);
+}
+
+TEST_P(Nccl, DeadlineAbortsTheCommunicatorAndChangesNothing)
+{
+    if (GetParam() == 1)
+        GTEST_SKIP() << "one rank waits for nobody";
+    for (const char *recipe :
+         {"dense", "threshold:density=0.02", "threshold:exchange=exact", "threshold:exchange=owner",
+          "threshold:exchange=owner-exact", "cdadam", "cdadam:exchange=owner"})
+        oneFallsSilent(planOf(recipe), false);
+    for (const char *recipe : {"threshold:exchange=owner", "threshold:exchange=owner-exact", "cdadam:exchange=owner"})
+        oneFallsSilent(planOf(recipe), true);
 }
 
 /* Rank 0 never calls, and every rank is aborted by a thread of its own. */
@@ -576,7 +607,7 @@ TEST_P(Nccl, AbortEndsTheWaitFromAnotherThread)
 }
 
 /* A captured call: empty where the platform cannot capture. */
-cudaGraphExec_t capture(Rank &rank, const Plan &plan, const void *send, void *recv)
+template <class Call> cudaGraphExec_t capture(Rank &rank, Call call)
 {
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
@@ -584,11 +615,34 @@ cudaGraphExec_t capture(Rank &rank, const Plan &plan, const void *send, void *re
         cudaGetLastError();
         return nullptr;
     }
-    EXPECT_EQ(GS_SUCCESS, rank.call(plan, send, recv)) << gsGetLastError();
+    EXPECT_EQ(GS_SUCCESS, call()) << gsGetLastError();
     EXPECT_CUDA(cudaStreamEndCapture(rank.stream, &graph));
     EXPECT_CUDA(cudaGraphInstantiate(&executable, graph, 0));
     EXPECT_CUDA(cudaGraphDestroy(graph));
     return executable;
+}
+
+/* A call of `gradient`, captured and replayed as often as there are results to expect; they are compared after every `every`-th. */
+void replay(Rank &rank, const Plan &plan, const Bytes &gradient, const std::vector<gst::Results> &expected,
+            size_t every, std::atomic<bool> &captured)
+{
+    DeviceBuffer send(gradient), recv(gradient);
+    ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
+    cudaGraphExec_t graph = capture(rank, [&] { return rank.call(plan, send.data(), recv.data()); });
+    if (!graph) {
+        captured = false;
+        return;
+    }
+    for (size_t step = 0; step < expected.size(); step++) {
+        ASSERT_EQ(cudaSuccess, cudaGraphLaunch(graph, rank.stream));
+        if (step % every == 0) {
+            ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+            ASSERT_EQ(expected[step][static_cast<size_t>(rank.rank)], recv.content()) << "replay " << step;
+        }
+    }
+    ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
+    EXPECT_EQ(GS_SUCCESS, rank.reducerError());
+    EXPECT_CUDA(cudaGraphExecDestroy(graph));
 }
 
 TEST_P(Nccl, ReplayedGraphEqualsCalls)
@@ -599,7 +653,7 @@ TEST_P(Nccl, ReplayedGraphEqualsCalls)
     for (const char *recipe : {"gspar:density=0.05", "threshold:density=0.02", "chunk-topk:k=4", "randk",
                                "threshold:density=0.02,exchange=owner", "cdadam:exchange=owner"}) {
         Plan plan = planOf(recipe, GS_BFLOAT16, 5000);
-        const bool owners = plan.recipe.find("owner") != std::string::npos;
+        const bool owners = gst::contains(plan.recipe, "owner");
         const int replays = owners ? 100 : 34;
         if (owners && plan.nranks != 2)
             continue; /* long enough with two */
@@ -612,26 +666,10 @@ TEST_P(Nccl, ReplayedGraphEqualsCalls)
         }
         onRanks(plan.nranks, 60000, [&](Rank &rank) {
             SCOPED_TRACE(recipe);
-            size_t mine = static_cast<size_t>(rank.rank);
-            Bytes gradient = gradientOf(plan, rank.rank, 0);
-            DeviceBuffer send(gradient), recv(gradient);
-            ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
-            cudaGraphExec_t graph = capture(rank, plan, send.data(), recv.data());
-            if (!graph) {
-                captured = false;
+            replay(rank, plan, gradientOf(plan, rank.rank, 0), expected, 33, captured);
+            if (!captured)
                 return;
-            }
-            for (int step = 0; step < replays; step++) {
-                ASSERT_EQ(cudaSuccess, cudaGraphLaunch(graph, rank.stream));
-                if (step % 33 == 0) {
-                    ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
-                    ASSERT_EQ(expected[static_cast<size_t>(step)][mine], recv.content()) << "replay " << step;
-                }
-            }
-            ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
-            EXPECT_EQ(GS_SUCCESS, rank.reducerError());
             EXPECT_EQ(static_cast<uint64_t>(replays), gst::statsOf(rank.reducer).calls);
-            EXPECT_CUDA(cudaGraphExecDestroy(graph));
         });
         EXPECT_NE(expected[0][0], expected[1][0]) << "replays draw afresh, or feed back";
     }
@@ -1040,11 +1078,6 @@ gsResult_t silentReduceScatter(gsComm_t, const void *, void *, size_t, gsDataTyp
     return gsFail(GS_ERROR_SYSTEM, "as if this rank had died");
 }
 
-gsResult_t silentAllGather(gsComm_t, const void *, void *, size_t, gsStream_t)
-{
-    return gsFail(GS_ERROR_SYSTEM, "as if this rank had died");
-}
-
 /* The last rank leaves before the sum inside its node, before records travel, or before the results are gathered: nobody commits, not
  * even nodes that need nothing more from it. */
 TEST_P(NcclNodes, RankSilentInAnyStepFailsAllAndChangesNothing)
@@ -1099,26 +1132,10 @@ TEST_P(NcclNodes, ReplayedGraphEqualsCalls)
             for (int step = 0; step < replays; step++)
                 expected.push_back(threads.allReduce(wholeGradients(plan, 0)));
             onRanks(plan.nranks, 60000, [&](Rank &rank) {
-                size_t mine = static_cast<size_t>(rank.rank);
-                Bytes gradient = wholeGradient(plan, rank.rank, 0);
-                DeviceBuffer send(gradient), recv(gradient);
-                ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
-                cudaGraphExec_t graph = capture(rank, plan, send.data(), recv.data());
-                if (!graph) {
-                    captured = false;
+                replay(rank, plan, wholeGradient(plan, rank.rank, 0), expected, 5, captured);
+                if (!captured)
                     return;
-                }
-                for (int step = 0; step < replays; step++) {
-                    ASSERT_EQ(cudaSuccess, cudaGraphLaunch(graph, rank.stream));
-                    if (step % 5 == 0) {
-                        ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
-                        ASSERT_EQ(expected[static_cast<size_t>(step)][mine], recv.content()) << "replay " << step;
-                    }
-                }
-                ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
-                EXPECT_EQ(GS_SUCCESS, rank.reducerError());
                 EXPECT_EQ(threads.state(rank.rank), gst::exportState(rank.reducer));
-                EXPECT_CUDA(cudaGraphExecDestroy(graph));
             });
         });
     if (!captured)
@@ -1243,26 +1260,20 @@ TEST_P(Nccl, ReplayedListsKeepTheirTensors)
             Bytes zeros(plan.count * gst::bytesOf(plan.type));
             DeviceTensors even(plan, gradientOf(plan, rank.rank, 0)), odd(plan, gradientOf(plan, rank.rank, 1));
             DeviceTensors evenSum(plan, zeros), oddSum(plan, zeros);
-            cudaGraph_t graph = nullptr;
-            cudaGraphExec_t executable = nullptr;
-            if (cudaStreamBeginCapture(rank.stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
-                cudaGetLastError();
+            cudaGraphExec_t graph = capture(rank, [&] { return callList(rank, plan, even, evenSum); });
+            if (!graph) {
                 captured = false;
                 return;
             }
-            EXPECT_EQ(GS_SUCCESS, callList(rank, plan, even, evenSum)) << gsGetLastError();
-            EXPECT_CUDA(cudaStreamEndCapture(rank.stream, &graph));
-            EXPECT_CUDA(cudaGraphInstantiate(&executable, graph, 0));
             for (size_t round = 0; round < rounds; round++) {
-                ASSERT_EQ(cudaSuccess, cudaGraphLaunch(executable, rank.stream));
+                ASSERT_EQ(cudaSuccess, cudaGraphLaunch(graph, rank.stream));
                 ASSERT_EQ(GS_SUCCESS, callList(rank, plan, odd, oddSum)) << gsGetLastError();
                 ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
                 ASSERT_EQ(expected[2 * round][mine], evenSum.content()) << "replay " << round;
                 ASSERT_EQ(expected[2 * round + 1][mine], oddSum.content()) << "call " << round;
             }
             EXPECT_EQ(GS_SUCCESS, rank.reducerError());
-            EXPECT_CUDA(cudaGraphExecDestroy(executable));
-            EXPECT_CUDA(cudaGraphDestroy(graph));
+            EXPECT_CUDA(cudaGraphExecDestroy(graph));
         });
     }
     if (!captured)
@@ -1510,25 +1521,21 @@ TEST_P(Nccl, ReplayedHalvesEqualCalls)
             onRanks(plan.nranks, 60000, [&](Rank &rank) {
                 SCOPED_TRACE(recipe);
                 Given given(plan, rank.rank, 0, false);
-                cudaGraph_t graph = nullptr;
-                cudaGraphExec_t executable = nullptr;
                 ASSERT_EQ(GS_SUCCESS, rank.create(plan)) << gsGetLastError();
-                if (cudaStreamBeginCapture(rank.stream, cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
-                    cudaGetLastError();
+                cudaGraphExec_t graph = capture(rank, [&] {
+                    return gst::callHalf(plan, rank.reducer, given.send(), given.recv(), rank.stream);
+                });
+                if (!graph) {
                     captured = false;
                     return;
                 }
-                EXPECT_EQ(GS_SUCCESS, gst::callHalf(plan, rank.reducer, given.send(), given.recv(), rank.stream));
-                EXPECT_CUDA(cudaStreamEndCapture(rank.stream, &graph));
-                EXPECT_CUDA(cudaGraphInstantiate(&executable, graph, 0));
-                EXPECT_CUDA(cudaGraphDestroy(graph));
                 for (int step = 0; step < replays; step++) {
-                    ASSERT_EQ(cudaSuccess, cudaGraphLaunch(executable, rank.stream));
+                    ASSERT_EQ(cudaSuccess, cudaGraphLaunch(graph, rank.stream));
                     ASSERT_EQ(GS_SUCCESS, rank.finish()) << gsGetLastError();
                     ASSERT_EQ(expected[static_cast<size_t>(step)][static_cast<size_t>(rank.rank)], given.got()) << step;
                 }
                 EXPECT_EQ(threads.state(rank.rank), gst::exportState(rank.reducer));
-                EXPECT_CUDA(cudaGraphExecDestroy(executable));
+                EXPECT_CUDA(cudaGraphExecDestroy(graph));
             });
         }
     if (!captured)

@@ -54,11 +54,6 @@ std::string explain(const gsReducerConfig_t &config, const gsCluster_t &cluster)
     return text.data();
 }
 
-bool contains(const std::string &text, const std::string &part)
-{
-    return text.find(part) != std::string::npos;
-}
-
 const std::vector<double gsCluster_t::*> &figures()
 {
     static const std::vector<double gsCluster_t::*> all = {&gsCluster_t::latency,     &gsCluster_t::bandwidth,

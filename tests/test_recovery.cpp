@@ -15,13 +15,17 @@
 #include <unistd.h>
 
 #include "methods.h"
+#include "processes.h"
 #include "reference.h"
+#include "tensors.h"
 
 namespace
 {
 
 using gst::Buffer;
 using gst::Plan;
+using gst::rankOf;
+using gst::sizeOf;
 using States = std::vector<std::vector<uint8_t>>; /* by rank */
 
 std::string recipe;
@@ -36,20 +40,6 @@ void burn()
 }
 
 enum { PATIENCE_MS = 20000, TIMEOUT_MS = 400, STEPS_BEFORE = 2, STEPS_AFTER = 2, COUNT = 50000 };
-
-int rankOf(MPI_Comm comm)
-{
-    int rank = 0;
-    MPI_Comm_rank(comm, &rank);
-    return rank;
-}
-
-int sizeOf(MPI_Comm comm)
-{
-    int ranks = 0;
-    MPI_Comm_size(comm, &ranks);
-    return ranks;
-}
 
 Plan planOf(int nranks)
 {
@@ -121,21 +111,7 @@ class Rank
     gsResult_t call(uint64_t step, Buffer &recv)
     {
         Buffer send = gradientOf(plan, number, step);
-        return isList ? callList(send, recv)
-                      : gsAllReduce(send.data(), recv.data(), plan.count, plan.type, plan.op, reducer, nullptr);
-    }
-    gsResult_t callList(Buffer &send, Buffer &recv)
-    {
-        std::vector<const void *> from;
-        std::vector<void *> to;
-        uint64_t first = 0;
-        for (uint64_t elements : plan.segments) {
-            from.push_back(static_cast<uint8_t *>(send.data()) + first * gst::bytesOf(plan.type));
-            to.push_back(static_cast<uint8_t *>(recv.data()) + first * gst::bytesOf(plan.type));
-            first += elements;
-        }
-        return gsAllReduceSegments(from.data(), to.data(), static_cast<uint32_t>(from.size()), plan.type, plan.op,
-                                   reducer, nullptr);
+        return gst::reduceBuffer(plan, reducer, send, recv);
     }
 
     const Plan plan;

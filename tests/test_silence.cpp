@@ -2,6 +2,7 @@
  * deadline, nobody's state changes, and the call can be made again. (Over MPI: test_mpi.) */
 #include "core.h"
 #include "methods.h"
+#include "tensors.h"
 
 #include <atomic>
 #include <chrono>
@@ -101,24 +102,6 @@ Vectors gradientsOf(const Plan &plan, uint64_t step)
     return related(plan.count, plan.nranks, step, 0.4, plan.type);
 }
 
-/* A rank's call; of a list, by pointers to its tensors. */
-gsResult_t callOf(Fleet &fleet, int rank, Buffer &send, Buffer &recv)
-{
-    const Plan &plan = fleet.plan();
-    if (plan.segments.empty())
-        return fleet.call(rank, send.data(), recv.data());
-    std::vector<const void *> from;
-    std::vector<void *> to;
-    uint64_t first = 0;
-    for (uint64_t elements : plan.segments) {
-        from.push_back(static_cast<uint8_t *>(send.data()) + first * bytesOf(plan.type));
-        to.push_back(static_cast<uint8_t *>(recv.data()) + first * bytesOf(plan.type));
-        first += elements;
-    }
-    return gsAllReduceSegments(from.data(), to.data(), static_cast<uint32_t>(from.size()), plan.type, plan.op,
-                               fleet.reducer(rank), nullptr);
-}
-
 /* A call in which one rank is silent before its exchange number `at`. On a busy machine another may miss the short deadline before: that
  * is the same to all. */
 void callInSilence(Watched &ranks, const Vectors &gradients, int at)
@@ -132,7 +115,7 @@ void callInSilence(Watched &ranks, const Vectors &gradients, int at)
     parallel(nranks, [&](int r) {
         Buffer send(plan.type, gradients[static_cast<size_t>(r)]), recv(plan.type, plan.count);
         std::vector<uint8_t> untouched = recv.raw();
-        gsResult_t result = callOf(ranks.fleet, r, send, recv);
+        gsResult_t result = reduceBuffer(plan, ranks.fleet.reducer(r), send, recv);
         ended += r != silentRank;
         EXPECT_EQ(result, GS_ERROR_TIMEOUT) << "rank " << r << ": " << gsGetLastError();
         EXPECT_TRUE(recv.raw() == untouched) << "rank " << r;
