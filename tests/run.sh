@@ -118,9 +118,9 @@ has_device() {
 write_launcher() {
     cat >"$build/on_device.sh" <<END
 #!/usr/bin/env bash
-# Runs a program on the device, and keeps what the virtual one tells of launched kernels.
+# Runs a program on the device, and keeps what the virtual one tells of launched kernels: by whole lines, for others write too.
 export PTXCPU_STATS=1
-exec $launcher "\$@" 2> >(awk '/^ptxcpu: [^ ]+ grid\(/ { print \$2 >>"$traces/virtual device"; next } { print >"/dev/stderr" }')
+exec $launcher "\$@" 2> >(awk '/^ptxcpu: [^ ]+ grid\(/ { print \$2 >>"$traces/virtual device"; fflush(); next } { print >"/dev/stderr" }')
 END
     chmod +x "$build/on_device.sh"
 }
