@@ -3,13 +3,14 @@
 #include "launch.cuh"
 
 /*
- * 1. One thread begins a dense call's end: nothing non-finite seen, and no verdict unless the sum's exchange may have been aborted.
- * Traffic: none per element, a word over the bus.
+ * 1. One thread begins a dense call's end: nothing non-finite seen, and no verdict, unless arrivals are counted and not all ranks have
+ *    arrived: then the sum may be anything.
+ * Traffic: none per element.
  * Bad case: none.
  */
-__global__ void gsBeginDense(gsState *state, const volatile uint32_t *aborted)
+__global__ void gsBeginDense(gsState *state, const float *arrived, float ranks)
 {
-    state->verdict = aborted && *aborted ? GS_FAULT_UNFINISHED : GS_FAULT_NONE;
+    state->verdict = arrived && arrived[1] != ranks ? GS_FAULT_UNFINISHED : GS_FAULT_NONE;
     state->verdictRank = 0;
     state->anyNonFinite = 0;
 }
@@ -90,8 +91,9 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<Real>)
 
 gsResult_t gsCudaCheckDense(gsReducer_t r, const gsInput &sum, gsStream_t stream)
 {
-    GS_CHECK(gsLaunch("gsBeginDense", gsBeginDense, 1, 1, stream, r->state,
-                      (const volatile uint32_t *)gsCommWhole(r->comm)->aborted));
+    const float *arrived =
+        r->spec.select == GS_SELECT_DENSE ? gsArrivals(r) : nullptr; /* a dense step's host has waited */
+    GS_CHECK(gsLaunch("gsBeginDense", gsBeginDense, 1, 1, stream, r->state, arrived, (float)r->comm->nranks));
     return gsByType(sum.type, [&](auto t) {
         return gsLaunch("gsCheckDense", gsCheckDense<decltype(t)>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
                         sum);

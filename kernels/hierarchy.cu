@@ -13,17 +13,16 @@ __global__ void gsSealSlice(const gsState *state, uint32_t average, const int32_
 }
 
 /*
- * 1. One thread reads all slots' seals: what one has found is everybody's. Where an exchange was aborted, or arrivals are counted and
- *    not all ranks have arrived, the seals may be anything.
+ * 1. One thread reads all slots' seals: what one has found is everybody's. Where arrivals are counted and not all ranks have
+ *    arrived, the exchange was aborted, and the seals may be anything.
  * Traffic: none per element.
  * Bad case: none.
  */
-__global__ void gsOpenSeals(gsState *state, uint32_t average, const float *arrived, float ranks,
-                            const volatile uint32_t *aborted, const uint8_t *slots, uint64_t slotBytes, uint32_t n,
-                            uint32_t half)
+__global__ void gsOpenSeals(gsState *state, uint32_t average, const float *arrived, float ranks, const uint8_t *slots,
+                            uint64_t slotBytes, uint32_t n, uint32_t half)
 {
     gsSealOpen(state, average, slots, slotBytes, n, half);
-    if ((aborted && *aborted) || (arrived && arrived[1] != ranks))
+    if (arrived && arrived[1] != ranks)
         state->verdict = GS_FAULT_UNFINISHED;
 }
 
@@ -66,9 +65,8 @@ gsResult_t gsCudaSeal(gsReducer_t r, const int32_t *ranks, gsSeal *seal, gsStrea
 
 gsResult_t gsCudaOpenSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, gsStream_t stream)
 {
-    return gsLaunch("gsOpenSeals", gsOpenSeals, 1, 1, stream, r->state, r->spec.average, h->arrived, (float)h->allRanks,
-                    (const volatile uint32_t *)gsCommWhole(r->comm)->aborted, h->slots, h->slotBytes,
-                    (uint32_t)h->ranks, half);
+    return gsLaunch("gsOpenSeals", gsOpenSeals, 1, 1, stream, r->state, r->spec.average, gsArrivals(r),
+                    (float)gsCommWhole(r->comm)->nranks, h->slots, h->slotBytes, (uint32_t)h->ranks, half);
 }
 
 gsResult_t gsCudaAssemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream)

@@ -35,7 +35,6 @@ typedef struct {
     cudaStream_t stream;           /* of set-up exchanges */
     size_t *sendBytes, *recvBytes; /* of grouped sends: to each rank, and from each */
     uint64_t *hostLengths;         /* pinned: own, then everybody's */
-    uint32_t *aborted;             /* pinned, for kernels: see gsComm */
     uint64_t *lengths;             /* the same on the device */
 } link_t;
 
@@ -83,7 +82,6 @@ static bool failForGood(link_t *link, gsResult_t reason)
     if (!atomic_compare_exchange_strong(&link->failed, &none, reason))
         return false;
     pthread_mutex_lock(&link->life);
-    __atomic_store_n(link->aborted, 1, __ATOMIC_SEQ_CST);
     ncclCommAbort(link->nccl);
     for (part_t *part = link->parts; part; part = part->next)
         ncclCommAbort(part->nccl);
@@ -412,7 +410,6 @@ static void freeLink(link_t *link)
         cudaStreamDestroy(link->stream);
     cudaFree(link->lengths);
     cudaFreeHost(link->hostLengths);
-    cudaFreeHost(link->aborted);
     free(link->sendBytes);
     free(link->recvBytes);
     pthread_mutex_destroy(&link->life);
@@ -466,8 +463,6 @@ static gsResult_t fillLink(link_t *link, size_t ranks)
     GS_CHECK(checkCuda("cudaStreamCreateWithFlags", cudaStreamCreateWithFlags(&link->stream, cudaStreamNonBlocking)));
     GS_CHECK(checkCuda("cudaMalloc", cudaMalloc((void **)&link->lengths, bytes)));
     GS_CHECK(checkCuda("cudaMallocHost", cudaMallocHost((void **)&link->hostLengths, bytes)));
-    GS_CHECK(checkCuda("cudaMallocHost", cudaMallocHost((void **)&link->aborted, sizeof *link->aborted)));
-    *link->aborted = 0;
     link->sendBytes = calloc(ranks, sizeof *link->sendBytes);
     link->recvBytes = calloc(ranks, sizeof *link->recvBytes);
     if (link->sendBytes && link->recvBytes)
@@ -505,7 +500,6 @@ static gsResult_t connect(gsComm_t comm, ncclComm_t nccl)
         return result;
     }
     comm->impl = link;
-    comm->aborted = link->aborted;
     comm->host = hostIdentity();
     return GS_SUCCESS;
 }

@@ -80,8 +80,6 @@ struct gsComm {
     int rank, nranks;
     int localRanks; /* ranks that share this process's processors: for the default number of threads */
     int64_t timeoutMs;
-    /* Device memory and the host's at once, not 0 before a transport ends exchanges that kernels wait behind; NULL: none does. */
-    uint32_t *aborted;
     int reducers;         /* alive: a communicator must outlive them */
     int ranksPerNode;     /* as configured; 0: ranks of equal `host` share a node */
     uint64_t host;        /* the transport's, of this rank */
@@ -140,8 +138,6 @@ typedef struct {
     uint8_t *slots;     /* [ranks] */
     uint8_t *sum;       /* own slice of the node's sum */
     int32_t *members;   /* ranks of the reducer's communicator, by their numbers in the whole */
-    int allRanks;
-    float *arrived; /* 1, and its sum over all ranks once they have come to the last step */
 } gsHierarchy;
 
 /* Every stage enqueues on the stream (CPU: runs). The state's `call` carries results from stage to stage, on the device. */
@@ -271,6 +267,7 @@ struct gsReducer {
     } owns;               /* which vectors are of this rank's own blocks alone */
     uint64_t recipeHash;  /* the configHash whatever the number of ranks */
     const void *denseSum; /* of a dense step under way: where the sum is */
+    float *arrived;       /* 1, and its sum over all ranks: gsAwaitAll */
 
     /* A list of tensors, in the backend's memory too. */
     gsListBlock *list;
@@ -338,6 +335,9 @@ gsResult_t gsExchangeTimed(gsReducer_t r, gsResult_t (*way)(gsReducer_t, gsStrea
                            gsStream_t stream);
 gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsExchangeVector(gsReducer_t r, const void *vector, const void **sum, gsStream_t stream);
+/* exchange.c: a device goes on behind an exchange that was aborted, and what that has left looks like a sum or a slice. So all ranks count,
+ * in r->arrived[1], who has come this far, before anything is settled. */
+gsResult_t gsAwaitAll(gsReducer_t r, gsStream_t stream);
 /* exchange.c: what the host does before it asks a device: waits for it, within the deadline, which its own wait has not. */
 gsResult_t gsAwaitDevice(gsReducer_t r, gsStream_t stream);
 /* Where the dense exchange leaves the sum. */
@@ -420,6 +420,12 @@ static inline size_t gsRealBytes(const gsSpec *spec)
 static inline gsDataType_t gsRealType(const gsSpec *spec)
 {
     return spec->wide ? GS_FLOAT64 : GS_FLOAT32;
+}
+
+/* What gsAwaitAll has counted; NULL where an exchange that fails is the end of a call. */
+static inline const float *gsArrivals(const gsReducer_t r)
+{
+    return gsCommWhole(r->comm)->transport->allReduce ? r->arrived : NULL;
 }
 
 /* Steps that travel dense, by the recipe. */

@@ -98,6 +98,15 @@ static gsResult_t sumDense(gsReducer_t r, const denseSum *d, gsStream_t stream)
     return sumBySlices(r, d, stream);
 }
 
+gsResult_t gsAwaitAll(gsReducer_t r, gsStream_t stream)
+{
+    gsComm_t whole = gsCommWhole(r->comm);
+    if (!gsArrivals(r))
+        return GS_SUCCESS;
+    GS_CHECK(r->comm->backend->fill(&r->arrived[1], 0, sizeof *r->arrived, stream));
+    return whole->transport->allReduce(whole, &r->arrived[0], &r->arrived[1], 1, GS_FLOAT32, GS_SUM, stream);
+}
+
 uint8_t *gsDenseSums(gsReducer_t r)
 {
     return r->recvRecords + gsSliceElements(&r->spec, r->spec.count) * r->spec.nranks * gsTypeWidth(r->spec.type);
@@ -115,6 +124,7 @@ gsResult_t gsExchangeDense(gsReducer_t r, const void *sendbuff, void *recvbuff, 
         d.send = r->gathered;
     }
     GS_CHECK(sumDense(r, &d, stream));
+    GS_CHECK(gsAwaitAll(r, stream));
     return backend->finishDense(r, tensors ? (void *)(r->buffers + GS_SUMS * tensors) : d.sums, recvbuff, stream);
 }
 

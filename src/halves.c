@@ -216,6 +216,7 @@ static gsResult_t gatherDense(gsReducer_t r, const void *sendbuff, void *recvbuf
     struct gsReducer all = vectorOf(r, r->spec.count * r->spec.nranks);
     size_t bytes = r->spec.count * gsTypeBytes((gsDataType_t)r->spec.type);
     GS_CHECK(r->comm->transport->allGather(r->comm, sendbuff, sumsOf(r), bytes, stream));
+    GS_CHECK(gsAwaitAll(r, stream));
     return r->comm->backend->finishDense(&all, sumsOf(r), recvbuff, stream);
 }
 

@@ -106,7 +106,6 @@ gsResult_t gsHierarchyMake(gsReducer_t r, const gsReducerConfig_t *config, gsRed
     GS_CHECK(gsCommDivide(r->comm, &nodes));
     r->nodes = shapeOf(config, nodes.ranks);
     r->nodes.part = r->comm->node;
-    r->nodes.allRanks = r->comm->nranks;
     *slice = sliceOf(config, &r->nodes, nodes.place);
     r->comm = r->comm->across;
     return GS_SUCCESS;
@@ -114,8 +113,6 @@ gsResult_t gsHierarchyMake(gsReducer_t r, const gsReducerConfig_t *config, gsRed
 
 gsResult_t gsHierarchyFill(gsReducer_t r)
 {
-    static const float one = 1.0f;
-    GS_CHECK(r->comm->backend->put(r->nodes.arrived, &one, sizeof one, NULL));
     return r->comm->backend->put(r->nodes.members, r->comm->members, (size_t)r->comm->nranks * sizeof *r->nodes.members,
                                  NULL);
 }
@@ -163,18 +160,6 @@ static gsResult_t seal(gsReducer_t r, gsStream_t stream)
     return r->comm->backend->seal(r->server, r->nodes.members + r->spec.rank, &seals[1], stream);
 }
 
-/* Where a round of a part is not one of all ranks, a node could have done its last step while another waits in vain for one of its ranks.
- * And a device goes on behind an exchange that was aborted. So all count who has come this far, before anything is settled. */
-static gsResult_t awaitAll(gsReducer_t r, gsStream_t stream)
-{
-    gsComm_t whole = gsCommWhole(r->comm);
-    float *arrived = r->nodes.arrived;
-    if (!whole->transport->allReduce)
-        return GS_SUCCESS;
-    GS_CHECK(r->comm->backend->fill(&arrived[1], 0, sizeof *arrived, stream));
-    return whole->transport->allReduce(whole, &arrived[0], &arrived[1], 1, GS_FLOAT32, GS_SUM, stream);
-}
-
 static gsResult_t openSeals(gsReducer_t r, gsStream_t stream)
 {
     GS_CHECK(r->comm->backend->openSeals(r, &r->nodes, 0, stream));
@@ -186,7 +171,8 @@ gsResult_t gsHierarchyAllGather(gsReducer_t r, void *recvbuff, gsStream_t stream
     const gsHierarchy *h = &r->nodes;
     GS_CHECK(seal(r, stream));
     GS_CHECK(h->part->transport->allGather(h->part, gsHierarchySlot(r), h->slots, h->slotBytes, stream));
-    GS_CHECK(awaitAll(r, stream));
+    GS_CHECK(
+        gsAwaitAll(r, stream)); /* a node must not do its last step while another waits in vain for one of its ranks */
     GS_CHECK(openSeals(r, stream));
     return r->comm->backend->assemble(r->server ? r->server : r, h, recvbuff, stream);
 }

@@ -113,6 +113,8 @@ static allocations listAllocations(struct gsReducer *r)
     size_t blocks = s->blocks, groups = (size_t)gsRecordGroups(s->value);
     allocations a = {.n = 0};
     add(&a, &r->state, sizeof(gsState), STATE);
+    if (h->ranks || (s->select == GS_SELECT_DENSE && s->half != GS_HALF_SCATTER))
+        add(&a, &r->arrived, 2 * sizeof(float), SCRATCH);
     if (s->tensors)
         listTables(r, &a);
     if (s->half)
@@ -145,7 +147,6 @@ static allocations listAllocations(struct gsReducer *r)
         add(&a, &r->nodes.slots, (size_t)h->ranks * h->slotBytes, WIRE);
         add(&a, &r->nodes.sum, h->slice * gsTypeBytes((gsDataType_t)s->type), WIRE);
         add(&a, &r->nodes.members, s->nranks * sizeof(int32_t), SCRATCH);
-        add(&a, &r->nodes.arrived, 2 * sizeof(float), SCRATCH);
     }
     return a;
 }
@@ -417,6 +418,7 @@ static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
 static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
 {
     static const gsCounters none;
+    static const float one = 1.0f;
     int64_t threads;
     GS_CHECK(gsParamInt("GS_THREADS", 1, 1024, defaultThreads(r->comm, r->spec.blocks), &threads));
     r->cpuThreads = config->cpuThreads ? config->cpuThreads : (int)threads;
@@ -428,6 +430,8 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
     gsReducerConfig_t tensors = gsHalfTensors(config, r->comm->nranks);
     if (r->spec.tensors)
         GS_CHECK(gsListPrepare(r, &tensors));
+    if (r->arrived)
+        GS_CHECK(r->comm->backend->put(r->arrived, &one, sizeof one, NULL));
     GS_CHECK(gsHalfFill(r));
     if (r->nodes.ranks)
         GS_CHECK(gsHierarchyFill(r));

@@ -2,6 +2,7 @@
 #ifndef GS_TESTS_DEVICE_H
 #define GS_TESTS_DEVICE_H
 
+#include "draw.h"
 #include "ranks.h"
 #include "record.h"
 
@@ -24,11 +25,6 @@ inline bool deviceIsThere()
         if (!deviceIsThere())                 \
             GTEST_SKIP() << "no CUDA device"; \
     } while (0)
-
-inline bool runsLong()
-{
-    return std::getenv("GS_TEST_LONG") != nullptr;
-}
 
 /* A stream that does not wait for the legacy one: what the library forgets to order shows. */
 class Stream

@@ -200,7 +200,7 @@ sanitized=(-DGS_CUDA=OFF -DGS_MPI=OFF -DGS_BENCH=OFF "-DCMAKE_C_FLAGS_RELWITHDEB
     "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1")
 programs="test_api test_failures test_payloads test_threads test_wire"
 if build asan "$programs" "${sanitized[@]}" -DGS_SANITIZE=address,undefined; then
-    run_tests asan asan 100 -R "^(${programs// /|})\$"
+    run_tests asan asan 100 -R "^(${programs// /|})(_[0-9]+)?\$"
 fi
 # The thread sanitizer does not know OpenMP's barriers.
 programs="test_api test_failures test_threads"

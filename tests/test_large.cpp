@@ -1,4 +1,5 @@
 /* More than 2^32 elements: bfloat16, in place, an unbiased recipe. Long runs only: it takes 11 GB of memory and half a minute. */
+#include "draw.h"
 #include "ranks.h"
 
 #include "rules/randk.h"
@@ -44,7 +45,7 @@ bool isKept(uint64_t i, uint64_t seed)
 
 TEST(Large, BeyondTwoToThe32)
 {
-    if (!std::getenv("GS_TEST_LONG"))
+    if (!gst::runsLong())
         GTEST_SKIP() << "11 GB and half a minute: only with GS_TEST_LONG=1";
     gst::Plan plan;
     plan.recipe = "randk:density=0.0001220703125,value=f32";

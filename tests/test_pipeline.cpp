@@ -1,5 +1,6 @@
 /* The whole road, for every recipe, type, instruction set, shape of data and count: records against the referee, results
  * against the sum of what the records say, threads against single stages. */
+#include "draw.h"
 #include "oracle.h"
 #include "ranks.h"
 
@@ -7,12 +8,6 @@ namespace gst
 {
 namespace
 {
-
-bool longRun()
-{
-    const char *text = std::getenv("GS_TEST_LONG");
-    return text && std::string(text) == "1";
-}
 
 struct Case {
     Shape shape;
@@ -34,8 +29,8 @@ std::vector<Case> casesOf(size_t salt)
         cases.push_back({shape, count, nranks, random() % 2 == 0, random() % 5, random() % 2 ? GS_SUM : GS_AVG});
     };
     for (uint64_t count : counts)
-        for (size_t n = 0; n < (longRun() ? 64 : count < 50000 ? 3 : 1); n++) {
-            size_t pick = longRun() ? n : random() % 64;
+        for (size_t n = 0; n < (runsLong() ? 64 : count < 50000 ? 3 : 1); n++) {
+            size_t pick = runsLong() ? n : random() % 64;
             add(count, static_cast<int>(pick / 8) + 1, allShapes()[pick % 8]);
         }
     return cases;

@@ -41,6 +41,6 @@ if(TARGET gradsieve_cuda_sim AND TARGET nccl_sim)
   set_target_properties(cudart_sim nccl_sim PROPERTIES CXX_VISIBILITY_PRESET default)
   gs_add_test(test_nccl_sim 20 LABELS sim SOURCES test_nccl.cpp ${PROJECT_SOURCE_DIR}/nccl_plugin/nccl.c
                                LIBRARIES gradsieve_cuda_sim nccl_sim cudasim)
-  target_compile_definitions(test_nccl_sim PRIVATE _GNU_SOURCE)
+  target_compile_definitions(test_nccl_sim PRIVATE _GNU_SOURCE GS_SIMULATED)
   set_property(TEST test_nccl_sim APPEND PROPERTY ENVIRONMENT CUDASIM_DEVICES=4)
 endif()
