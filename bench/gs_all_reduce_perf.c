@@ -276,11 +276,25 @@ static void record(bench_t *bench, const checkJob_t *job, const figures_t *figur
 
 /* ---- all rows ---- */
 
+/* Elements of a gradient of so many bytes: some, and whole slices. */
+static size_t countOf(const settings_t *settings, size_t bytes, int ranks)
+{
+    size_t width = perfTypeBytes(settings->type), count = bytes / width ? bytes / width : 1;
+    size_t slices = settings->collective == GS_ALL_REDUCE ? 1 : (size_t)ranks;
+    return (count + slices - 1) / slices * slices;
+}
+
+static gsReducerConfig_t configOf(const settings_t *settings, const char *recipe, size_t count, const perfList_t *list)
+{
+    gsReducerConfig_t config = perfConfig(recipe, count, list, settings->type);
+    config.collective = (int32_t)settings->collective;
+    return config;
+}
+
 static void runRow(bench_t *bench, checkJob_t *job)
 {
-    gsReducerConfig_t config = perfConfig(job->recipe, job->count, job->list, job->type);
+    gsReducerConfig_t config = configOf(bench->settings, job->recipe, job->count, job->list);
     config.seed = 1;
-    config.collective = (int32_t)job->collective;
     PERF_REQUIRE(gsReducerCreate(&job->reducer, job->rank->comm, &config));
     figures_t own = measure(bench->settings, job);
     figures_t all = combine(job->rank, &own);
@@ -292,9 +306,7 @@ static void runRow(bench_t *bench, checkJob_t *job)
 static void runSize(bench_t *bench, const rank_t *rank, size_t bytes)
 {
     const settings_t *settings = bench->settings;
-    size_t width = perfTypeBytes(settings->type), count = bytes / width ? bytes / width : 1;
-    size_t whole = settings->collective == GS_ALL_REDUCE ? 1 : (size_t)rank->ranks->count;
-    count = (count + whole - 1) / whole * whole;
+    size_t width = perfTypeBytes(settings->type), count = countOf(settings, bytes, rank->ranks->count);
     void *gradient = perfAllocate(count * width), *result = perfAllocate(count * width);
     checkJob_t job = {.rank = rank,
                       .gradient = gradient,
@@ -419,7 +431,8 @@ int main(int argc, char **argv)
     bench_t bench = {.settings = &settings};
     ranks_t ranks;
     ranksStart(&ranks, settings.transport, settings.ranks);
-    perfCheckRecipes(&settings.recipes, settings.maxBytes / perfTypeBytes(settings.type), &settings.list, settings.type,
+    perfCheckRecipes(&settings.recipes,
+                     configOf(&settings, NULL, countOf(&settings, settings.maxBytes, ranks.count), &settings.list),
                      ranks.count);
     if (!ranksCheck(&ranks, settings.transport, settings.ranks) || !ranksConnect(&ranks))
         perfStop(PERF_EXIT_USAGE, "%s", failureText());

@@ -60,7 +60,7 @@ static settings_t parse(int argc, char **argv)
     if (s.recipes.count == 0)
         for (size_t i = 0; i < sizeof usual / sizeof *usual; i++)
             perfAddRecipe(&s.recipes, usual[i]);
-    perfCheckRecipes(&s.recipes, s.count, NULL, s.type, 1);
+    perfCheckRecipes(&s.recipes, perfConfig(NULL, s.count, NULL, s.type), 1);
     return s;
 }
 

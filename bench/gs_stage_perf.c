@@ -315,7 +315,7 @@ static settings_t parse(int argc, char **argv)
         perfAddRecipe(&settings.recipes, "threshold:density=0.01");
     if (settings.isa)
         setenv("GS_CPU", settings.isa, 1);
-    perfCheckRecipes(&settings.recipes, settings.count, NULL, settings.type, settings.ranks);
+    perfCheckRecipes(&settings.recipes, perfConfig(NULL, settings.count, NULL, settings.type), settings.ranks);
     return settings;
 }
 

@@ -144,12 +144,14 @@ static gsResult_t memoryOf(const char *recipe, size_t count, const perfList_t *l
     return gsReducerGetMemory(&config, nranks, memory);
 }
 
-void perfCheckRecipes(const perfRecipes_t *recipes, size_t count, const perfList_t *list, gsDataType_t type, int nranks)
+void perfCheckRecipes(const perfRecipes_t *recipes, gsReducerConfig_t config, int nranks)
 {
     gsMemory_t memory;
-    for (int i = 0; i < recipes->count; i++)
-        if (memoryOf(recipes->recipes[i], count, list, type, nranks, &memory) != GS_SUCCESS)
-            perfStop(PERF_EXIT_USAGE, "--recipe %s: %s", recipes->recipes[i], gsGetLastError());
+    for (int i = 0; i < recipes->count; i++) {
+        config.recipe = recipes->recipes[i];
+        if (gsReducerGetMemory(&config, nranks, &memory) != GS_SUCCESS)
+            perfStop(PERF_EXIT_USAGE, "--recipe %s: %s", config.recipe, gsGetLastError());
+    }
 }
 
 /* Whether each coordinate of a record stands for itself: sparse, in plain numbers, against nothing but a residual. */

@@ -40,10 +40,9 @@ perfList_t perfList(const char *flag,
                     const char *text); /* gpt2: the 148 tensors of GPT-2 124M; or sizes, with commas */
 void perfAddRecipe(perfRecipes_t *recipes, const char *recipe);
 
-/* Stops with the library's reason if a recipe cannot work for `count` elements, or for these tensors. list may be NULL. */
-void perfCheckRecipes(const perfRecipes_t *recipes, size_t count, const perfList_t *list, gsDataType_t type,
-                      int nranks);
-/* Of one gradient, or of these tensors. */
+/* Stops with the library's reason if a recipe cannot work for what the configuration says besides. */
+void perfCheckRecipes(const perfRecipes_t *recipes, gsReducerConfig_t config, int nranks);
+/* Of one gradient, or of these tensors; list may be NULL. */
 gsReducerConfig_t perfConfig(const char *recipe, size_t count, const perfList_t *list, gsDataType_t type);
 
 /* A file that holds a list; rows are written in between, with their commas. */
