@@ -114,7 +114,8 @@ def _raise_on_error(result, *_):
 
 @functools.lru_cache(maxsize=None)
 def _function(name):
-    function = getattr(_library("libgradsieve_cuda" if name.endswith("Cuda") else "libgradsieve"), name)
+    library = _library("libgradsieve")  # first, for libgradsieve_cuda needs it
+    function = getattr(_library("libgradsieve_cuda") if name.endswith("Cuda") else library, name)
     function.argtypes, function.errcheck = _PROTOTYPES[name], _raise_on_error
     return function
 
@@ -138,7 +139,6 @@ class Reducer:
     def __init__(self, recipe, count, datatype, rank, ranks, seed=0, cpu_threads=0, cuda=False):
         self.count, self.datatype = count, datatype
         self._comm, self._reducer = c_void_p(), c_void_p()
-        self.close = weakref.finalize(self, _destroy, self._reducer, self._comm)  # once; at exit at the latest
         config = ReducerConfig(
             size=ctypes.sizeof(ReducerConfig),
             version=VERSION,
@@ -151,6 +151,7 @@ class Reducer:
             segmentCount=1,
         )
         _call("gsCommInitStagesCuda" if cuda else "gsCommInitStages", self._comm, rank, ranks, None)
+        self.close = weakref.finalize(self, _destroy, self._reducer, self._comm)  # once; at exit at the latest
         _call("gsReducerCreate", self._reducer, self._comm, config)
         slot_bytes = c_size_t()
         _call("gsReducerGetSlotBytes", self._reducer, slot_bytes)
