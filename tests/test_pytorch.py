@@ -34,7 +34,7 @@ def check(true, text):
 
 
 def close_to(a, b, dtype):
-    return torch.allclose(a.double(), b.double(), rtol=0, atol=100 * torch.finfo(dtype).eps)
+    return torch.allclose(a.double(), b.double(), rtol=0, atol=torch.finfo(dtype).eps)
 
 
 def batch(seed, dtype, size=32):
@@ -116,10 +116,10 @@ def lossless_is_ddp():
 def sparse_reaches_ddps_loss():
     job, ddp = Job(RECIPE).train(STEPS), Job(None).train(STEPS)
     loss, expected = job.test_loss(), ddp.test_loss()
-    stats, dense = job.state.stats(), STEPS * 4 * ddp.parameters().numel()
+    stats, dense = job.state.stats(), STEPS * 2 * (RANKS - 1) * 4 * ddp.parameters().numel() // RANKS
     check(abs(loss - expected) < 0.02 * expected, f"loss {loss}; DDP's is {expected}")
     check(stats["calls"] == stats["compressed"] == STEPS * len(list(job.model.parameters())), f"counted: {stats}")
-    check(0 < stats["payloadBytes"] <= stats["wireBytes"] < dense / 20, f"bytes: {stats}, dense {dense}")
+    check(0 < stats["payloadBytes"] <= stats["wireBytes"] < dense / 15, f"bytes: {stats}, dense {dense}")
     if dist.get_rank() == 0:
         print(f"loss after {STEPS} steps: DDP {expected:.4f}, {RECIPE} {loss:.4f}")
         print(f"bytes of a rank: DDP {dense}, records {stats['payloadBytes']}, on the wire {stats['wireBytes']}")
@@ -146,7 +146,7 @@ def disabled_is_ddp():
     os.environ["GS_DISABLE"] = "1"
     job = Job(RECIPE)
     del os.environ["GS_DISABLE"]
-    check(torch.equal(job.train(5).parameters(), Job(None).train(5).parameters()), "GS_DISABLE=1 is not DDP")
+    check(close_to(job.train(5).parameters(), Job(None).train(5).parameters(), job.dtype), "GS_DISABLE=1 is not DDP")
     check(job.state.stats()["calls"] == 0, "GS_DISABLE=1 compresses")
 
 
@@ -215,7 +215,9 @@ def main():
         folder = pathlib.Path(name)
         try:
             mp.spawn(is_killed, (folder,), nprocs=RANKS)
-        except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:  # the second of a rank that lost its peer
+        except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:  # the second: a rank that lost its peer
+            if not all((folder / f"checkpoint{rank}").exists() for rank in range(RANKS)):
+                raise
             print(f"killed as planned: {str(error).strip().splitlines()[-1]}")
         mp.spawn(checks, (folder,), nprocs=RANKS)
     print("passed")
