@@ -37,4 +37,16 @@ static inline float randomSigned(random_t *random)
     return (float)((int64_t)(randomNext(random) >> 40) - (1 << 23)) * 0x1p-23f;
 }
 
+/* The numbers 0 .. count - 1, shuffled. */
+static inline void randomOrder(random_t *random, uint32_t *order, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        order[i] = i;
+    for (uint32_t i = count - 1; i > 0; i--) {
+        uint32_t other = randomBelow(random, i + 1), kept = order[i];
+        order[i] = order[other];
+        order[other] = kept;
+    }
+}
+
 #endif
