@@ -12,7 +12,6 @@ extern "C" {
 #include "train/hash.h"
 #include "train/layers/cuda.cuh"
 #include "train/random.h"
-
 #include "gradsieve.h"
 
 #include <curand.h>
@@ -23,13 +22,11 @@ extern "C" {
 #include <string.h>
 #include <thread>
 #include <vector>
-
 #ifdef GS_HAVE_MPI
 #include <mpi.h>
 #endif
 
-/* ---- errors: a training program has nothing better to do than to say what failed, and to end ---- */
-
+/* A training program has nothing better to do than to say what failed, and to end. */
 static void die(const char *call, const char *text, int line)
 {
     fprintf(stderr, "mlp.cu:%d: %s: %s\n", line, call, text);
@@ -63,7 +60,7 @@ typedef struct {
 typedef struct {
     options_t options;
     dataset_t dataset;
-    int ranks;
+    int devices, ranks;
     ncclUniqueId id;
     int layerCount;
     layer_t layers[MAX_LAYERS];
@@ -102,7 +99,7 @@ static void makeLayers(job_t *job)
     }
 }
 
-/* ---- a rank's memory ---- */
+/* ---- a rank's beginning and end ---- */
 
 template <typename T> static T *onDevice(rank_t *rank, size_t count)
 {
@@ -137,8 +134,6 @@ static void makeMemory(rank_t *rank)
     CUDA(cudaDeviceSynchronize()); /* the copies are not in the streams that follow */
 }
 
-/* ---- a rank's beginning ---- */
-
 /* Weights uniform within 1 / sqrt(inputs), biases 0. Rank 0 draws, so that different GPUs may work together. */
 static void drawWeights(rank_t *rank)
 {
@@ -153,11 +148,10 @@ static void drawWeights(rank_t *rank)
         size_t count = layer->count - (size_t)layer->outputs;
         CURAND(curandGenerateUniform(generator, weights, count));
         cudaEach(count, rank->compute, scaleWeights, weights, range, count);
-        CUDA(cudaGetLastError());
     }
     CURAND(curandDestroyGenerator(generator));
     NCCL(ncclBroadcast(rank->parameters, rank->parameters, job->parameters, ncclFloat, 0, rank->nccl, rank->compute));
-    CUDA(cudaStreamSynchronize(rank->compute));
+    GS(gsCommSynchronize(rank->comm, rank->compute));
 }
 
 /* gradsieve: a communicator over NCCL's, and a reducer for each layer's gradient. */
@@ -178,9 +172,7 @@ static void makeReducers(rank_t *rank)
 static void makeRank(rank_t *rank)
 {
     const job_t *job = rank->job;
-    int devices;
-    CUDA(cudaGetDeviceCount(&devices));
-    CUDA(cudaSetDevice(rank->number % devices));
+    CUDA(cudaSetDevice(rank->number % job->devices));
     CUDA(cudaStreamCreateWithFlags(&rank->compute, cudaStreamNonBlocking));
     CUDA(cudaStreamCreateWithFlags(&rank->exchange, cudaStreamNonBlocking));
     CUDA(cudaEventCreateWithFlags(&rank->event, cudaEventDisableTiming));
@@ -284,16 +276,6 @@ static void enqueueStep(rank_t *rank)
     update(rank);
 }
 
-static void captureStep(rank_t *rank)
-{
-    cudaGraph_t graph;
-    CUDA(cudaStreamBeginCapture(rank->compute, cudaStreamCaptureModeThreadLocal));
-    enqueueStep(rank);
-    CUDA(cudaStreamEndCapture(rank->compute, &graph));
-    CUDA(cudaGraphInstantiate(&rank->graph, graph, 0));
-    CUDA(cudaGraphDestroy(graph));
-}
-
 /* This rank's part of the step's items. An epoch has its own order, alike on all ranks. */
 static void chooseItems(rank_t *rank, uint64_t step, bool newOrder)
 {
@@ -311,15 +293,21 @@ static void chooseItems(rank_t *rank, uint64_t step, bool newOrder)
 /* The first step of a program is not captured: cuBLAS allocates, and some recipes send it dense. */
 static void trainStep(rank_t *rank, uint64_t step, bool first)
 {
+    cudaGraph_t graph;
     chooseItems(rank, step, first);
     if (!rank->job->options.graph || first)
         return enqueueStep(rank);
-    if (!rank->graph)
-        captureStep(rank);
+    if (!rank->graph) {
+        CUDA(cudaStreamBeginCapture(rank->compute, cudaStreamCaptureModeThreadLocal));
+        enqueueStep(rank);
+        CUDA(cudaStreamEndCapture(rank->compute, &graph));
+        CUDA(cudaGraphInstantiate(&rank->graph, graph, 0));
+        CUDA(cudaGraphDestroy(graph));
+    }
     CUDA(cudaGraphLaunch(rank->graph, rank->compute));
 }
 
-/* ---- checkpoints: a file a rank, for what a reducer remembers is each rank's own ---- */
+/* ---- checkpoints: a file a rank, for what a reducer remembers is the rank's own ---- */
 
 /* Saving and resuming pass over the same things in the same order. */
 typedef struct {
@@ -334,20 +322,13 @@ static void pass(checkpoint_t *c, void *bytes, size_t count)
     REQUIRE(done == count || fail("%s: %s", c->path, c->save ? "cannot be written" : "too short"));
 }
 
-static void passHead(checkpoint_t *c, const rank_t *rank, uint64_t *step)
+/* The batch, as steps are counted in batches. All that reducers depend on is in their states. */
+static void passHead(checkpoint_t *c, int batch, uint64_t *step)
 {
-    static const char *const names[] = {"format", "rank", "ranks", "parameters", "batch", "seed"};
-    const job_t *job = rank->job;
-    const options_t *options = &job->options;
-    const int64_t expected[] = {0x31706C6D7367 /* "gsmlp1" */, rank->number,   job->ranks,
-                                (int64_t)job->parameters,      options->batch, options->seed};
-    for (int i = 0; i < 6; i++) {
-        int64_t value = expected[i];
-        pass(c, &value, sizeof value);
-        REQUIRE(value == expected[i] ||
-                fail("%s: its %s is %lld, expected %lld", c->path, names[i], (long long)value, (long long)expected[i]));
-    }
-    pass(c, step, sizeof *step);
+    uint64_t head[] = {(uint64_t)batch, *step};
+    pass(c, head, sizeof head);
+    REQUIRE(head[0] == (uint64_t)batch || fail("%s: for batches of %" PRIu64 ", expected %d", c->path, head[0], batch));
+    *step = head[1];
 }
 
 static void passVector(checkpoint_t *c, float *vector, size_t count)
@@ -382,11 +363,11 @@ static void passCheckpoint(rank_t *rank, const char *name, bool save, uint64_t *
     snprintf(c.path, sizeof c.path, "%s.%d", name, rank->number);
     c.file = fopen(c.path, save ? "wb" : "rb");
     REQUIRE(c.file || fail("%s: cannot be opened", c.path));
-    passHead(&c, rank, step);
-    for (float *vector : {rank->parameters, rank->m, rank->v, rank->vmax})
-        passVector(&c, vector, rank->job->parameters);
+    passHead(&c, rank->job->options.batch, step);
     for (int l = 0; l < rank->job->layerCount; l++)
         passReducer(&c, rank->reducers[l]);
+    for (float *vector : {rank->parameters, rank->m, rank->v, rank->vmax})
+        passVector(&c, vector, rank->job->parameters);
     CUDA(cudaDeviceSynchronize());
     REQUIRE(fclose(c.file) == 0 || fail("%s: cannot be written", c.path));
 }
@@ -411,23 +392,23 @@ static void reportStep(rank_t *rank, uint64_t step)
 /* Ranks must end with the same bits: compare the hashes. */
 static void reportEnd(rank_t *rank)
 {
-    const job_t *job = rank->job;
-    std::vector<float> parameters(job->parameters);
+    size_t size = rank->job->parameters * sizeof(float);
+    std::vector<char> parameters(size);
     uint64_t bytes = 0;
-    for (int l = 0; l < job->layerCount; l++) {
+    for (int l = 0; l < rank->job->layerCount; l++) {
         gsStats_t stats;
         GS(gsReducerGetStats(rank->reducers[l], &stats));
         bytes += stats.wireBytes;
     }
-    CUDA(cudaMemcpy(parameters.data(), rank->parameters, job->parameters * sizeof(float), cudaMemcpyDeviceToHost));
+    CUDA(cudaMemcpy(parameters.data(), rank->parameters, size, cudaMemcpyDeviceToHost));
     printf("rank %d: %" PRIu64 " bytes sent, parameters %016" PRIx64 "\n", rank->number, bytes,
-           hashBytes(parameters.data(), job->parameters * sizeof(float)));
+           hashBytes(parameters.data(), size));
 }
 
 static void runRank(const job_t *job, int number)
 {
     rank_t rank = {};
-    uint64_t first = 0, step, steps = (uint64_t)job->options.steps, report = (uint64_t)job->options.report;
+    uint64_t first = 0, step, steps = (uint64_t)job->options.steps;
     rank.job = job;
     rank.number = number;
     makeRank(&rank);
@@ -435,7 +416,7 @@ static void runRank(const job_t *job, int number)
     passCheckpoint(&rank, job->options.resume, false, &first);
     for (step = first; step < steps;) {
         trainStep(&rank, step, step == first);
-        if (++step % report == 0 || step == steps)
+        if (++step % (uint64_t)job->options.report == 0 || step == steps)
             reportStep(&rank, step);
     }
     passCheckpoint(&rank, job->options.save, true, &step);
@@ -462,22 +443,21 @@ static const flag_t flags[] = {
     {"--resume", FLAG_TEXT, AT(resume), "FILE", 0, 0, "go on from such a checkpoint"},
     {"--help", FLAG_SWITCH, AT(help), "", 0, 0, "this text"},
 };
-enum { FLAG_COUNT = sizeof flags / sizeof flags[0] };
 
 /* False, with a failure text, where the command line makes no sense here. */
 static bool run(job_t *job, int argc, char **argv, int process, int processes)
 {
     options_t *options = &job->options;
-    int devices = 0;
-    if (!flagsParse(flags, FLAG_COUNT, options, argc, argv))
+    const int flagCount = sizeof flags / sizeof flags[0];
+    if (!flagsParse(flags, flagCount, options, argc, argv))
         return false;
     if (options->help)
-        return flagsPrint(flags, FLAG_COUNT), true;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0)
+        return flagsPrint(flags, flagCount), true;
+    if (cudaGetDeviceCount(&job->devices) != cudaSuccess || job->devices == 0)
         return fail("no CUDA device; gs_train trains the same model on the CPU");
-    job->ranks = processes > 1 ? processes : options->ranks ? options->ranks : devices;
-    if (processes == 1 && job->ranks > devices)
-        return fail("--ranks: got %d, expected no more than the %d devices", job->ranks, devices);
+    job->ranks = processes > 1 ? processes : options->ranks ? options->ranks : job->devices;
+    if (processes == 1 && job->ranks > job->devices)
+        return fail("--ranks: got %d, expected no more than the %d devices", job->ranks, job->devices);
     if (!datasetLoad(&job->dataset, options->data, NULL))
         return false;
     if ((uint64_t)job->ranks * (uint64_t)options->batch > job->dataset.train.count)
@@ -490,7 +470,7 @@ static bool run(job_t *job, int argc, char **argv, int process, int processes)
     MPI_Bcast(&job->id, sizeof job->id, MPI_BYTE, 0, MPI_COMM_WORLD);
 #endif
     std::vector<std::thread> threads;
-    for (int number = process; number < (processes > 1 ? process + 1 : job->ranks); number++)
+    for (int number = process; number < job->ranks; number += processes)
         threads.emplace_back(runRank, job, number);
     for (std::thread &thread : threads)
         thread.join();
@@ -507,11 +487,12 @@ int main(int argc, char **argv)
     MPI_Comm_rank(MPI_COMM_WORLD, &process);
     MPI_Comm_size(MPI_COMM_WORLD, &processes);
 #endif
-    bool done = run(&job, argc, argv, process, processes);
-    if (!done)
+    if (!run(&job, argc, argv, process, processes)) {
         fprintf(stderr, "mlp: %s\n", failureText());
+        return 2; /* mpirun ends the other processes */
+    }
 #ifdef GS_HAVE_MPI
     MPI_Finalize();
 #endif
-    return done ? 0 : 2;
+    return 0;
 }
