@@ -97,12 +97,12 @@ static int trainAndWrite(const job_t *job, ranks_t *ranks)
     return trained && written ? 0 : EXIT_FAILED;
 }
 
-static int train(const options_t *options, ranks_t *ranks)
+static int train(const options_t *options, const device_t *device, ranks_t *ranks)
 {
     model_t model;
     job_t job;
     int status = EXIT_FAILED;
-    if (ranksAgree(ranks, modelMake(&model, options))) {
+    if (ranksAgree(ranks, modelMake(&model, options, device))) {
         bool made = ranksAgree(ranks, jobMake(&job, options, &model, ranks->count));
         status = made ? trainAndWrite(&job, ranks) : EXIT_USAGE;
     }
@@ -112,6 +112,7 @@ static int train(const options_t *options, ranks_t *ranks)
 
 static int run(options_t *options, bool parsed, ranks_t *ranks)
 {
+    const device_t *device = NULL;
     if (!ranksAgree(ranks, parsed))
         return EXIT_USAGE;
     if (options->help) {
@@ -119,11 +120,12 @@ static int run(options_t *options, bool parsed, ranks_t *ranks)
             optionsPrintHelp();
         return 0;
     }
-    if (!ranksAgree(ranks, modelSettle(options) && ranksCheck(ranks, options->transport, options->ranks)))
+    if (!ranksAgree(ranks, modelSettle(options) && ranksCheck(ranks, options->transport, options->ranks) &&
+                               (device = deviceOpen(options, ranks->local))))
         return EXIT_USAGE;
     if (!ranksAgree(ranks, !ranksAreRoot(ranks) || checkOutputs(options)) || !ranksAgree(ranks, ranksConnect(ranks)))
         return EXIT_FAILED;
-    return train(options, ranks);
+    return train(options, device, ranks);
 }
 
 int main(int argc, char **argv)

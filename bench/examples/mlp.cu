@@ -219,7 +219,7 @@ static void forward(rank_t *rank)
         if (l < last)
             cudaEach(count, rank->compute, relu, out, out, count);
     }
-    cudaEach((size_t)batch, rank->compute, softmaxLoss, rank->values[last + 1], rank->slopes[last + 1], rank->losses,
+    cudaEach((size_t)batch, rank->compute, softmaxLosses, rank->values[last + 1], rank->slopes[last + 1], rank->losses,
              rank->labels, IMAGE_CLASSES, batch);
     meanLoss<<<1, 1, 0, rank->compute>>>(rank->loss, rank->losses, batch);
     CUDA(cudaGetLastError());

@@ -72,8 +72,15 @@ bool exchangeSend(exchange_t *exchange, int part, void *values)
 
 bool exchangeFinish(exchange_t *exchange)
 {
-    gsResult_t result = gsStreamSynchronize(exchange->stream);
-    return result == GS_SUCCESS || exchangeFailed(exchange, result, "gsAllReduce");
+    gsResult_t result = gsCommSynchronize(exchange->comm, exchange->stream);
+    if (result != GS_SUCCESS)
+        return exchangeFailed(exchange, result, "gsAllReduce");
+    for (int p = 0; p < exchange->partCount; p++) {
+        gsReducerGetAsyncError(exchange->reducers[p], &result);
+        if (result != GS_SUCCESS)
+            return fail("gsAllReduce: %s", gsGetErrorString(exchange->result = result));
+    }
+    return true;
 }
 
 bool exchangeStats(exchange_t *exchange, gsStats_t *sum)

@@ -35,9 +35,9 @@ bool modelSettle(options_t *options)
     return true;
 }
 
-bool modelMake(model_t *model, const options_t *options)
+bool modelMake(model_t *model, const options_t *options, const device_t *device)
 {
-    *model = (model_t){.type = typeOf(options), .data = options->data};
+    *model = (model_t){.type = typeOf(options), .device = device, .data = options->data};
     return model->type->make(model, options);
 }
 

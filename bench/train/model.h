@@ -2,6 +2,7 @@
 #ifndef TRAIN_MODEL_H
 #define TRAIN_MODEL_H
 
+#include "device.h"
 #include "options.h"
 
 #include <stdbool.h>
@@ -34,12 +35,13 @@ typedef struct {
 /* A model with its data, alike on every rank and only read while they train. */
 typedef struct {
     const modelType_t *type;
-    const char *data;    /* what the data are called */
-    uint32_t trainCount; /* items to train on */
-    uint32_t testCount;  /* items to test on */
-    bool ownTest;        /* these are others than the training items */
-    uint32_t features;   /* of one item */
-    size_t parameters;   /* elements of parameters and gradient: double under --dtype f64, else float */
+    const device_t *device; /* where its numbers are */
+    const char *data;       /* what the data are called */
+    uint32_t trainCount;    /* items to train on */
+    uint32_t testCount;     /* items to test on */
+    bool ownTest;           /* these are others than the training items */
+    uint32_t features;      /* of one item */
+    size_t parameters;      /* elements of parameters and gradient: double under --dtype f64, else float */
     int partCount;
     part_t parts[MODEL_MAX_PARTS]; /* in the order in which their gradients are there */
     void *content;                 /* the type's own */
@@ -74,7 +76,7 @@ extern const modelType_t softmaxModel, mlpModel, cnnModel, logregModel, linregMo
 /* False, with a failure text, where the other options do not go with the model. Names the default data. */
 bool modelSettle(options_t *options);
 
-bool modelMake(model_t *model, const options_t *options);
+bool modelMake(model_t *model, const options_t *options, const device_t *device);
 void modelFree(model_t *model);
 
 #endif

@@ -19,12 +19,16 @@ typedef struct {
     size_t parameters;
 } network_t;
 
+/* On the device, but for the host's copies of what goes in and comes out. */
 typedef struct {
+    const device_t *device;
     int batch;
     float *values[MAX_LAYERS + 1]; /* values[0] is the input, values[l + 1] what layer l gives */
     float *slopes[MAX_LAYERS + 1]; /* of the loss by those values; none by the input */
     float *scratch;
     uint8_t *labels;
+    float *hostImages, *hostLogits;
+    uint8_t *hostLabels;
 } workspace_t;
 
 /* ---- making ---- */
@@ -45,21 +49,21 @@ static void addLayer(network_t *network, layer_t layer)
     network->layers[network->layerCount++] = layer;
 }
 
-static void addDense(network_t *network, int outputs)
+static void addDense(network_t *network, const device_t *device, int outputs)
 {
-    addLayer(network, denseLayer(lastShape(network), outputs));
+    addLayer(network, device->dense(lastShape(network), outputs));
 }
 
-static void addRelu(network_t *network)
+static void addRelu(network_t *network, const device_t *device)
 {
-    addLayer(network, reluLayer(lastShape(network)));
+    addLayer(network, device->relu(lastShape(network)));
 }
 
-static void addConvolution(network_t *network, int channels)
+static void addConvolution(network_t *network, const device_t *device, int channels)
 {
-    addLayer(network, convLayer(lastShape(network), channels));
-    addRelu(network);
-    addLayer(network, poolLayer(lastShape(network)));
+    addLayer(network, device->conv(lastShape(network), channels));
+    addRelu(network, device);
+    addLayer(network, device->pool(lastShape(network)));
 }
 
 /* The images, and a network without layers. */
@@ -81,7 +85,7 @@ static network_t *load(model_t *model, const options_t *options)
 
 static bool finish(model_t *model, network_t *network)
 {
-    addDense(network, IMAGE_CLASSES);
+    addDense(network, model->device, IMAGE_CLASSES);
     model->parameters = network->parameters;
     for (int l = network->layerCount - 1; l >= 0; l--) {
         const layer_t *layer = &network->layers[l];
@@ -103,8 +107,8 @@ static bool makeMlp(model_t *model, const options_t *options)
     if (!network)
         return false;
     for (int i = 0; i < options->depth; i++) {
-        addDense(network, options->hidden);
-        addRelu(network);
+        addDense(network, model->device, options->hidden);
+        addRelu(network, model->device);
     }
     return finish(model, network);
 }
@@ -118,8 +122,8 @@ static bool makeCnn(model_t *model, const options_t *options)
     if (images->height < 4 || images->width < 4)
         return fail("%s: images of %u x %u pixels, expected 4 x 4 or more for --model cnn", options->data,
                     images->height, images->width);
-    addConvolution(network, 8);
-    addConvolution(network, 16);
+    addConvolution(network, model->device, 8);
+    addConvolution(network, model->device, 16);
     return finish(model, network);
 }
 
@@ -156,35 +160,47 @@ static void workspaceFree(void *pointer)
     workspace_t *workspace = pointer;
     if (!workspace)
         return;
+    const device_t *device = workspace->device;
     for (int l = 0; l <= MAX_LAYERS; l++) {
-        free(workspace->values[l]);
-        free(workspace->slopes[l]);
+        device->release(workspace->values[l]);
+        device->release(workspace->slopes[l]);
     }
-    free(workspace->scratch);
-    free(workspace->labels);
+    device->release(workspace->scratch);
+    device->release(workspace->labels);
+    free(workspace->hostImages);
+    free(workspace->hostLogits);
+    free(workspace->hostLabels);
     free(workspace);
 }
 
-static float *floats(int rows, size_t columns)
+static float *floats(const workspace_t *workspace, size_t columns)
 {
-    return malloc(((size_t)rows * columns + 1) * sizeof(float));
+    return workspace->device->allocate((size_t)workspace->batch * columns * sizeof(float));
+}
+
+static bool makeHostBuffers(workspace_t *workspace, const network_t *network)
+{
+    size_t batch = (size_t)workspace->batch;
+    workspace->hostImages = malloc(batch * shapeSize(network->layers[0].in) * sizeof(float));
+    workspace->hostLogits = malloc(batch * IMAGE_CLASSES * sizeof(float));
+    workspace->hostLabels = malloc(batch);
+    return workspace->hostImages && workspace->hostLogits && workspace->hostLabels;
 }
 
 static bool makeBuffers(workspace_t *workspace, const network_t *network)
 {
-    int batch = workspace->batch;
-    size_t scratch = 0;
-    workspace->labels = malloc((size_t)batch);
-    workspace->values[0] = floats(batch, shapeSize(network->layers[0].in));
-    bool complete = workspace->labels && workspace->values[0];
+    size_t scratch = (size_t)workspace->batch;
+    workspace->labels = workspace->device->allocate((size_t)workspace->batch);
+    workspace->values[0] = floats(workspace, shapeSize(network->layers[0].in));
+    bool complete = makeHostBuffers(workspace, network) && workspace->labels && workspace->values[0];
     for (int l = 0; l < network->layerCount; l++) {
         const layer_t *layer = &network->layers[l];
-        workspace->values[l + 1] = floats(batch, shapeSize(layer->out));
-        workspace->slopes[l + 1] = floats(batch, shapeSize(layer->out));
+        workspace->values[l + 1] = floats(workspace, shapeSize(layer->out));
+        workspace->slopes[l + 1] = floats(workspace, shapeSize(layer->out));
         complete = complete && workspace->values[l + 1] && workspace->slopes[l + 1];
         scratch = layer->scratch > scratch ? layer->scratch : scratch;
     }
-    workspace->scratch = floats(1, scratch);
+    workspace->scratch = workspace->device->allocate(scratch * sizeof(float));
     return complete && workspace->scratch;
 }
 
@@ -193,6 +209,7 @@ static void *workspaceMake(const model_t *model, int batch)
     workspace_t *workspace = calloc(1, sizeof *workspace);
     if (!workspace)
         return NULL;
+    workspace->device = model->device;
     workspace->batch = batch;
     if (makeBuffers(workspace, model->content))
         return workspace;
@@ -206,14 +223,17 @@ static void *workspaceMake(const model_t *model, int batch)
 static void loadImage(workspace_t *workspace, const dataset_t *dataset, const images_t *images, uint32_t image, int row)
 {
     const uint8_t *from = images->values + (size_t)image * images->pixels;
-    float *to = workspace->values[0] + (size_t)row * images->pixels;
+    float *to = workspace->hostImages + (size_t)row * images->pixels;
     for (uint32_t i = 0; i < images->pixels; i++)
         to[i] = ((float)from[i] - dataset->mean) * (2.0f / 255.0f);
-    workspace->labels[row] = images->labels[image];
+    workspace->hostLabels[row] = images->labels[image];
 }
 
+/* From the images that are loaded to the logits. */
 static void forward(const network_t *network, workspace_t *workspace, const float *parameters, int batch)
 {
+    size_t pixels = (size_t)batch * shapeSize(network->layers[0].in);
+    workspace->device->upload(workspace->values[0], workspace->hostImages, pixels * sizeof(float));
     for (int l = 0; l < network->layerCount; l++) {
         const layer_t *layer = &network->layers[l];
         layer->forward(layer, parameters, workspace->values[l], workspace->values[l + 1], batch, workspace->scratch);
@@ -233,32 +253,18 @@ static void backward(const network_t *network, workspace_t *workspace, const flo
     }
 }
 
-/* Cross entropy of one row of logits; slopes are those of the batch's mean. */
-static double softmaxLoss(const float *logits, float *slopes, int label, float scale)
-{
-    float largest = logits[0], sum = 0.0f;
-    for (int c = 1; c < IMAGE_CLASSES; c++)
-        largest = fmaxf(largest, logits[c]);
-    for (int c = 0; c < IMAGE_CLASSES; c++)
-        sum += slopes[c] = expf(logits[c] - largest);
-    for (int c = 0; c < IMAGE_CLASSES; c++)
-        slopes[c] = scale * (slopes[c] / sum - (c == label ? 1.0f : 0.0f));
-    return (double)(logf(sum) - (logits[label] - largest));
-}
-
 static double gradient(const model_t *model, void *pointer, const void *parameters, const uint32_t *items, int count,
                        void *gradient, const watcher_t *watcher)
 {
     const network_t *network = model->content;
     workspace_t *workspace = pointer;
-    double loss = 0.0;
     for (int row = 0; row < count; row++)
         loadImage(workspace, &network->dataset, &network->dataset.train, items[row], row);
     forward(network, workspace, parameters, count);
-    const float *logits = workspace->values[network->layerCount];
-    float *slopes = workspace->slopes[network->layerCount];
-    for (int row = 0; row < count; row++, logits += IMAGE_CLASSES, slopes += IMAGE_CLASSES)
-        loss += softmaxLoss(logits, slopes, workspace->labels[row], 1.0f / (float)count);
+    workspace->device->upload(workspace->labels, workspace->hostLabels, (size_t)count);
+    double loss =
+        workspace->device->loss(workspace->values[network->layerCount], workspace->slopes[network->layerCount],
+                                workspace->labels, IMAGE_CLASSES, count, workspace->scratch);
     backward(network, workspace, parameters, count, gradient, watcher);
     return loss;
 }
@@ -286,7 +292,9 @@ static double test(const model_t *model, void *pointer, const void *parameters, 
         for (int row = 0; row < rows; row++)
             loadImage(workspace, &network->dataset, &network->dataset.test, at + (uint32_t)row, row);
         forward(network, workspace, parameters, rows);
-        correct += countCorrect(workspace->values[network->layerCount], workspace->labels, rows);
+        workspace->device->download(workspace->hostLogits, workspace->values[network->layerCount],
+                                    (size_t)rows * IMAGE_CLASSES * sizeof(float));
+        correct += countCorrect(workspace->hostLogits, workspace->hostLabels, rows);
     }
     return correct;
 }

@@ -6,6 +6,8 @@
 
 enum { MODEL_SOFTMAX, MODEL_MLP, MODEL_CNN, MODEL_LOGREG, MODEL_LINREG };
 enum { TRANSPORT_THREADS, TRANSPORT_MPI };
+enum { OPTIMIZER_MOMENTUM, OPTIMIZER_AMSGRAD };
+enum { DEVICE_CPU, DEVICE_CUDA };
 enum { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F64 };
 
 enum { OPTIONS_MAX_DEPTH = 8 };
@@ -24,9 +26,12 @@ typedef struct {
     int epochs;
     int batch; /* of one rank; 0: its whole share */
     double rate;
+    int optimizer; /* OPTIMIZER_* */
     double momentum;
-    int dtype; /* DTYPE_* */
+    int dtype;  /* DTYPE_* */
+    int device; /* DEVICE_* */
     int seed;
+    const char *start; /* a file; NULL: the model's own */
     bool overlap;
     const char *json; /* NULL: none */
     const char *plot; /* NULL: none */

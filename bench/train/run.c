@@ -4,9 +4,11 @@
 #include "clock.h"
 #include "dtype.h"
 #include "failure.h"
+#include "hash.h"
 #include "random.h"
 #include "report.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,6 +16,7 @@
 #include <string.h>
 
 enum { SMOOTHNESS_STEPS = 50 }; /* of the power iteration: gradients of one batch */
+enum { MAX_MOMENTS = 3 };
 
 /* What the ranks of a process have in common during a run. */
 typedef struct {
@@ -27,10 +30,13 @@ typedef struct {
     const job_t *job;
     const rank_t *rank;
     const dtype_t *dtype;
-    void *parameters; /* these three: of type dtype->state */
+    const device_t *device;
+    gsComm_t comm;
+    void *parameters; /* these, of type dtype->state, on the device */
     void *gradient;
-    void *velocity;
-    uint16_t *narrow; /* the gradient in 16 bits, where asked for */
+    void *moments[MAX_MOMENTS]; /* of the optimizer */
+    void *host;                 /* a copy of the parameters */
+    uint16_t *narrow;           /* the gradient in 16 bits, where asked for */
     void *anchor; /* lasg-wk: the parameters of the last gradient sent, and the step's gradient there; otherwise NULL */
     void *stale;
     uint32_t *order; /* of the training items in this epoch */
@@ -91,13 +97,10 @@ static void orderItems(trainer_t *trainer, int epoch)
 {
     uint32_t count = trainer->job->model->trainCount;
     random_t random = randomMake((uint64_t)trainer->job->options->seed, (uint64_t)epoch);
+    if (trainer->job->options->batch)
+        return randomOrder(&random, trainer->order, count);
     for (uint32_t i = 0; i < count; i++)
         trainer->order[i] = i;
-    for (uint32_t i = count - 1; i > 0 && trainer->job->options->batch; i--) {
-        uint32_t other = randomBelow(&random, i + 1), kept = trainer->order[i];
-        trainer->order[i] = trainer->order[other];
-        trainer->order[other] = kept;
-    }
 }
 
 /* The gradient of this rank's first batch, for the estimate below. */
@@ -154,41 +157,81 @@ static bool setParams(trainer_t *trainer, const char *recipe)
 static bool connect(trainer_t *trainer, const run_t *run)
 {
     gsReducerConfig_t config = reducerConfig(trainer->job, run->recipe);
-    return exchangeMake(&trainer->exchange, trainer->job->model, run->way, trainer->rank->comm, &config) &&
+    return exchangeMake(&trainer->exchange, trainer->job->model, run->way, trainer->comm, &config) &&
            setParams(trainer, run->recipe);
+}
+
+static bool makeVectors(trainer_t *trainer)
+{
+    const model_t *model = trainer->job->model;
+    size_t bytes = model->parameters * trainer->dtype->stateBytes;
+    int moments = trainer->job->options->optimizer == OPTIMIZER_AMSGRAD ? MAX_MOMENTS : 1;
+    bool made = true;
+    trainer->parameters = trainer->device->allocate(bytes);
+    trainer->gradient = trainer->device->allocate(bytes);
+    for (int i = 0; i < moments; i++) {
+        trainer->moments[i] = trainer->device->allocate(bytes);
+        made = made && trainer->moments[i];
+    }
+    trainer->host = malloc(bytes);
+    trainer->narrow = malloc(trainer->dtype->narrow ? model->parameters * sizeof(uint16_t) : 1);
+    trainer->order = malloc(model->trainCount * sizeof(uint32_t));
+    trainer->workspace = model->type->workspaceMake(model, trainer->job->batch);
+    return made && trainer->parameters && trainer->gradient && trainer->host && trainer->narrow && trainer->order &&
+           trainer->workspace;
+}
+
+static bool readStart(const char *path, void *parameters, size_t bytes)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return fail("--start: %s cannot be opened: %s", path, strerror(errno));
+    bool fits = fread(parameters, 1, bytes, file) == bytes && fgetc(file) == EOF;
+    fclose(file);
+    return fits || fail("--start: %s has not the %zu bytes of the model's parameters", path, bytes);
+}
+
+static bool start(trainer_t *trainer)
+{
+    const model_t *model = trainer->job->model;
+    const options_t *options = trainer->job->options;
+    size_t bytes = model->parameters * trainer->dtype->stateBytes;
+    if (!options->start)
+        model->type->start(model, trainer->host, (uint64_t)options->seed);
+    else if (!readStart(options->start, trainer->host, bytes))
+        return false;
+    trainer->device->upload(trainer->parameters, trainer->host, bytes);
+    return trainer->device->finish();
 }
 
 static bool trainerMake(trainer_t *trainer, const task_t *task, const rank_t *rank)
 {
     const job_t *job = task->job;
-    const model_t *model = job->model;
-    const dtype_t *dtype = dtypeOf(job->options->dtype);
-    *trainer = (trainer_t){.job = job, .rank = rank, .dtype = dtype, .exchange.comm = rank->comm};
-    trainer->parameters = malloc(model->parameters * dtype->stateBytes);
-    trainer->gradient = malloc(model->parameters * dtype->stateBytes);
-    trainer->velocity = calloc(model->parameters, dtype->stateBytes);
-    trainer->narrow = malloc(dtype->narrow ? model->parameters * sizeof(uint16_t) : 1);
-    trainer->order = malloc(model->trainCount * sizeof(uint32_t));
-    trainer->workspace = model->type->workspaceMake(model, job->batch);
-    if (!trainer->parameters || !trainer->gradient || !trainer->velocity || !trainer->narrow || !trainer->order ||
-        !trainer->workspace)
-        return fail("rank %d: no memory for %zu parameters and a batch of %d", rank->number, model->parameters,
+    *trainer =
+        (trainer_t){.job = job, .rank = rank, .dtype = dtypeOf(job->options->dtype), .device = job->model->device};
+    if (!trainer->device->enter(rank, &trainer->comm))
+        return false;
+    trainer->exchange.comm = trainer->comm;
+    if (!makeVectors(trainer))
+        return fail("rank %d: no memory for %zu parameters and a batch of %d", rank->number, job->model->parameters,
                     job->batch);
-    model->type->start(model, trainer->parameters, (uint64_t)job->options->seed);
-    return connect(trainer, task->run);
+    return start(trainer) && connect(trainer, task->run);
 }
 
 static void trainerFree(trainer_t *trainer)
 {
     exchangeFree(&trainer->exchange);
     trainer->job->model->type->workspaceFree(trainer->workspace);
-    free(trainer->parameters);
-    free(trainer->gradient);
-    free(trainer->velocity);
+    trainer->device->release(trainer->parameters);
+    trainer->device->release(trainer->gradient);
+    for (int i = 0; i < MAX_MOMENTS; i++)
+        trainer->device->release(trainer->moments[i]);
+    free(trainer->host);
     free(trainer->narrow);
     free(trainer->anchor);
     free(trainer->stale);
     free(trainer->order);
+    trainer->device->leave(trainer->comm);
 }
 
 /* lasg-wk: the gradient of the step's items where this rank last spoke. */
@@ -263,12 +306,20 @@ static bool averageGradient(trainer_t *trainer)
 
 static bool updateParameters(trainer_t *trainer)
 {
+    const options_t *options = trainer->job->options;
+    size_t count = trainer->job->model->parameters;
     gsOptimizer_t optimizer = GS_OPTIMIZER_INIT;
+    gsResult_t result;
     optimizer.datatype = trainer->dtype->state;
-    optimizer.stepSize = trainer->job->options->rate;
-    optimizer.beta1 = trainer->job->options->momentum;
-    gsResult_t result = gsMomentumStep(trainer->rank->comm, &optimizer, trainer->parameters, trainer->gradient,
-                                       trainer->velocity, trainer->job->model->parameters, NULL);
+    optimizer.stepSize = options->rate;
+    if (options->optimizer == OPTIMIZER_AMSGRAD) {
+        result = gsAmsgradStep(trainer->comm, &optimizer, trainer->parameters, trainer->gradient, trainer->moments[0],
+                               trainer->moments[1], trainer->moments[2], count, NULL);
+        return result == GS_SUCCESS || exchangeFailed(&trainer->exchange, result, "gsAmsgradStep");
+    }
+    optimizer.beta1 = options->momentum;
+    result = gsMomentumStep(trainer->comm, &optimizer, trainer->parameters, trainer->gradient, trainer->moments[0],
+                            count, NULL);
     return result == GS_SUCCESS || exchangeFailed(&trainer->exchange, result, "gsMomentumStep");
 }
 
@@ -276,7 +327,7 @@ static bool trainStep(trainer_t *trainer, uint64_t step)
 {
     double start = clockSeconds(), exposed = trainer->exposed;
     computeGradient(trainer, step);
-    bool updated = averageGradient(trainer) && updateParameters(trainer);
+    bool updated = averageGradient(trainer) && updateParameters(trainer) && trainer->device->finish();
     trainer->compute += clockSeconds() - start - (trainer->exposed - exposed);
     if (!updated)
         return false;
@@ -307,16 +358,6 @@ static double testModel(trainer_t *trainer)
                              (uint32_t)(model->testCount * (rank + 1) / ranks));
 }
 
-/* FNV-1a, 64 bits. */
-static uint64_t hashBytes(const void *bytes, size_t count)
-{
-    const uint8_t *byte = bytes;
-    uint64_t hash = 0xCBF29CE484222325u;
-    for (size_t i = 0; i < count; i++)
-        hash = (hash ^ byte[i]) * 0x100000001B3u;
-    return hash;
-}
-
 /* Share of the coordinates sent between two moments. */
 static double density(const trainer_t *trainer, const gsStats_t *from, const gsStats_t *to)
 {
@@ -331,10 +372,12 @@ static const share_t *shareEpoch(trainer_t *trainer, uint64_t skipped, bool done
                     .done = done,
                     .aborted = trainer->exchange.result == GS_ERROR_ABORTED};
     if (done) {
+        size_t bytes = trainer->job->model->parameters * trainer->dtype->stateBytes;
         mine.measure = testModel(trainer);
-        mine.hash = hashBytes(trainer->parameters, trainer->job->model->parameters * trainer->dtype->stateBytes);
+        trainer->device->download(trainer->host, trainer->parameters, bytes);
+        mine.hash = hashBytes(trainer->host, bytes);
     } else {
-        gsCommAbort(trainer->rank->comm); /* the others must not wait for this rank */
+        gsCommAbort(trainer->comm); /* the others must not wait for this rank */
         memcpy(mine.failure, failureText(), sizeof mine.failure);
     }
     return ranksShare(trainer->rank, &mine, sizeof mine);

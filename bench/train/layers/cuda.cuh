@@ -68,8 +68,8 @@ static __global__ void reluSlopes(float *before, const float *slopes, const floa
 }
 
 /* Cross entropy of each row of logits, and the slopes of the rows' mean. */
-static __global__ void softmaxLoss(const float *logits, float *slopes, float *losses, const uint8_t *labels,
-                                   int classes, int rows)
+static __global__ void softmaxLosses(const float *logits, float *slopes, float *losses, const uint8_t *labels,
+                                     int classes, int rows)
 {
     int row = (int)cudaItem();
     if (row >= rows)

@@ -3,6 +3,7 @@
 #define TRAIN_LAYER_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Values of one image, row by row, channel by channel. */
 typedef struct {
@@ -32,6 +33,9 @@ layer_t denseLayer(shape_t in, int outputs);
 layer_t reluLayer(shape_t in);
 layer_t convLayer(shape_t in, int channels); /* 3x3, of the same height and width */
 layer_t poolLayer(shape_t in);               /* the largest of 2x2 */
+
+/* Cross entropy of rows of logits: the sum of the losses, and the slopes of their mean. scratch: a float a row. */
+double softmaxLoss(const float *logits, float *slopes, const uint8_t *labels, int classes, int rows, float *scratch);
 
 static inline size_t shapeSize(shape_t shape)
 {
