@@ -2,6 +2,7 @@
 # test_train.sh BENCH_FOLDER: the main job ends with the same parameters on every rank, as threads and as MPI processes, for every
 # recipe; and what it cannot read or write is an error that names it.
 set -u
+. "$(dirname "$0")/idx.sh"
 train=$1/gs_train
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -81,19 +82,9 @@ rows() {
     gzip -k "$work/classes"
 }
 
-# idx PART COUNT COUNT_BYTES: so many images of 12 x 12 pixels and as many labels, all cut from the digits of the counting numbers.
-idx() {
-    mkdir -p "$work/digits"
-    { printf '%b' "\0\0\010\003\0\0$3\0\0\0\014\0\0\0\014"; seq 100000 | head -c $(($2 * 144)); } \
-        >"$work/digits/$1-images-idx3-ubyte"
-    { printf '%b' "\0\0\010\001\0\0$3"; seq 1000 | tr -d '\n' | tr 0-9 '\000-\011' | head -c "$2"; } \
-        >"$work/digits/$1-labels-idx1-ubyte"
-}
-
 # What needs no data.
 rows
-idx train 256 '\001\000'
-idx t10k 64 '\000\100'
+digits "$work/digits"
 for recipe in dense chunk-topk:k=2; do
     same_everywhere "$recipe" --model logreg --data "$work/classes.gz" --test "$work/classes" --epochs 2 --batch 16
     same_everywhere "$recipe" --model linreg --data "$work/numbers" --epochs 2 --batch 0
@@ -104,6 +95,7 @@ same_everywhere gspar:density=0.5 --model cnn --data "$work/digits" --epochs 2 -
 for recipe in dense chunk-topk:k=2 lasg-wk gdsec lag-ps; do # with and without overlap, too
     same_everywhere "$recipe" --model cnn --data "$work/digits" --epochs 2 --batch 16 --overlap
 done
+same_everywhere chunk-topk:k=2 --model mlp --data "$work/digits" --epochs 2 --batch 16 --optimizer amsgrad --lr 0.01
 same_everywhere chunk-topk:k=2 --model mlp --depth 2 --data "$work/digits" --epochs 2 --batch 16 --dtype bf16 --overlap
 same_everywhere lag-ps --model cnn --data "$work/digits" --epochs 2 --batch 0 # with an estimate of its smoothness
 for recipe in gdsec lag-wk lag-ps; do # these look at the iterate
@@ -122,6 +114,12 @@ refused 1 "two classes" --model logreg --data "$work/four"
 refused 2 "LIBSVM file" --model logreg
 refused 2 "f64" --model mlp --dtype f64
 refused 2 "batch" --model linreg --data "$work/four" --batch 2
+refused 1 "$work/absent cannot be opened" --data "$work/digits" --start "$work/absent"
+refused 1 "$work/four has not the 158760 bytes" --data "$work/digits" --start "$work/four"
+refused 2 "softmax and mlp" --model cnn --data "$work/digits" --device cuda
+refused 2 "lag-ps" --data "$work/digits" --device cuda --recipe lag-ps
+refused 2 "f32" --data "$work/digits" --device cuda --dtype bf16
+CUDA_VISIBLE_DEVICES='' refused 2 "no CUDA device\|is built where" --data "$work/digits" --device cuda
 
 if [ ! -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz ]; then
     echo "skipped: no Fashion-MNIST (Debian: dataset-fashion-mnist)"

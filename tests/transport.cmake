@@ -33,6 +33,10 @@ if(TARGET gradsieve_nccl)
                                                                       CUDA::cudart)
   target_include_directories(test_nccl PRIVATE ${NCCL_INCLUDE_DIR})
   target_link_options(test_nccl PRIVATE LINKER:--enable-new-dtags)
+
+  gs_add_test(test_llmc 1 LABELS cuda LAUNCHER ${gs_launcher} LIBRARIES gradsieve_nccl CUDA::cudart)
+  target_include_directories(test_llmc PRIVATE ${PROJECT_SOURCE_DIR}/bench)
+  target_link_options(test_llmc PRIVATE LINKER:--enable-new-dtags)
 endif()
 
 # The same on the simulator, which captures no graphs.
