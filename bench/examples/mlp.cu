@@ -147,7 +147,7 @@ static void drawWeights(rank_t *rank)
         float *weights = rank->parameters + layer->first, range = 1.0f / sqrtf((float)layer->inputs);
         size_t count = layer->count - (size_t)layer->outputs;
         CURAND(curandGenerateUniform(generator, weights, count));
-        cudaEach(count, rank->compute, scaleWeights, weights, range, count);
+        forEach(count, rank->compute, scaleWeights, weights, range, count);
     }
     CURAND(curandDestroyGenerator(generator));
     NCCL(ncclBroadcast(rank->parameters, rank->parameters, job->parameters, ncclFloat, 0, rank->nccl, rank->compute));
@@ -208,8 +208,8 @@ static void forward(rank_t *rank)
     int last = job->layerCount - 1, batch = job->options.batch;
     uint32_t pixels = job->dataset.train.pixels;
     size_t count = (size_t)batch * pixels;
-    cudaEach(count, rank->compute, gatherImages, rank->values[0], rank->labels, rank->images, rank->allLabels,
-             rank->items, job->dataset.mean, pixels, count);
+    forEach(count, rank->compute, gatherImages, rank->values[0], rank->labels, rank->images, rank->allLabels,
+            rank->items, job->dataset.mean, pixels, count);
     for (int l = 0; l <= last; l++) {
         const layer_t *layer = &job->layers[l];
         float *out = rank->values[l + 1];
@@ -217,12 +217,11 @@ static void forward(rank_t *rank)
         CUBLAS(denseForward(rank->cublas, rank->compute, rank->parameters + layer->first, rank->values[l], out,
                             layer->inputs, layer->outputs, batch));
         if (l < last)
-            cudaEach(count, rank->compute, relu, out, out, count);
+            forEach(count, rank->compute, relu, out, out, count);
     }
-    cudaEach((size_t)batch, rank->compute, softmaxLosses, rank->values[last + 1], rank->slopes[last + 1], rank->losses,
-             rank->labels, IMAGE_CLASSES, batch);
+    forEach((size_t)batch, rank->compute, softmaxLosses, rank->values[last + 1], rank->slopes[last + 1], rank->losses,
+            rank->labels, IMAGE_CLASSES, batch);
     meanLoss<<<1, 1, 0, rank->compute>>>(rank->loss, rank->losses, batch);
-    CUDA(cudaGetLastError());
 }
 
 /* What follows on the stream `later` waits for what is on `earlier` so far. */
@@ -254,7 +253,7 @@ static void backward(rank_t *rank)
                              job->options.batch));
         exchangeLayer(rank, l);
         if (before)
-            cudaEach(count, rank->compute, reluSlopes, before, before, rank->values[l], count);
+            forEach(count, rank->compute, reluSlopes, before, before, rank->values[l], count);
     }
     NCCL(ncclAllReduce(rank->loss, rank->loss, 1, ncclDouble, ncclAvg, rank->nccl, rank->exchange));
     await(rank, rank->compute, rank->exchange);
@@ -274,6 +273,7 @@ static void enqueueStep(rank_t *rank)
     forward(rank);
     backward(rank);
     update(rank);
+    CUDA(cudaPeekAtLastError()); /* of the kernels' launches */
 }
 
 /* This rank's part of the step's items. An epoch has its own order, alike on all ranks. */

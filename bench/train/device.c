@@ -79,7 +79,7 @@ static bool checkOptions(const options_t *options)
 static const device_t *loadCuda(void)
 {
     void *part = dlopen(CUDA_PART, RTLD_NOW);
-    const device_t *device = part ? dlsym(part, "cudaDevice") : NULL;
+    const device_t *device = part ? dlsym(part, "gsTrainCuda") : NULL;
     if (!device)
         fail("--device: got cuda, but %s; it is built where CUDA, NCCL and cuBLAS are found", dlerror());
     return device;

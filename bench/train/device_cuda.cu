@@ -123,6 +123,7 @@ static void download(void *to, const void *from, size_t bytes)
 
 static bool finish()
 {
+    noteCuda(cudaGetLastError(), "a kernel's launch");
     noteCuda(cudaDeviceSynchronize(), "a kernel");
     return !own.failure[0] || fail("%s", own.failure);
 }
@@ -153,14 +154,14 @@ static layer_t denseOnDevice(shape_t in, int outputs)
 static void forwardRelu(const layer_t *layer, const float *, const float *in, float *out, int batch, float *)
 {
     size_t count = (size_t)batch * shapeSize(layer->in);
-    cudaEach(count, NULL, relu, out, in, count);
+    forEach(count, NULL, relu, out, in, count);
 }
 
 static void backwardRelu(const layer_t *layer, const float *, const float *in, const float *slopes, float *before,
                          int batch, float *, float *)
 {
     size_t count = (size_t)batch * shapeSize(layer->in);
-    cudaEach(count, NULL, reluSlopes, before, slopes, in, count);
+    forEach(count, NULL, reluSlopes, before, slopes, in, count);
 }
 
 static layer_t reluOnDevice(shape_t in)
@@ -175,13 +176,13 @@ static double loss(const float *logits, float *slopes, const uint8_t *labels, in
 {
     std::vector<float> losses((size_t)rows);
     double sum = 0.0;
-    cudaEach((size_t)rows, NULL, softmaxLosses, logits, slopes, scratch, labels, classes, rows);
+    forEach((size_t)rows, NULL, softmaxLosses, logits, slopes, scratch, labels, classes, rows);
     download(losses.data(), scratch, losses.size() * sizeof(float));
     for (float one : losses)
         sum += one;
     return sum;
 }
 
-extern "C" GS_API const device_t cudaDevice;
-const device_t cudaDevice = {enoughDevices, enter,         leave,        allocate, release, upload, download,
-                             finish,        denseOnDevice, reluOnDevice, NULL,     NULL,    loss};
+extern "C" GS_API const device_t gsTrainCuda;
+const device_t gsTrainCuda = {enoughDevices, enter,         leave,        allocate, release, upload, download,
+                              finish,        denseOnDevice, reluOnDevice, NULL,     NULL,    loss};

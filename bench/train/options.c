@@ -82,5 +82,5 @@ void optionsPrintHelp(void)
            "A recipe is NAME or NAME:key=value,key=value, for example dense, threshold:density=0.01, chunk-topk:k=64\n"
            "or gspar:density=0.05; gradsieve.h lists them all. Loss is the mean over the epoch's training items,\n"
            "accuracy or mean squared error (mse) that over the test items. A megabyte is 10^6 bytes.\n"
-           "Exit code: 0 done, 1 failed, 2 a command line that makes no sense.\n");
+           "Exit code: 0 done, 1 failed, 2 a command line that makes no sense, or no device for it.\n");
 }

@@ -8,16 +8,16 @@
 
 #include <stdint.h>
 
-static const unsigned cudaThreads = 256;
+static const unsigned blockThreads = 256;
 
 /* Enqueues a kernel with a thread for each item. */
 template <typename... Params, typename... Args>
-static void cudaEach(size_t items, cudaStream_t stream, void (*kernel)(Params...), Args... args)
+static void forEach(size_t items, cudaStream_t stream, void (*kernel)(Params...), Args... args)
 {
-    kernel<<<(unsigned)((items + cudaThreads - 1) / cudaThreads), cudaThreads, 0, stream>>>(args...);
+    kernel<<<(unsigned)((items + blockThreads - 1) / blockThreads), blockThreads, 0, stream>>>(args...);
 }
 
-static __device__ inline size_t cudaItem()
+static __device__ inline size_t itemIndex()
 {
     return (size_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
@@ -26,16 +26,17 @@ static __device__ inline size_t cudaItem()
 static __global__ void gatherImages(float *rows, uint8_t *labels, const uint8_t *images, const uint8_t *allLabels,
                                     const uint32_t *items, float mean, uint32_t pixels, size_t count)
 {
-    size_t i = cudaItem(), row = i / pixels;
+    size_t i = itemIndex(), row = i / pixels;
     if (i >= count)
         return;
     rows[i] = ((float)images[(size_t)items[row] * pixels + i % pixels] - mean) * (2.0f / 255.0f);
-    labels[row] = allLabels[items[row]];
+    if (i % pixels == 0)
+        labels[row] = allLabels[items[row]];
 }
 
 static __global__ void fillRows(float *rows, const float *row, int columns, size_t count)
 {
-    size_t i = cudaItem();
+    size_t i = itemIndex();
     if (i < count)
         rows[i] = row[i % (size_t)columns];
 }
@@ -43,7 +44,7 @@ static __global__ void fillRows(float *rows, const float *row, int columns, size
 /* A column is added up by one thread, so that the order is that of the rows. */
 static __global__ void sumRows(float *sums, const float *rows, int columns, int count)
 {
-    int column = (int)cudaItem();
+    int column = (int)itemIndex();
     float sum = 0.0f;
     if (column >= columns)
         return;
@@ -54,7 +55,7 @@ static __global__ void sumRows(float *sums, const float *rows, int columns, int 
 
 static __global__ void relu(float *out, const float *in, size_t count)
 {
-    size_t i = cudaItem();
+    size_t i = itemIndex();
     if (i < count)
         out[i] = in[i] > 0.0f ? in[i] : 0.0f;
 }
@@ -62,7 +63,7 @@ static __global__ void relu(float *out, const float *in, size_t count)
 /* `values`: what relu was given, or what it gave. */
 static __global__ void reluSlopes(float *before, const float *slopes, const float *values, size_t count)
 {
-    size_t i = cudaItem();
+    size_t i = itemIndex();
     if (i < count)
         before[i] = values[i] > 0.0f ? slopes[i] : 0.0f;
 }
@@ -71,7 +72,7 @@ static __global__ void reluSlopes(float *before, const float *slopes, const floa
 static __global__ void softmaxLosses(const float *logits, float *slopes, float *losses, const uint8_t *labels,
                                      int classes, int rows)
 {
-    int row = (int)cudaItem();
+    int row = (int)itemIndex();
     if (row >= rows)
         return;
     const float *logit = logits + (size_t)row * (size_t)classes;
@@ -98,7 +99,7 @@ static __global__ void meanLoss(double *loss, const float *losses, int count)
 /* From 0 .. 1 to -range .. range. */
 static __global__ void scaleWeights(float *weights, float range, size_t count)
 {
-    size_t i = cudaItem();
+    size_t i = itemIndex();
     if (i < count)
         weights[i] = range * (2.0f * weights[i] - 1.0f);
 }
@@ -109,7 +110,7 @@ static inline cublasStatus_t denseForward(cublasHandle_t cublas, cudaStream_t st
 {
     const float one = 1.0f, *biases = weights + (size_t)inputs * (size_t)outputs;
     size_t count = (size_t)batch * (size_t)outputs;
-    cudaEach(count, stream, fillRows, out, biases, outputs, count);
+    forEach(count, stream, fillRows, out, biases, outputs, count);
     return cublasSgemm(cublas, CUBLAS_OP_N, CUBLAS_OP_N, outputs, batch, inputs, &one, weights, outputs, in, inputs,
                        &one, out, outputs);
 }
@@ -121,7 +122,7 @@ static inline cublasStatus_t denseBackward(cublasHandle_t cublas, cudaStream_t s
 {
     const float one = 1.0f, zero = 0.0f;
     float *biases = gradient + (size_t)inputs * (size_t)outputs;
-    cudaEach((size_t)outputs, stream, sumRows, biases, slopes, outputs, batch);
+    forEach((size_t)outputs, stream, sumRows, biases, slopes, outputs, batch);
     cublasStatus_t status = cublasSgemm(cublas, CUBLAS_OP_N, CUBLAS_OP_T, outputs, inputs, batch, &one, slopes, outputs,
                                         in, inputs, &zero, gradient, outputs);
     if (status != CUBLAS_STATUS_SUCCESS || !before)
