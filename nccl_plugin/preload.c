@@ -8,7 +8,8 @@
  *
  *     watching     calls pass as they are. Once some period has come three times (preload_learn.c) the ranks vote: each proposes the
  *                  shortest period by which its own buffers repeat, too, and makes reducers for it, one a place, as many as its
- *                  memory allows (preload_plan.c). One exact all-reduce of five integers (preload_vote.c) tells the least of what all
+ *                  memory allows (preload_plan.c), or takes up those of the last plan if it is the same again, wherever it now
+ *                  begins. One exact all-reduce of seven integers (preload_vote.c) tells the least of what all
  *                  have. Where the proposals are the same, places up to that number are compressed from the next call on: following.
  *                  Otherwise the next vote is due when twice as many calls have been seen.
  *     following    a call that is the plan's next one, by count, type and op, is compressed by the reducer of its place. Any other ends
@@ -168,7 +169,7 @@ static int64_t placeOf(preloadComm *c, preloadKey key, const void *buffer)
         preloadCommRetire(c, c->plan);
     }
     if (place >= 0 && (uint32_t)place < c->plan->n)
-        return place;
+        return ((uint32_t)place + c->plan->turn) % c->plan->period;
     if (place >= 0)
         preloadCounts.passed[PASS_STATE]++;
     else
@@ -208,12 +209,9 @@ ncclResult_t ncclAllReduce(const void *send, void *recv, size_t count, ncclDataT
                            ncclComm_t comm, cudaStream_t stream)
 {
     PRELOAD_NEEDS(nccl)
-    preloadReportBegin(comm);
-    preloadComm *c = preloadGetSettings()->disabled ? NULL : preloadCommEnter(comm, false);
-    if (!c) {
-        preloadCounts.passed[PASS_DISABLED] += preloadGetSettings()->disabled;
+    preloadComm *c = preloadCommEnter(comm, false);
+    if (!c)
         return nccl->ncclAllReduce(send, recv, count, type, op, comm, stream);
-    }
     ncclResult_t result = reduce(c, send, recv, count, type, op, stream);
     preloadCommLeave(c);
     return result;
@@ -223,8 +221,10 @@ ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t count, ncclD
                                ncclComm_t comm, cudaStream_t stream)
 {
     PRELOAD_NEEDS(nccl)
-    preloadReportBegin(comm);
-    preloadCounts.passed[preloadGetSettings()->disabled ? PASS_DISABLED : PASS_SCATTER]++;
+    preloadComm *c = preloadCommEnter(comm, false);
+    if (c)
+        preloadCounts.passed[c->passes == PASS_NOT ? PASS_SCATTER : c->passes]++;
+    preloadCommLeave(c);
     return nccl->ncclReduceScatter(send, recv, count, type, op, comm, stream);
 }
 

@@ -63,20 +63,33 @@ typedef struct {
     atomic_ullong compressed, captured; /* calls, and those of them that went into a graph instead */
     atomic_ullong learning;
     atomic_ullong passed[PASS_REASONS];
-    atomic_ullong plans, broken, refused; /* votes won, plans that did not last, votes lost */
+    atomic_ullong plans, broken, resumed,
+        refused; /* votes won, plans that did not last, those taken up again, votes lost */
     /* as the devices count, replays of graphs included */
     atomic_ullong exchanges, nonFinite, faults, denseBytes, wireBytes;
+    atomic_ullong measured, encodeNs, decodeNs; /* calls of which the time was taken, and theirs */
 } preloadTally;
 extern preloadTally preloadCounts;
 
-/* Behind the first reduction: rank 0 of its communicator speaks for all. */
-void preloadReportBegin(ncclComm_t first);
+/* When the process ends; once CUDA has begun, so that it has not ended then. */
+void preloadReportAtExit(void);
 
 /* ---- a plan: reducers of a communicator's sequence of calls (preload_plan.c) ---- */
 
+/* Device time of a call now and then: before and after encoding, before and after decoding. */
+typedef struct {
+    cudaEvent_t events[4];
+    uint64_t calls;
+    uint32_t place; /* whose call is measured */
+    int next;       /* event; 0: no call is, 4: its times have not been read yet */
+} preloadClock;
+
 typedef struct preloadPlan {
-    gsComm_t comm; /* of single stages: it moves nothing itself */
-    uint32_t n;    /* places that have a reducer: the first ones */
+    gsComm_t comm;        /* of single stages: it moves nothing itself */
+    uint32_t period, n;   /* places, and how many of them have a reducer: the first ones */
+    uint32_t turn;        /* place 0 of what is followed is this place here */
+    preloadSight *sights; /* by which it was learned */
+    preloadClock clock;
     gsReducer_t *reducers;
     gsState *states; /* pinned: as each reducer's was after its last call */
     bool captured;   /* a graph has its pointers */
@@ -110,6 +123,9 @@ typedef struct {
     cudaStream_t stream;
 } preloadCall;
 
+/* Where an earlier plan begins as the period does, by keys and this rank's buffers, so that what its reducers owe is not lost; -1: it is
+ * another. */
+int64_t preloadPlanTurn(const preloadPlan *plan, const preloadLearner *l, uint32_t period);
 /* Reducers for a period, as many of the first places as memory and limit allow; maybe none. */
 preloadPlan *preloadPlanMake(preloadComm *c, uint32_t period);
 /* The places from n on go dense. */
@@ -123,6 +139,12 @@ ncclResult_t preloadExchange(const preloadCall *call);
 ncclResult_t preloadDecode(const preloadCall *call);
 /* The error that a reducer of the plan has met on the device, as far as that has come. */
 ncclResult_t preloadPlanError(const preloadPlan *plan);
+
+/* preload_clock.c: at the four times of a call of this place, on its stream; one in 16 is measured. */
+enum { PRELOAD_CLOCK_EVERY = 16 };
+void preloadClockBegin(preloadClock *clock, uint32_t place, cudaStream_t stream);
+void preloadClockMark(preloadClock *clock, int when, uint32_t place, cudaStream_t stream);
+void preloadClockFree(preloadClock *clock);
 
 /* ---- communicators (preload_comm.c) ---- */
 
@@ -149,8 +171,9 @@ ncclResult_t preloadAwaitStream(preloadComm *c, cudaStream_t stream);
 typedef struct {
     preloadComm *comm;
     cudaStream_t stream;
-    uint32_t period; /* this rank's proposal */
-    preloadPlan *plan;
+    uint32_t period;   /* this rank's proposal, */
+    int64_t turn;      /* where an earlier plan has its beginning, or -1, */
+    preloadPlan *plan; /* and its reducers: that plan's, or new ones */
 } preloadVoter;
 bool preloadIsCaptured(cudaStream_t stream);
 bool preloadWantsVote(const preloadComm *c, cudaStream_t stream);

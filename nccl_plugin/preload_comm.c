@@ -44,8 +44,9 @@ static preloadComm *make(ncclComm_t handle)
         return NULL;
     }
     c->nccl = handle;
-    c->passes = c->nranks == 1 ? PASS_ALONE : PASS_NOT;
+    c->passes = preloadGetSettings()->disabled ? PASS_DISABLED : c->nranks == 1 ? PASS_ALONE : PASS_NOT;
     pthread_mutex_init(&c->life, NULL);
+    preloadReportAtExit();
     c->next = all;
     all = c;
     return c;

@@ -8,6 +8,11 @@ static bool sameKey(const preloadKey *a, const preloadKey *b)
     return a->count == b->count && a->type == b->type && a->op == b->op;
 }
 
+bool preloadSameSight(const preloadSight *a, const preloadSight *b)
+{
+    return sameKey(&a->key, &b->key) && a->buffer == b->buffer;
+}
+
 /* Three times the same, two of them repetitions; longer after a plan that ended early, like the loop over a model's equal layers. */
 static uint64_t runNeeded(const preloadLearner *l, uint32_t period)
 {
@@ -25,9 +30,8 @@ static void watch(preloadLearner *l, const preloadSight *now)
     l->repeats = false;
     for (uint32_t p = 1; p <= most; p++) {
         const preloadSight *before = sightBefore(l, p);
-        bool same = sameKey(&before->key, &now->key);
-        l->keyRun[p] = same ? l->keyRun[p] + 1 : 0;
-        l->bufferRun[p] = same && before->buffer == now->buffer ? l->bufferRun[p] + 1 : 0;
+        l->keyRun[p] = sameKey(&before->key, &now->key) ? l->keyRun[p] + 1 : 0;
+        l->bufferRun[p] = preloadSameSight(before, now) ? l->bufferRun[p] + 1 : 0;
         l->repeats |= l->keyRun[p] >= runNeeded(l, p);
     }
     l->seen[l->watched++ % PRELOAD_MAX_PERIOD] = *now;

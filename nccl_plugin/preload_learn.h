@@ -48,6 +48,8 @@ enum {
 };
 int preloadLearnCall(preloadLearner *l, preloadKey key, const void *buffer);
 
+bool preloadSameSight(const preloadSight *a, const preloadSight *b);
+
 /* Whether the ranks have something to vote on: alike on all of them. */
 bool preloadLearnIsDue(const preloadLearner *l);
 

@@ -59,11 +59,11 @@ static gsResult_t addReducer(preloadPlan *plan, const gsReducerConfig_t *config,
                    : GS_SUCCESS;
 }
 
-static gsResult_t addReducers(preloadPlan *plan, preloadComm *c, uint32_t period)
+static gsResult_t addReducers(preloadPlan *plan)
 {
     uint64_t room = limitOfDevice();
-    for (uint32_t place = 0; place < period; place++) {
-        gsReducerConfig_t config = configOf(preloadLearnSight(c->learner, period, place), place);
+    for (uint32_t place = 0; place < plan->period; place++) {
+        gsReducerConfig_t config = configOf(&plan->sights[place], place);
         GS_CHECK(addReducer(plan, &config, &room));
     }
     return GS_SUCCESS;
@@ -72,11 +72,16 @@ static gsResult_t addReducers(preloadPlan *plan, preloadComm *c, uint32_t period
 static gsResult_t prepare(preloadPlan *plan, preloadComm *c, uint32_t period)
 {
     plan->reducers = calloc(period, sizeof *plan->reducers);
-    if (!plan->reducers || cudaMallocHost((void **)&plan->states, period * sizeof *plan->states) != cudaSuccess)
+    plan->sights = calloc(period, sizeof *plan->sights);
+    if (!plan->reducers || !plan->sights ||
+        cudaMallocHost((void **)&plan->states, period * sizeof *plan->states) != cudaSuccess)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no memory for a plan of %u places", period);
     memset(plan->states, 0, period * sizeof *plan->states);
+    for (uint32_t place = 0; place < period; place++)
+        plan->sights[place] = *preloadLearnSight(c->learner, period, place);
+    plan->period = period;
     GS_CHECK(gsCommInitStagesCuda(&plan->comm, c->rank, c->nranks, NULL));
-    return addReducers(plan, c, period);
+    return addReducers(plan);
 }
 
 preloadPlan *preloadPlanMake(preloadComm *c, uint32_t period)
@@ -88,6 +93,24 @@ preloadPlan *preloadPlanMake(preloadComm *c, uint32_t period)
     if (result == GS_ERROR_UNSUPPORTED)
         preloadPlanCut(plan, 0);
     return plan;
+}
+
+static bool beginsAt(const preloadPlan *plan, uint32_t turn, const preloadLearner *l)
+{
+    for (uint32_t place = 0; place < plan->period; place++)
+        if (!preloadSameSight(&plan->sights[(place + turn) % plan->period], preloadLearnSight(l, plan->period, place)))
+            return false;
+    return true;
+}
+
+int64_t preloadPlanTurn(const preloadPlan *plan, const preloadLearner *l, uint32_t period)
+{
+    if (!plan || plan->period != period || plan->n != period)
+        return -1;
+    for (uint32_t turn = 0; turn < period; turn++)
+        if (beginsAt(plan, turn, l))
+            return turn;
+    return -1;
 }
 
 /* What the devices have counted, replays of graphs included. */
@@ -124,6 +147,8 @@ void preloadPlanFree(preloadPlan *plan)
     preloadPlanCut(plan, 0);
     gsCommDestroy(plan->comm);
     cudaFreeHost(plan->states);
+    preloadClockFree(&plan->clock);
+    free(plan->sights);
     free(plan->reducers);
     free(plan);
 }
@@ -154,8 +179,11 @@ ncclResult_t preloadEncode(const preloadCall *call)
 {
     gsReducer_t r = reducerOf(call);
     PRELOAD_CHECK(errorOf(&call->plan->states[call->place]));
-    return preloadFromGs(
-        gsEncode(call->send, r->sendRecord, r->spec.count, (gsDataType_t)r->spec.type, r, call->stream));
+    preloadClockBegin(&call->plan->clock, call->place, call->stream);
+    PRELOAD_CHECK(
+        preloadFromGs(gsEncode(call->send, r->sendRecord, r->spec.count, (gsDataType_t)r->spec.type, r, call->stream)));
+    preloadClockMark(&call->plan->clock, 1, call->place, call->stream);
+    return ncclSuccess;
 }
 
 ncclResult_t preloadExchange(const preloadCall *call)
@@ -169,7 +197,9 @@ ncclResult_t preloadDecode(const preloadCall *call)
 {
     gsReducer_t r = reducerOf(call);
     gsState *mirror = &call->plan->states[call->place];
+    preloadClockMark(&call->plan->clock, 2, call->place, call->stream);
     PRELOAD_CHECK(preloadFromGs(gsDecode(r->recvRecords, call->recv, r->spec.count, (gsDataType_t)r->spec.type,
                                          (gsRedOp_t)call->op, r, call->stream)));
+    preloadClockMark(&call->plan->clock, 3, call->place, call->stream);
     return preloadFromCuda(cudaMemcpyAsync(mirror, r->state, sizeof *mirror, cudaMemcpyDeviceToHost, call->stream));
 }

@@ -134,8 +134,6 @@ static bool isListed(uint64_t count)
 preloadPass preloadJudge(size_t count, ncclDataType_t type, ncclRedOp_t op)
 {
     const preloadSettings *s = preloadGetSettings();
-    if (s->disabled)
-        return PASS_DISABLED;
     if (s->refusal[0])
         return PASS_SETTINGS;
     if (!gsIsFloating((gsDataType_t)type))

@@ -6,7 +6,7 @@
 #include "preload.h"
 
 /* The least of all ranks' is what counts. Of a value and its negative, the least tell whether all had the same. */
-enum { PERIOD, MINUS_PERIOD, PLACES, SETTINGS, MINUS_SETTINGS, BALLOT };
+enum { PERIOD, MINUS_PERIOD, TURN, MINUS_TURN, PLACES, SETTINGS, MINUS_SETTINGS, BALLOT };
 
 bool preloadIsCaptured(cudaStream_t stream)
 {
@@ -28,9 +28,10 @@ static ncclResult_t makeBallot(preloadComm *c)
     return preloadFromCuda(cudaMalloc((void **)&c->ballot, BALLOT * sizeof *c->ballot));
 }
 
-/* What is left of earlier plans, but for graphs'. */
+/* Earlier plans, but for those that graphs hold. */
 static void freeOld(preloadComm *c)
 {
+    pthread_mutex_lock(&c->life);
     for (preloadPlan **at = &c->old; *at;) {
         preloadPlan *plan = *at;
         if (plan->captured) {
@@ -40,17 +41,24 @@ static void freeOld(preloadComm *c)
         *at = plan->next;
         preloadPlanFree(plan);
     }
+    pthread_mutex_unlock(&c->life);
 }
 
+/* The plan that was followed last, if it is the same again, or another. */
 static void propose(preloadVoter *v)
 {
     preloadComm *c = v->comm;
+    v->turn = -1;
     if (!c->greeted)
         return;
     v->period = preloadLearnProposal(c->learner);
-    pthread_mutex_lock(&c->life);
+    if (v->period)
+        v->turn = preloadPlanTurn(c->old, c->learner, v->period);
+    if (v->turn >= 0) {
+        v->plan = c->old;
+        return;
+    }
     freeOld(c);
-    pthread_mutex_unlock(&c->life);
     v->plan = v->period ? preloadPlanMake(c, v->period) : NULL;
 }
 
@@ -59,6 +67,8 @@ static void fill(const preloadVoter *v)
     int64_t settings = (int64_t)(preloadGetSettings()->hash >> 1), *ballot = v->comm->hostBallot;
     ballot[PERIOD] = v->period;
     ballot[MINUS_PERIOD] = -(int64_t)v->period;
+    ballot[TURN] = v->turn;
+    ballot[MINUS_TURN] = -v->turn;
     ballot[PLACES] = v->plan ? v->plan->n : 0;
     ballot[SETTINGS] = settings;
     ballot[MINUS_SETTINGS] = -settings;
@@ -83,10 +93,33 @@ static ncclResult_t collect(preloadVoter *v)
     return preloadAwaitStream(c, v->stream);
 }
 
-static void drop(preloadVoter *v)
+static bool isSame(const int64_t *least, int value, int minus)
 {
-    preloadPlanFree(v->plan);
-    v->plan = NULL;
+    return least[value] == -least[minus];
+}
+
+static void adopt(preloadVoter *v)
+{
+    preloadComm *c = v->comm;
+    preloadLearnAdopt(c->learner, v->period);
+    preloadCounts.plans++;
+    preloadCounts.resumed += v->turn >= 0;
+    pthread_mutex_lock(&c->life);
+    if (v->turn >= 0)
+        c->old = v->plan->next;
+    v->plan->turn = v->turn >= 0 ? (uint32_t)v->turn : 0;
+    c->plan = v->plan;
+    pthread_mutex_unlock(&c->life);
+}
+
+/* Ranks that would have taken up an earlier plan give it up as well: the next proposal is for new reducers on all. */
+static void refuse(preloadVoter *v)
+{
+    preloadLearnRefuse(v->comm->learner);
+    preloadCounts.refused++;
+    if (v->turn < 0)
+        preloadPlanFree(v->plan);
+    freeOld(v->comm);
 }
 
 /* Alike on all ranks from here on. */
@@ -96,21 +129,16 @@ static void decide(preloadVoter *v)
     const int64_t *least = c->hostBallot;
     bool greeting = !c->greeted;
     c->greeted = true;
-    if (least[SETTINGS] != -least[MINUS_SETTINGS]) {
+    if (!isSame(least, SETTINGS, MINUS_SETTINGS))
         c->passes = PASS_SETTINGS;
-        drop(v);
-    } else if (!greeting && (least[PERIOD] == 0 || least[PERIOD] != -least[MINUS_PERIOD])) {
-        preloadLearnRefuse(c->learner);
-        preloadCounts.refused++;
-        drop(v);
-    } else if (!greeting) {
-        preloadPlanCut(v->plan, (uint32_t)least[PLACES]);
-        preloadLearnAdopt(c->learner, v->period);
-        preloadCounts.plans++;
-        pthread_mutex_lock(&c->life);
-        c->plan = v->plan;
-        pthread_mutex_unlock(&c->life);
+    if (greeting)
+        return;
+    if (least[PERIOD] == 0 || !isSame(least, PERIOD, MINUS_PERIOD) || !isSame(least, TURN, MINUS_TURN)) {
+        refuse(v);
+        return;
     }
+    preloadPlanCut(v->plan, (uint32_t)least[PLACES]);
+    adopt(v);
 }
 
 /* With its device, and with leave to do what a capture elsewhere in the process forbids. */
@@ -130,7 +158,7 @@ static ncclResult_t conclude(preloadVoter *v)
     ncclResult_t result = collect(v);
     if (result == ncclSuccess)
         decide(v);
-    else if (v->plan) /* to free it now would wait for what may never end */
+    else if (v->plan && v->turn < 0) /* to free it now would wait for what may never end */
         preloadCommRetire(v->comm, v->plan);
     return result;
 }

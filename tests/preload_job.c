@@ -11,10 +11,13 @@
  *   -g     steps are captured once the first 8 are through, and replayed      -t SCRIPT   takes over after half of the steps
  *   -i HOW what the last rank does wrong in the middle: skips a call, or halves its count; or an abort of the first rank's
  *
+ *   -d FILE   loads FILE, another NCCL, as plugins bring it      -e NAME=VALUE   the last process's environment
+ *
  * Gradients are small integers, so that sums are exact in any order. Prints "exact E of N, sums conserved|LOST, ranks equal|DIFFER"; exit
- * code 1 where something was lost or differs, 3 where a call failed.
+ * code 1 where something was lost or differs, 3 where a call failed, 77 without a device a rank.
  */
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <nccl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -32,9 +35,10 @@ enum { MAX_RANKS = 4, LETTERS = 26, WARM_STEPS = 8 };
 
 static struct {
     int ranks, steps, zeros;
-    const char *mode, *script, *then, *irregular;
+    const char *mode, *script, *then, *irregular, *other;
+    char *environment;
     bool graph;
-} job = {2, 20, 0, "threads", NULL, NULL, "", false};
+} job = {2, 20, 0, "threads", NULL, NULL, "", NULL, NULL, false};
 
 /* Of all ranks, be they threads or processes. */
 static struct {
@@ -121,7 +125,7 @@ static void unpack(float *to, const void *from, size_t count, ncclDataType_t typ
     }
 }
 
-/* -2, 0 or 2 times 2: averages over 2 and 4 ranks are exact. */
+/* Multiples of 4: averages over 2 and 4 ranks are exact, in bfloat16 too. */
 static float gradientOf(int rank, int step, char letter, size_t i)
 {
     uint64_t x =
@@ -410,11 +414,23 @@ static void runProcesses(void)
     for (int r = 0; r < job.ranks; r++) {
         if (fork() != 0)
             continue;
+        if (job.environment && r == job.ranks - 1)
+            putenv(job.environment);
         runRanks(r, 1);
         exit(0);
     }
     for (int status, r = 0; r < job.ranks; r++)
         shared->failed |= wait(&status) < 0 || status != 0;
+}
+
+/* Asked by a process that ends: CUDA does not survive a fork. */
+static int countDevices(void)
+{
+    int devices = 0, status = 0;
+    if (fork() == 0)
+        exit(cudaGetDeviceCount(&devices) == cudaSuccess ? devices : 0);
+    wait(&status);
+    return WEXITSTATUS(status);
 }
 
 static int tell(void)
@@ -433,7 +449,7 @@ static int tell(void)
 
 int main(int argc, char **argv)
 {
-    for (int option; (option = getopt(argc, argv, "r:m:n:z:gt:i:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "r:m:n:z:gt:i:d:e:")) != -1;) {
         switch (option) {
         case 'r': job.ranks = atoi(optarg); break;
         case 'm': job.mode = optarg; break;
@@ -442,13 +458,19 @@ int main(int argc, char **argv)
         case 'g': job.graph = true; break;
         case 't': job.then = optarg; break;
         case 'i': job.irregular = optarg; break;
+        case 'd': job.other = optarg; break;
+        case 'e': job.environment = optarg; break;
         default: return 2;
         }
     }
     if (optind + 1 != argc || job.ranks < 1 || job.ranks > MAX_RANKS)
         return 2;
     job.script = argv[optind];
+    if (countDevices() < job.ranks)
+        return 77;
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (job.other)
+        check(!dlopen(job.other, RTLD_NOW | RTLD_LOCAL), "dlopen");
     if (strcmp(job.mode, "processes") == 0)
         runProcesses();
     else if (strcmp(job.mode, "one") == 0)
