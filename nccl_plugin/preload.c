@@ -184,6 +184,7 @@ static ncclResult_t reduce(preloadComm *c, const void *send, void *recv, size_t 
     int64_t place = -1;
     if (c->failed != ncclSuccess)
         return c->failed;
+    c->met |= preloadIsCandidate(count, type, op);
     if (reason == PASS_NOT)
         place = placeOf(c, (preloadKey){count, (int)type, (int)op}, send);
     else

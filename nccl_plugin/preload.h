@@ -44,6 +44,8 @@ typedef enum {
 } preloadPass;
 const char *preloadPassText(preloadPass reason);
 
+enum { PRELOAD_LEAST_BYTES = 4096 }; /* what GS_MIN_BYTES cannot go below */
+
 /* The environment, read once. */
 typedef struct {
     bool disabled;
@@ -54,7 +56,8 @@ typedef struct {
 } preloadSettings;
 const preloadSettings *preloadGetSettings(void);
 
-/* By what is alike on all ranks. */
+/* By what is alike on all ranks: whether any settings would compress a call, and what these do. */
+bool preloadIsCandidate(size_t count, ncclDataType_t type, ncclRedOp_t op);
 preloadPass preloadJudge(size_t count, ncclDataType_t type, ncclRedOp_t op);
 
 /* ---- counts, and the report at exit (preload_report.c) ---- */
@@ -102,7 +105,8 @@ typedef struct preloadComm {
     int rank, nranks, device;
     atomic_bool gone;    /* destroyed or aborted: the handle may be another's now */
     int users;           /* threads, and calls that wait for their group's end */
-    bool greeted;        /* the ranks have compared their settings */
+    bool met;            /* a call has come that some settings would compress; */
+    bool greeted;        /* behind the first such, the ranks have compared theirs */
     preloadPass passes;  /* all calls, for this reason; or PASS_NOT */
     ncclResult_t failed; /* what every call returns from now on */
     preloadLearner *learner;

@@ -7,13 +7,23 @@ static uint64_t nanoseconds(cudaEvent_t from, cudaEvent_t to)
     return cudaEventElapsedTime(&ms, from, to) == cudaSuccess ? (uint64_t)(1e6f * ms) : 0;
 }
 
+/* A question that would spoil a capture anywhere in the process. */
+static bool isDone(cudaEvent_t event)
+{
+    enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    bool done = cudaEventQuery(event) == cudaSuccess;
+    if (!done)
+        cudaGetLastError(); /* "not ready" is no error to leave behind */
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    return done;
+}
+
 /* Reads the times of the last call measured, if they are there. */
 static void take(preloadClock *clock)
 {
-    if (cudaEventQuery(clock->events[3]) != cudaSuccess) {
-        cudaGetLastError(); /* "not ready" is no error to leave behind */
+    if (!isDone(clock->events[3]))
         return;
-    }
     clock->next = 0;
     preloadCounts.measured++;
     preloadCounts.encodeNs += nanoseconds(clock->events[0], clock->events[1]);
@@ -34,14 +44,16 @@ void preloadClockMark(preloadClock *clock, int when, uint32_t place, cudaStream_
         clock->next = when + 1;
 }
 
-/* A call that failed on its way is measured no further. Events of a graph have no times. */
+/* Events of a graph have no times. A call that failed on its way is measured no further. */
 void preloadClockBegin(preloadClock *clock, uint32_t place, cudaStream_t stream)
 {
+    if (preloadIsCaptured(stream))
+        return;
     if (clock->next == 4)
         take(clock);
     if (clock->next < 4 && clock->place == place)
         clock->next = 0;
-    if (clock->next || clock->calls++ % PRELOAD_CLOCK_EVERY || preloadIsCaptured(stream) || !makeEvents(clock))
+    if (clock->next || clock->calls++ % PRELOAD_CLOCK_EVERY || !makeEvents(clock))
         return;
     clock->place = place;
     preloadClockMark(clock, 0, place, stream);

@@ -95,7 +95,7 @@ static void readSettings(void)
     settings.recipe = gsParamText("GS_RECIPE", "threshold:density=0.01");
     settings.report = gsParamText("GS_REPORT", "first");
     readInt("GS_DISABLE", 0, 0, &disabled);
-    readInt("GS_MIN_BYTES", 4096, 262144, &settings.minBytes);
+    readInt("GS_MIN_BYTES", PRELOAD_LEAST_BYTES, 262144, &settings.minBytes);
     readInt("GS_STATE_LIMIT", 0, 0, &settings.stateLimit);
     readInt("GS_TIMEOUT_MS", 1, 600000, &settings.timeoutMs);
     readSizes(gsParamText("GS_SIZES", ""));
@@ -131,6 +131,17 @@ static bool isListed(uint64_t count)
     return taken;
 }
 
+static bool hasBytes(size_t count, ncclDataType_t type, int64_t least)
+{
+    return count >= (size_t)least / gsTypeBytes((gsDataType_t)type);
+}
+
+bool preloadIsCandidate(size_t count, ncclDataType_t type, ncclRedOp_t op)
+{
+    return gsIsFloating((gsDataType_t)type) && (op == ncclSum || op == ncclAvg) &&
+           hasBytes(count, type, PRELOAD_LEAST_BYTES);
+}
+
 preloadPass preloadJudge(size_t count, ncclDataType_t type, ncclRedOp_t op)
 {
     const preloadSettings *s = preloadGetSettings();
@@ -140,7 +151,7 @@ preloadPass preloadJudge(size_t count, ncclDataType_t type, ncclRedOp_t op)
         return PASS_TYPE;
     if (op != ncclSum && op != ncclAvg)
         return PASS_OP;
-    if (count < (size_t)s->minBytes / gsTypeBytes((gsDataType_t)type))
+    if (!hasBytes(count, type, s->minBytes))
         return PASS_SMALL;
     return isListed(count) ? PASS_NOT : PASS_SIZE;
 }

@@ -1,7 +1,8 @@
 /*
  * Votes: the one thing that ranks say to each other while they learn, by one small exact all-reduce on the caller's communicator and
  * stream. A rank has made its reducers before, so that one that has no memory for them is heard of. The host waits for the
- * outcome; the first vote, behind a communicator's first reduction, compares settings alone.
+ * outcome; the first vote compares settings alone; it comes behind a communicator's first call that any settings would compress, for that
+ * is the same one on all ranks.
  */
 #include "preload.h"
 
@@ -16,7 +17,8 @@ bool preloadIsCaptured(cudaStream_t stream)
 
 bool preloadWantsVote(const preloadComm *c, cudaStream_t stream)
 {
-    bool due = c->passes == PASS_NOT && c->failed == ncclSuccess && (!c->greeted || preloadLearnIsDue(c->learner));
+    bool usable = c->passes == PASS_NOT && c->failed == ncclSuccess;
+    bool due = usable && c->met && (!c->greeted || preloadLearnIsDue(c->learner));
     return due && !preloadIsCaptured(stream);
 }
 
