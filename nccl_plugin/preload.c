@@ -30,7 +30,6 @@
  */
 #include "preload.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- groups ---- */
@@ -110,7 +109,8 @@ static ncclResult_t addVoter(preloadComm *c, cudaStream_t stream)
             return ncclSuccess;
     if (!grow((void **)&group.voters, &group.voterRoom, group.nvoters + 1, sizeof *group.voters))
         return ncclSystemError;
-    group.voters[group.nvoters++] = (preloadVoter){.comm = preloadCommEnter(c->nccl, true), .stream = stream};
+    group.voters[group.nvoters++] = (preloadVoter){.comm = c, .stream = stream};
+    preloadCommStay(c);
     return ncclSuccess;
 }
 
@@ -119,7 +119,7 @@ static ncclResult_t addCall(const preloadCall *call)
     if (!grow((void **)&group.calls, &group.room, group.n + 1, sizeof *group.calls))
         return ncclSystemError;
     group.calls[group.n++] = *call;
-    preloadCommEnter(call->comm->nccl, true);
+    preloadCommStay(call->comm);
     return ncclSuccess;
 }
 

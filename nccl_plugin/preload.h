@@ -155,6 +155,7 @@ void preloadClockFree(preloadClock *clock);
 /* Until the thread leaves it, a communicator keeps what it holds. NULL: NCCL does not know it either, or, with `known`, no call has
  * come by so far. */
 preloadComm *preloadCommEnter(ncclComm_t handle, bool known);
+void preloadCommStay(preloadComm *c); /* of a thread that is in it: once more */
 void preloadCommLeave(preloadComm *c);
 /* Ends it by ncclCommDestroy or ncclCommAbort. */
 ncclResult_t preloadCommEnd(ncclComm_t handle, ncclResult_t (*end)(ncclComm_t));

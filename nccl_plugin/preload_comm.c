@@ -82,6 +82,13 @@ void preloadCommRetire(preloadComm *c, preloadPlan *plan)
     pthread_mutex_unlock(&c->life);
 }
 
+void preloadCommStay(preloadComm *c)
+{
+    pthread_mutex_lock(&guard);
+    c->users++;
+    pthread_mutex_unlock(&guard);
+}
+
 ncclResult_t preloadCommError(preloadComm *c)
 {
     pthread_mutex_lock(&c->life);

@@ -62,6 +62,8 @@ static void propose(preloadVoter *v)
     }
     freeOld(c);
     v->plan = v->period ? preloadPlanMake(c, v->period) : NULL;
+    if (!v->plan)
+        v->period = 0;
 }
 
 static void fill(const preloadVoter *v)
