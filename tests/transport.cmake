@@ -39,7 +39,19 @@ if(TARGET gradsieve_nccl)
   target_link_options(test_llmc PRIVATE LINKER:--enable-new-dtags)
 endif()
 
-# The same on the simulator, which captures no graphs.
+# A job that knows nothing of gradsieve, under the library that is preloaded.
+if(TARGET gradsieve_preload)
+  add_executable(preload_job preload_job.c)
+  target_compile_definitions(preload_job PRIVATE _GNU_SOURCE)
+  target_include_directories(preload_job PRIVATE ${NCCL_INCLUDE_DIR})
+  target_link_libraries(preload_job PRIVATE ${NCCL_LIBRARY} CUDA::cudart Threads::Threads ${CMAKE_DL_LIBS})
+  target_link_options(preload_job PRIVATE LINKER:--enable-new-dtags)
+  add_test(NAME test_preload COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_preload.sh $<TARGET_FILE:preload_job>
+                                     $<TARGET_FILE:gradsieve_preload> ${gs_launcher})
+  set_tests_properties(test_preload PROPERTIES LABELS cuda TIMEOUT 1800 SKIP_RETURN_CODE 77)
+endif()
+
+# The tests of NCCL on the simulator, which captures no graphs.
 if(TARGET gradsieve_cuda_sim AND TARGET nccl_sim)
   # The project hides symbols by default; these two stand in for libraries that show theirs.
   set_target_properties(cudart_sim nccl_sim PROPERTIES CXX_VISIBILITY_PRESET default)

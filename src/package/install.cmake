@@ -24,6 +24,11 @@ set_target_properties(${GS_LIBRARIES} PROPERTIES
 install(TARGETS ${GS_LIBRARIES} EXPORT gradsieve-targets
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+# For LD_PRELOAD: nobody links it.
+if(TARGET gradsieve_preload)
+    set_target_properties(gradsieve_preload PROPERTIES INSTALL_RPATH $ORIGIN INSTALL_RPATH_USE_LINK_PATH ON)
+    install(TARGETS gradsieve_preload LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+endif()
 install(FILES ${PROJECT_SOURCE_DIR}/include/gradsieve.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT gradsieve-targets NAMESPACE gradsieve:: DESTINATION ${GS_PACKAGE_DIR})
 

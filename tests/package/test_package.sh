@@ -17,6 +17,11 @@ for part in mpi cuda nccl; do
     [ ! -e "$library/libgradsieve_$part.so" ] || parts+=("$part")
 done
 
+if [ -e "$build/nccl_plugin/libgradsieve_preload.so" ]; then
+    env -u LD_LIBRARY_PATH ldd "$library/libgradsieve_preload.so" | grep -q 'libgradsieve.so.0 => /.*/libgradsieve.so.0'
+    echo "libgradsieve_preload.so: installed, and finds its libraries beside it"
+fi
+
 run() { # PROGRAM: ranks of an MPI program are processes
     case ${1##*/} in
     mpi) OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 mpirun -n 3 "$1" ;;
