@@ -73,12 +73,16 @@ typedef struct gsTransport {
     void (*destroy)(gsComm_t comm); /* frees comm->impl and that of its parts */
 } gsTransport;
 
+enum { GS_MAX_COMM_NAME = 63 };
+
 struct gsComm {
     const gsTransport *transport;
     const struct gsBackend *backend;
     void *impl; /* the transport's */
     int rank, nranks;
-    int localRanks; /* ranks that share this process's processors: for the default number of threads */
+    char name[GS_MAX_COMM_NAME + 1]; /* for profilers */
+    uint32_t made;                   /* reducers so far: the next one's number */
+    int localRanks;                  /* ranks that share this process's processors: for the default number of threads */
     int64_t timeoutMs;
     /* Device memory and the host's at once, not 0 before a transport ends exchanges that kernels wait behind; NULL: none does. */
     uint32_t *aborted;
@@ -101,6 +105,7 @@ struct gsComm {
 typedef struct {
     int64_t timeoutMs, ranksPerNode;
     gsCluster_t known;
+    const char *name; /* NULL: the transport's */
 } gsCommSettings;
 
 /* comm.c. gsCommMake allocates and fills; the transport sets impl itself. */
@@ -222,6 +227,20 @@ typedef struct {
     uint32_t tensor;
 } gsListRange;
 
+/* What a profiler is told of a reducer (range.c); all 0 where none listens. Strings are the tool's handles. */
+typedef struct {
+    int listens;
+    void *communicator, *reducer;
+    uint32_t rank, ranks;
+} gsProfile;
+
+/* What the host knows of a reducer's own record, and of which: on devices records are made behind its back. */
+typedef struct {
+    uint64_t bytes;
+    double density; /* coordinates in it, by elements */
+    enum { GS_KNOWN_CAPACITY, GS_KNOWN_EARLIER, GS_KNOWN_THIS } of;
+} gsKnownRecord;
+
 /* Rows of a list's `buffers`; the last two of a dense reducer. */
 enum { GS_GRADIENTS = 0, GS_RESULTS = 1, GS_GATHERED = 2, GS_SUMS = 3 };
 
@@ -232,6 +251,9 @@ struct gsReducer {
     int cpuThreads;
     const void *cpuStages; /* the instruction set's stages (cpu/) */
     int encoded;           /* gsEncode was called: gsDecode may follow */
+    uint32_t number;       /* among its communicator's, alike on all ranks */
+    gsProfile profile;
+    gsKnownRecord known;
 
     /* Memory of the backend's kind, one allocation each; vectors of the state's precision, whole blocks. NULL where the recipe has
      * no use for it. Of a pair [phase] is this call's and the other the next one's. */
@@ -400,6 +422,19 @@ GS_INTERNAL gsResult_t gsVerdictError(const gsState *state);
 GS_INTERNAL const char *gsFaultText(uint32_t fault);
 /* A fault found on the CPU is this call's error, and gone; on a device it waits for gsReducerGetAsyncError. */
 GS_INTERNAL gsResult_t gsCallError(gsReducer_t r);
+
+/* The own record, as its header will say or says it. */
+static inline void gsKnowRecord(gsReducer_t r, uint64_t bytes, uint64_t kept, uint32_t flags)
+{
+    uint64_t sent = kept + (flags & (GS_FLAG_SKIP | GS_FLAG_NONFINITE) ? 0 : r->spec.whole);
+    double density = r->spec.count ? (double)sent / (double)r->spec.count : 0.0;
+    r->known = (gsKnownRecord){bytes, density, GS_KNOWN_THIS};
+}
+
+static inline void gsKnowCall(gsReducer_t r, const gsCall *c)
+{
+    gsKnowRecord(r, c->sections.bytes, c->group[0].sent + c->group[1].sent, c->flags);
+}
 
 /* A part's exchanges are its parent's: the deadline, and this rank's number there. */
 static inline gsComm_t gsCommWhole(gsComm_t comm)
