@@ -234,11 +234,12 @@ typedef struct {
     uint32_t rank, ranks;
 } gsProfile;
 
-/* What the host knows of a reducer's own record, and of which: on devices records are made behind its back. */
+/* What the host knows of a reducer's own record, and of which call's: on devices records are made behind its back. */
+typedef enum { GS_KNOWN_CAPACITY, GS_KNOWN_EARLIER, GS_KNOWN_THIS } gsKnown;
 typedef struct {
     uint64_t bytes;
     double density; /* coordinates in it, by elements */
-    enum { GS_KNOWN_CAPACITY, GS_KNOWN_EARLIER, GS_KNOWN_THIS } of;
+    gsKnown of;
 } gsKnownRecord;
 
 /* Rows of a list's `buffers`; the last two of a dense reducer. */
@@ -422,19 +423,6 @@ GS_INTERNAL gsResult_t gsVerdictError(const gsState *state);
 GS_INTERNAL const char *gsFaultText(uint32_t fault);
 /* A fault found on the CPU is this call's error, and gone; on a device it waits for gsReducerGetAsyncError. */
 GS_INTERNAL gsResult_t gsCallError(gsReducer_t r);
-
-/* The own record, as its header will say or says it. */
-static inline void gsKnowRecord(gsReducer_t r, uint64_t bytes, uint64_t kept, uint32_t flags)
-{
-    uint64_t sent = kept + (flags & (GS_FLAG_SKIP | GS_FLAG_NONFINITE) ? 0 : r->spec.whole);
-    double density = r->spec.count ? (double)sent / (double)r->spec.count : 0.0;
-    r->known = (gsKnownRecord){bytes, density, GS_KNOWN_THIS};
-}
-
-static inline void gsKnowCall(gsReducer_t r, const gsCall *c)
-{
-    gsKnowRecord(r, c->sections.bytes, c->group[0].sent + c->group[1].sent, c->flags);
-}
 
 /* A part's exchanges are its parent's: the deadline, and this rank's number there. */
 static inline gsComm_t gsCommWhole(gsComm_t comm)

@@ -53,6 +53,19 @@ static inline gsResult_t gsRangeNameReducer(gsReducer_t r, const char *recipe, g
 }
 #endif
 
+/* The own record, as its header will say or says it. */
+static inline void gsKnowRecord(gsReducer_t r, uint64_t bytes, uint64_t kept, uint32_t flags)
+{
+    uint64_t sent = kept + (flags & (GS_FLAG_SKIP | GS_FLAG_NONFINITE) ? 0 : r->spec.whole);
+    double density = r->spec.count ? (double)sent / (double)r->spec.count : 0.0;
+    r->known = (gsKnownRecord){bytes, density, GS_KNOWN_THIS};
+}
+
+static inline void gsKnowCall(gsReducer_t r, const gsCall *c)
+{
+    gsKnowRecord(r, c->sections.bytes, c->group[0].sent + c->group[1].sent, c->flags);
+}
+
 /* A call begins: what is known of the own record is of an earlier one. */
 static inline void gsRangeBeginCall(gsReducer_t r, gsRange range)
 {

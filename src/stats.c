@@ -1,5 +1,5 @@
 /* What a reducer has done so far: the host's figures and those that its state counts. */
-#include "core.h"
+#include "range.h"
 
 /* Bytes that have left this rank. */
 static uint64_t wireBytes(const gsReducer_t r, const gsCounters *n)

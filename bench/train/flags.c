@@ -130,15 +130,19 @@ static void printWrapped(const char *text)
     }
 }
 
+void flagsPrintRow(const char *name, const char *value, const char *help)
+{
+    int column = printf("  %s %s", name, value);
+    if (column > HELP_BEGIN - 2) {
+        printf("\n");
+        column = 0;
+    }
+    printf("%*s", HELP_BEGIN - column, "");
+    printWrapped(help);
+}
+
 void flagsPrint(const flag_t *flags, int count)
 {
-    for (int i = 0; i < count; i++) {
-        int column = printf("  %s %s", flags[i].name, flags[i].value);
-        if (column > HELP_BEGIN - 2) {
-            printf("\n");
-            column = 0;
-        }
-        printf("%*s", HELP_BEGIN - column, "");
-        printWrapped(flags[i].help);
-    }
+    for (int i = 0; i < count; i++)
+        flagsPrintRow(flags[i].name, flags[i].value, flags[i].help);
 }
