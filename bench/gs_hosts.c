@@ -21,10 +21,9 @@ static const char help[] =
     "  --json FILE     write the rows, a list with one object for each\n\n"
     "The first rows are MPI's own sum of float32 and gradsieve's dense sum of bfloat16. Each call sums another\n"
     "gradient, as in training. time is the median over calls of the slowest rank's, all ranks starting together.\n"
-    "encode and decode are the codec's part of it and exchange the rest, waiting for slower ranks included: means "
-    "over\n"
-    "calls and ranks. wire is what left a rank in one call. The last columns say how many times faster than the first\n"
-    "two rows a row is.\n";
+    "encode and decode are the codec's part of it and exchange the rest, waiting for slower ranks included: means\n"
+    "over calls and ranks. wire is what left a rank in one call. The last columns say how many times faster than\n"
+    "the first two rows a row is.\n";
 
 enum { MAX_CALLS = 1000 };
 

@@ -30,7 +30,7 @@ static void printHelp(void)
     printf("gs_papers: the tables of the papers behind gradsieve, in double precision, with workers as threads\n\n"
            "usage: gs_papers TABLE [flags]\n\n");
     for (int i = 0; i < PAPER_COUNT; i++)
-        printf("  %-11s %s\n", papers[i]->name, papers[i]->help);
+        flagsPrintRow(papers[i]->name, "", papers[i]->help);
     putchar('\n');
     flagsPrint(flags, FLAG_COUNT);
     printf("\nExit code: 0 done, 1 a row failed or was left out, 2 a command line that makes no sense.\n");

@@ -23,9 +23,8 @@ static const char help[] =
     "ns are per element, bytes what a stage cannot do without: encode reads the gradient and, with feedback, reads\n"
     "and writes 4 bytes of residual, and writes its record; decode reads P records and writes the sum. The floor is\n"
     "the same bytes without records (float32 with feedback: 12) at the speed of the better of the two copies, for\n"
-    "decode that of memset; ratio is the best time by it. The gradient is heavy-tailed and fixed but for 10 % of "
-    "noise\n"
-    "that changes from step to step; 20 steps come before the first that counts.\n";
+    "decode that of memset; ratio is the best time by it. The gradient is heavy-tailed and fixed but for 10 % of\n"
+    "noise that changes from step to step; 20 steps come before the first that counts.\n";
 
 enum { WARMUP = 20, REPETITIONS = 15, NOISES = 65536, RANK_SHIFT = 65536, STEP_SHIFT = 7919 };
 

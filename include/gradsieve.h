@@ -95,12 +95,13 @@ typedef struct {
     int32_t ranksPerNode; /* rank r is on node r / ranksPerNode; 0: the environment's GS_RANKS_PER_NODE, else nodes
                               are found: MPI ranks that can share memory, NCCL ranks of one host, all threads */
     const struct gsCluster
-        *cluster; /* for recipes with exchange=auto: what need not be measured; NULL: nothing. Copied;
+        *cluster;         /* for recipes with exchange=auto: what need not be measured; NULL: nothing. Copied;
                                         alike on all ranks */
+    const char *commName; /* in profiles: at most 63 bytes, copied; NULL: the transport's name */
 } gsCommConfig_t;
-#define GS_COMM_CONFIG_INIT                                 \
-    {                                                       \
-        sizeof(gsCommConfig_t), GS_VERSION_CODE, 0, 0, NULL \
+#define GS_COMM_CONFIG_INIT                                       \
+    {                                                             \
+        sizeof(gsCommConfig_t), GS_VERSION_CODE, 0, 0, NULL, NULL \
     }
 
 /* Ranks as threads of this process. Makes `nranks` (1..1024) communicators; each thread then uses its own. config may be

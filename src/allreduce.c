@@ -4,8 +4,7 @@
  * gsAllGather go half of it each (halves.c).
  */
 #include "core.h"
-#include "lap.h"
-#include "range.h"
+#include "stage.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -129,40 +128,39 @@ static gsResult_t checkList(gsReducer_t r, const void *const *sendbuffs, void *c
 static gsResult_t encode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = gsNow();
-    GS_RANGE_BEGIN("select");
+    gsStage stage = gsStageBegin(r, GS_RANGE_SELECT, &r->stats.encodeSeconds);
     gsResult_t result = backend->select(r, sendbuff, stream);
-    GS_RANGE_END();
+    gsStageEnd(&stage);
     GS_CHECK(result);
-    GS_RANGE_BEGIN("pack");
+    gsKnowPlan(r);
+    stage = gsStageBegin(r, GS_RANGE_PACK, &r->stats.encodeSeconds);
     result = backend->pack(r, sendbuff, record, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.encodeSeconds);
+    gsStageEnd(&stage);
     return result;
 }
 
-static gsResult_t accumulate(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+/* `as`: the reducer, as it sees the records. */
+static gsResult_t accumulate(gsReducer_t r, gsReducer_t as, const void *records, void *recvbuff, gsRedOp_t op,
+                             gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = gsNow();
-    GS_RANGE_BEGIN("accumulate");
-    gsResult_t result = backend->validate(r, records, stream);
+    gsStage stage = gsStageBegin(r, GS_RANGE_ACCUMULATE, &r->stats.decodeSeconds);
+    gsResult_t result = backend->validate(as, records, stream);
     if (result == GS_SUCCESS)
-        result = backend->accumulate(r, records, recvbuff, op, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.decodeSeconds);
+        result = backend->accumulate(as, records, recvbuff, op, stream);
+    gsStageEnd(&stage);
     return result;
 }
 
 static gsResult_t commit(gsReducer_t r, gsStream_t stream)
 {
-    double mark = gsNow();
+    gsStage stage = gsStageBegin(r, GS_RANGE_COMMIT, &r->stats.decodeSeconds);
     gsResult_t result = GS_SUCCESS;
     if (r->owners && r->server && !r->spec.denseNow)
         result = r->comm->backend->commit(r->server, stream);
     if (result == GS_SUCCESS)
         result = r->comm->backend->commit(r, stream);
-    gsLap(r, &mark, &r->stats.decodeSeconds);
+    gsStageEnd(&stage);
     GS_CHECK(result);
     return gsCallError(r);
 }
@@ -171,7 +169,7 @@ static gsResult_t reduceSparse(gsReducer_t r, const void *sendbuff, void *recvbu
 {
     GS_CHECK(encode(r, sendbuff, r->sendRecord, stream));
     GS_CHECK(gsExchangeTimed(r, gsExchangeRecords, r, stream));
-    return accumulate(r, r->recvRecords, recvbuff, op, stream);
+    return accumulate(r, r, r->recvRecords, recvbuff, op, stream);
 }
 
 /* All ranks' slices, a record each. */
@@ -180,29 +178,46 @@ static gsResult_t gatherSparse(gsReducer_t r, const void *sendbuff, void *recvbu
     struct gsReducer all = gsHalfGathered(r);
     GS_CHECK(encode(r, sendbuff, r->sendRecord, stream));
     GS_CHECK(gsExchangeTimed(r, gsExchangeRecords, r, stream));
-    return accumulate(&all, r->recvRecords, recvbuff, GS_SUM, stream);
+    return accumulate(r, &all, r->recvRecords, recvbuff, GS_SUM, stream);
+}
+
+static gsResult_t compare(gsReducer_t r, const void *sendbuff, gsStream_t stream)
+{
+    gsStage stage = gsStageBegin(r, GS_RANGE_COMPARE, &r->stats.encodeSeconds);
+    gsResult_t result = r->comm->backend->compare(r, sendbuff, stream);
+    gsStageEnd(&stage);
+    return result;
+}
+
+static gsResult_t sumCompared(gsReducer_t r, gsStream_t stream)
+{
+    return gsExchangeVector(r, r->work, &r->denseSum, stream);
+}
+
+static gsResult_t accumulateDense(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+{
+    const gsBackend *backend = r->comm->backend;
+    gsStage stage = gsStageBegin(r, GS_RANGE_ACCUMULATE, &r->stats.decodeSeconds);
+    gsResult_t result = backend->validateDense(r, r->denseSum, stream);
+    if (result == GS_SUCCESS)
+        result = backend->accumulateDense(r, r->denseSum, recvbuff, op, stream);
+    gsStageEnd(&stage);
+    return result;
 }
 
 /* A step of a sparse recipe that travels dense: what the gradient is compared to, summed. */
 static gsResult_t reducePlanned(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    const gsBackend *backend = r->comm->backend;
-    double mark = gsNow();
-    GS_CHECK(backend->compare(r, sendbuff, stream));
-    gsLap(r, &mark, &r->stats.encodeSeconds);
-    GS_CHECK(gsExchangeVector(r, r->work, &r->denseSum, stream));
-    gsLap(r, &mark, &r->stats.exchangeSeconds);
-    GS_CHECK(backend->validateDense(r, r->denseSum, stream));
-    GS_CHECK(backend->accumulateDense(r, r->denseSum, recvbuff, op, stream));
-    gsLap(r, &mark, &r->stats.decodeSeconds);
-    return GS_SUCCESS;
+    GS_CHECK(compare(r, sendbuff, stream));
+    GS_CHECK(gsExchangeTimed(r, sumCompared, r, stream));
+    return accumulateDense(r, recvbuff, op, stream);
 }
 
 static gsResult_t reduceDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    double mark = gsNow();
+    gsStage stage = gsStageBegin(r, GS_RANGE_EXCHANGE, &r->stats.exchangeSeconds);
     gsResult_t result = gsExchangeDense(r, sendbuff, recvbuff, op, stream);
-    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    gsStageEnd(&stage);
     return result;
 }
 
@@ -232,12 +247,6 @@ typedef struct {
     gsRedOp_t op;
     gsReducer_t reducer;
 } call;
-
-static gsResult_t counted(gsReducer_t r, gsResult_t result)
-{
-    r->stats.failed += result != GS_SUCCESS;
-    return result;
-}
 
 /* Whether the recipe sends this step dense. */
 static uint8_t isDenseStep(const gsReducer_t r)
@@ -312,36 +321,37 @@ static gsResult_t proposeSlice(gsReducer_t r, const void *from, void *result, gs
 }
 
 /* What the proposal left as it was follows now: records, or the dense sum, are still there. */
-static gsResult_t settleSlice(gsReducer_t r, void *result, gsRedOp_t op, gsStream_t stream)
+static gsResult_t remember(gsReducer_t r, void *result, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = gsNow();
-    if (r->spec.preview) {
-        r->spec.preview = 0;
-        GS_CHECK(r->spec.denseNow ? backend->accumulateDense(r, r->denseSum, result, op, stream)
-                                  : backend->accumulate(r, r->recvRecords, result, op, stream));
-    }
-    gsLap(r, &mark, &r->stats.decodeSeconds);
+    gsStage stage = gsStageBegin(r, GS_RANGE_ACCUMULATE, &r->stats.decodeSeconds);
+    r->spec.preview = 0;
+    gsResult_t remembered = r->spec.denseNow ? backend->accumulateDense(r, r->denseSum, result, op, stream)
+                                             : backend->accumulate(r, r->recvRecords, result, op, stream);
+    gsStageEnd(&stage);
+    return remembered;
+}
+
+static gsResult_t settleSlice(gsReducer_t r, void *result, gsRedOp_t op, gsStream_t stream)
+{
+    if (r->spec.preview)
+        GS_CHECK(remember(r, result, op, stream));
     return settle(r, stream);
 }
 
 static gsResult_t sumInNode(gsReducer_t r, const void *sendbuff, gsRedOp_t op, gsStream_t stream)
 {
-    double mark = gsNow();
-    GS_RANGE_BEGIN("reduce-scatter");
+    gsStage stage = gsStageBegin(r, GS_RANGE_NODE_SUM, &r->stats.exchangeSeconds);
     gsResult_t result = gsHierarchyReduceScatter(r, sendbuff, op, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    gsStageEnd(&stage);
     return result;
 }
 
 static gsResult_t gatherInNode(gsReducer_t r, void *recvbuff, gsStream_t stream)
 {
-    double mark = gsNow();
-    GS_RANGE_BEGIN("all-gather");
+    gsStage stage = gsStageBegin(r, GS_RANGE_NODE_GATHER, &r->stats.exchangeSeconds);
     gsResult_t result = gsHierarchyAllGather(r, recvbuff, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    gsStageEnd(&stage);
     return result;
 }
 
@@ -375,14 +385,20 @@ static size_t sharedBytes(const gsReducer_t r)
 }
 
 /* H as it was waits where the slices of the sum were, which nobody needs any more. */
-static gsResult_t resynchronize(gsReducer_t r, gsStream_t stream)
+static gsResult_t sumMemories(gsReducer_t r, gsStream_t stream)
 {
     const void *sum;
-    double mark = gsNow();
     GS_CHECK(gsExchangeVector(r, r->memory, &sum, stream));
-    gsLap(r, &mark, &r->stats.exchangeSeconds);
     GS_CHECK(r->comm->backend->copy(r->denseBuffer, r->shared, sharedBytes(r), stream));
     return r->comm->backend->copy(r->shared, sum, sharedBytes(r), stream);
+}
+
+static gsResult_t resynchronize(gsReducer_t r, gsStream_t stream)
+{
+    gsStage stage = gsStageBegin(r, GS_RANGE_RESYNC, &r->stats.exchangeSeconds);
+    gsResult_t result = sumMemories(r, stream);
+    gsStageEnd(&stage);
+    return result;
 }
 
 /* A call that came to nothing changes nothing. Where a device was waited for in vain all it waited for is aborted: it can be asked. */
@@ -423,14 +439,24 @@ static gsResult_t reduceBuffers(gsReducer_t r, const void *sendbuff, void *recvb
     return reduceWhole(r, from, to, op, stream);
 }
 
+/* The range tells from its beginning on how the step travels. */
+static void beginCall(gsReducer_t r, gsRange range)
+{
+    r->spec.denseNow = isDenseStep(r);
+    gsRangeBeginCall(r, range);
+}
+
+static gsResult_t endCall(gsReducer_t r, gsResult_t result)
+{
+    r->stats.failed += result != GS_SUCCESS;
+    gsRangeEnd(r);
+    return result;
+}
+
 static gsResult_t runCall(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    static const char *const names[] = {"gsAllReduce", "gsReduceScatter", "gsAllGather"};
-    (void)names; /* without NVTX */
-    GS_RANGE_BEGIN(names[r->spec.half]);
-    gsResult_t result = reduceBuffers(r, sendbuff, recvbuff, op, stream);
-    GS_RANGE_END();
-    return counted(r, result);
+    beginCall(r, (gsRange)(GS_RANGE_ALL_REDUCE + r->spec.half));
+    return endCall(r, reduceBuffers(r, sendbuff, recvbuff, op, stream));
 }
 
 /* tensors: all gradients, then all results. */
@@ -443,10 +469,8 @@ static gsResult_t reduceTensors(gsReducer_t r, void *const *tensors, gsRedOp_t o
 
 static gsResult_t runAllReduceSegments(gsReducer_t r, void *const *tensors, gsRedOp_t op, gsStream_t stream)
 {
-    GS_RANGE_BEGIN("gsAllReduceSegments");
-    gsResult_t result = reduceTensors(r, tensors, op, stream);
-    GS_RANGE_END();
-    return counted(r, result);
+    beginCall(r, GS_RANGE_ALL_REDUCE_SEGMENTS);
+    return endCall(r, reduceTensors(r, tensors, op, stream));
 }
 
 static gsResult_t callTask(void *arguments)
@@ -540,7 +564,8 @@ static gsResult_t encodeBuffer(gsReducer_t r, const void *sendbuff, void *record
 
 static gsResult_t runEncode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
 {
-    return counted(r, encodeBuffer(r, sendbuff, record, stream));
+    gsRangeBeginCall(r, GS_RANGE_ENCODE);
+    return endCall(r, encodeBuffer(r, sendbuff, record, stream));
 }
 
 static gsResult_t encodeTask(void *arguments)
@@ -566,13 +591,14 @@ static gsResult_t decodeBuffer(gsReducer_t r, const void *records, void *recvbuf
 {
     void *to;
     GS_CHECK(placeBuffer(r, GS_RESULTS, recvbuff, &to, stream));
-    GS_CHECK(accumulate(r, records, to, op, stream));
+    GS_CHECK(accumulate(r, r, records, to, op, stream));
     return commit(r, stream);
 }
 
 static gsResult_t runDecode(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    return counted(r, decodeBuffer(r, records, recvbuff, op, stream));
+    gsRangeBegin(r, GS_RANGE_DECODE);
+    return endCall(r, decodeBuffer(r, records, recvbuff, op, stream));
 }
 
 static gsResult_t decodeTask(void *arguments)

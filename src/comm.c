@@ -2,6 +2,7 @@
 #include "core.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 gsResult_t gsGetVersion(int *version)
 {
@@ -28,7 +29,10 @@ gsResult_t gsCommConfigCheck(const gsCommConfig_t *config, gsCommSettings *setti
     if (config->ranksPerNode < 0)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->ranksPerNode is %d; expected 0 (find them) or more",
                       config->ranksPerNode);
-    *settings = (gsCommSettings){config->timeoutMs, config->ranksPerNode, GS_CLUSTER_INIT};
+    if (config->commName && strlen(config->commName) > GS_MAX_COMM_NAME)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "config->commName is \"%s\", of %zu bytes; expected at most %d",
+                      config->commName, strlen(config->commName), GS_MAX_COMM_NAME);
+    *settings = (gsCommSettings){config->timeoutMs, config->ranksPerNode, GS_CLUSTER_INIT, config->commName};
     if (config->cluster) {
         GS_CHECK(gsClusterCheck(config->cluster));
         settings->known = *config->cluster;
@@ -62,6 +66,7 @@ gsResult_t gsCommMake(gsComm_t *comm, const gsTransport *transport, const gsBack
                             .timeoutMs = settings.timeoutMs,
                             .ranksPerNode = (int)settings.ranksPerNode,
                             .known = settings.known};
+    strcpy(made->name, settings.name ? settings.name : transport->name);
     *comm = made;
     return GS_SUCCESS;
 }

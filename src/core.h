@@ -73,12 +73,16 @@ typedef struct gsTransport {
     void (*destroy)(gsComm_t comm); /* frees comm->impl and that of its parts */
 } gsTransport;
 
+enum { GS_MAX_COMM_NAME = 63 };
+
 struct gsComm {
     const gsTransport *transport;
     const struct gsBackend *backend;
     void *impl; /* the transport's */
     int rank, nranks;
-    int localRanks; /* ranks that share this process's processors: for the default number of threads */
+    char name[GS_MAX_COMM_NAME + 1]; /* for profilers */
+    uint32_t made;                   /* reducers so far: the next one's number */
+    int localRanks;                  /* ranks that share this process's processors: for the default number of threads */
     int64_t timeoutMs;
     int reducers;         /* alive: a communicator must outlive them */
     int ranksPerNode;     /* as configured; 0: ranks of equal `host` share a node */
@@ -99,6 +103,7 @@ struct gsComm {
 typedef struct {
     int64_t timeoutMs, ranksPerNode;
     gsCluster_t known;
+    const char *name; /* NULL: the transport's */
 } gsCommSettings;
 
 /* comm.c. gsCommMake allocates and fills; the transport sets impl itself. */
@@ -218,6 +223,21 @@ typedef struct {
     uint32_t tensor;
 } gsListRange;
 
+/* What a profiler is told of a reducer (range.c); all 0 where none listens. Strings are the tool's handles. */
+typedef struct {
+    int listens;
+    void *communicator, *reducer;
+    uint32_t rank, ranks;
+} gsProfile;
+
+/* What the host knows of a reducer's own record, and of which call's: on devices records are made behind its back. */
+typedef enum { GS_KNOWN_CAPACITY, GS_KNOWN_EARLIER, GS_KNOWN_THIS } gsKnown;
+typedef struct {
+    uint64_t bytes;
+    double density; /* coordinates in it, by elements */
+    gsKnown of;
+} gsKnownRecord;
+
 /* Rows of a list's `buffers`; the last two of a dense reducer. */
 enum { GS_GRADIENTS = 0, GS_RESULTS = 1, GS_GATHERED = 2, GS_SUMS = 3 };
 
@@ -228,6 +248,9 @@ struct gsReducer {
     int cpuThreads;
     const void *cpuStages; /* the instruction set's stages (cpu/) */
     int encoded;           /* gsEncode was called: gsDecode may follow */
+    uint32_t number;       /* among its communicator's, alike on all ranks */
+    gsProfile profile;
+    gsKnownRecord known;
 
     /* Memory of the backend's kind, one allocation each; vectors of the state's precision, whole blocks. NULL where the recipe has
      * no use for it. Of a pair [phase] is this call's and the other the next one's. */

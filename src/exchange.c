@@ -3,16 +3,13 @@
  * owners; and the dense sum, of gradients (mode "dense") or of what they are compared to, in steps that travel dense.
  */
 #include "core.h"
-#include "lap.h"
-#include "range.h"
+#include "stage.h"
 
 gsResult_t gsExchangeTimed(gsReducer_t r, gsResult_t (*way)(gsReducer_t, gsStream_t), gsReducer_t of, gsStream_t stream)
 {
-    double mark = gsNow();
-    GS_RANGE_BEGIN("exchange");
+    gsStage stage = gsStageBegin(of, GS_RANGE_EXCHANGE, &r->stats.exchangeSeconds);
     gsResult_t result = way(of, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    gsStageEnd(&stage);
     return result;
 }
 
@@ -28,6 +25,7 @@ static gsResult_t exchangeExact(gsReducer_t r, gsStream_t stream)
     gsRecordHeader header;
     GS_CHECK(gsAwaitDevice(r, stream));
     GS_CHECK(r->comm->backend->get(&header, r->sendRecord, sizeof header, stream));
+    gsKnowRecord(r, header.recordBytes, header.kept, header.flags);
     GS_CHECK(transport->allGatherExact(r->comm, r->sendRecord, header.recordBytes, r->recvRecords, r->spec.slotBytes,
                                        stream));
     r->exactBytes += (r->spec.nranks - 1) * (header.recordBytes + sizeof(uint64_t)); /* and its length before */
@@ -43,11 +41,15 @@ gsResult_t gsExchangeRecords(gsReducer_t r, gsStream_t stream)
 
 static gsResult_t readLengths(gsReducer_t r, size_t *bytes, gsStream_t stream)
 {
+    gsRecordHeader header;
+    uint64_t all = 0, kept = 0;
     for (uint32_t q = 0; q < r->spec.nranks; q++) {
-        gsRecordHeader header;
         GS_CHECK(r->comm->backend->get(&header, r->sendRecord + q * r->spec.partSlot, sizeof header, stream));
         bytes[q] = header.recordBytes;
+        all += header.recordBytes;
+        kept += header.kept;
     }
+    gsKnowRecord(r, all, kept, header.flags);
     return GS_SUCCESS;
 }
 

@@ -4,7 +4,7 @@
  * gsAllGather sends every rank a record of each slice; all decode it, its sender too, and so have the same bits.
  */
 #include "core.h"
-#include "lap.h"
+#include "stage.h"
 
 /* ---- configurations ---- */
 
@@ -222,10 +222,10 @@ static gsResult_t gatherDense(gsReducer_t r, const void *sendbuff, void *recvbuf
 
 gsResult_t gsHalfDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    double mark = gsNow();
+    gsStage stage = gsStageBegin(r, GS_RANGE_EXCHANGE, &r->stats.exchangeSeconds);
     gsResult_t result = r->spec.half == GS_HALF_SCATTER ? scatterDense(r, sendbuff, recvbuff, op, stream)
                                                         : gatherDense(r, sendbuff, recvbuff, stream);
-    gsLap(r, &mark, &r->stats.exchangeSeconds);
+    gsStageEnd(&stage);
     return result;
 }
 

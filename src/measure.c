@@ -282,9 +282,11 @@ static void endStages(stageRanks *s)
 
 static gsResult_t beginStages(gsComm_t comm, const gsReducerConfig_t *config, int ranks, stageRanks *s)
 {
+    gsCommConfig_t commConfig = GS_COMM_CONFIG_INIT;
+    commConfig.commName = "gsCommMeasure";
     *s = (stageRanks){.ranks = ranks};
     for (int r = 0; r < ranks; r++) {
-        GS_CHECK(gsCommMake(&s->comms[r], &gsNoTransport, comm->backend, r, ranks, NULL));
+        GS_CHECK(gsCommMake(&s->comms[r], &gsNoTransport, comm->backend, r, ranks, &commConfig));
         s->comms[r]->localRanks = comm->localRanks;
         GS_CHECK(gsReducerMakeStage(&s->reducers[r], s->comms[r], config));
     }

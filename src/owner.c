@@ -9,8 +9,7 @@
  * A scattered sum ends half way: every owner keeps what it has summed, once seals have told all that nobody has met an error.
  */
 #include "core.h"
-#include "lap.h"
-#include "range.h"
+#include "stage.h"
 
 #include <stdlib.h>
 
@@ -72,17 +71,16 @@ static gsResult_t packParts(gsReducer_t r, const void *sendbuff, gsStream_t stre
 
 static gsResult_t encodeParts(gsReducer_t r, const void *sendbuff, gsStream_t stream)
 {
-    double mark = gsNow();
-    GS_RANGE_BEGIN("select");
+    gsStage stage = gsStageBegin(r, GS_RANGE_SELECT, &r->stats.encodeSeconds);
     gsResult_t result = r->comm->backend->select(r, sendbuff, stream);
     if (result == GS_SUCCESS)
         result = r->comm->backend->planParts(r, stream);
-    GS_RANGE_END();
+    gsStageEnd(&stage);
     GS_CHECK(result);
-    GS_RANGE_BEGIN("pack");
+    gsKnowPlan(r);
+    stage = gsStageBegin(r, GS_RANGE_PACK, &r->stats.encodeSeconds);
     result = packParts(r, sendbuff, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.encodeSeconds);
+    gsStageEnd(&stage);
     return result;
 }
 
@@ -112,16 +110,15 @@ static gsResult_t encodeSum(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
     const gsBackend *backend = r->comm->backend;
     const void *sum = r->spec.twoway ? r->ownResult : r->ownSum;
     gsReducer_t server = r->server;
-    double mark = gsNow();
-    GS_RANGE_BEGIN("owner");
+    gsStage stage = gsStageBegin(r, GS_RANGE_OWNER, &r->stats.encodeSeconds);
     gsResult_t result = makeSum(r, op, stream);
     server->spec.average = r->spec.average;
     if (result == GS_SUCCESS)
         result = backend->select(server, sum, stream);
     if (result == GS_SUCCESS)
         result = backend->pack(server, sum, server->sendRecord, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.encodeSeconds);
+    gsStageEnd(&stage);
+    gsKnowPlan(server);
     return result;
 }
 
@@ -163,16 +160,14 @@ static gsResult_t useSums(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_
 static gsResult_t decodeSums(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    double mark = gsNow();
-    GS_RANGE_BEGIN("accumulate");
+    gsStage stage = gsStageBegin(r, GS_RANGE_ACCUMULATE, &r->stats.decodeSeconds);
     r->owners->sums.spec.average = r->spec.average;
     gsResult_t result = backend->validate(&r->owners->sums, r->server->recvRecords, stream);
     if (result == GS_SUCCESS && gsSpecRemembers(&r->spec) && !r->spec.twoway)
         result = rememberSums(r, recvbuff, op, stream);
     else if (result == GS_SUCCESS)
         result = useSums(r, recvbuff, op, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.decodeSeconds);
+    gsStageEnd(&stage);
     return result;
 }
 
@@ -189,13 +184,11 @@ gsResult_t gsReduceByOwners(gsReducer_t r, const void *sendbuff, void *recvbuff,
 
 static gsResult_t sumOwn(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
 {
-    double mark = gsNow();
-    GS_RANGE_BEGIN("owner");
+    gsStage stage = gsStageBegin(r, GS_RANGE_OWNER, &r->stats.decodeSeconds);
     gsResult_t result = sumParts(r, stream);
     if (result == GS_SUCCESS && r->spec.memory)
         result = r->comm->backend->makeResult(r, op, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.decodeSeconds);
+    gsStageEnd(&stage);
     return result;
 }
 
@@ -217,11 +210,9 @@ static gsResult_t keepOwn(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_
 
 static gsResult_t decodeOwnSum(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    double mark = gsNow();
-    GS_RANGE_BEGIN("accumulate");
+    gsStage stage = gsStageBegin(r, GS_RANGE_ACCUMULATE, &r->stats.decodeSeconds);
     gsResult_t result = keepOwn(r, recvbuff, op, stream);
-    GS_RANGE_END();
-    gsLap(r, &mark, &r->stats.decodeSeconds);
+    gsStageEnd(&stage);
     return result;
 }
 

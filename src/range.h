@@ -1,36 +1,77 @@
-/* Profiler ranges: NVTX in the domain "gradsieve" where its headers were found at build time, nothing otherwise. */
+/*
+ * Profiler ranges: a call and its stages, in NVTX's domain "gradsieve", each with a payload that says what is reduced and how. Nothing
+ * where NVTX's headers were not found at build time, where no tool listens, or where GS_NVTX_DISABLE is set.
+ */
 #ifndef GS_RANGE_H
 #define GS_RANGE_H
 
+#include "core.h"
+
+/* Calls, the first three by gsCollective_t, then stages; their names are in range.c. */
+typedef enum {
+    GS_RANGE_ALL_REDUCE = GS_ALL_REDUCE,
+    GS_RANGE_REDUCE_SCATTER = GS_REDUCE_SCATTER,
+    GS_RANGE_ALL_GATHER = GS_ALL_GATHER,
+    GS_RANGE_ALL_REDUCE_SEGMENTS,
+    GS_RANGE_ENCODE,
+    GS_RANGE_DECODE,
+    GS_RANGE_SELECT,
+    GS_RANGE_PACK,
+    GS_RANGE_COMPARE,
+    GS_RANGE_EXCHANGE,
+    GS_RANGE_OWNER,
+    GS_RANGE_ACCUMULATE,
+    GS_RANGE_COMMIT,
+    GS_RANGE_RESYNC,
+    GS_RANGE_NODE_SUM,
+    GS_RANGE_NODE_GATHER,
+    GS_RANGES
+} gsRange;
+
 #ifdef GS_HAVE_NVTX
-#include <nvtx3/nvToolsExt.h>
+/* On the calling thread; ranges nest. */
+void gsRangeBegin(gsReducer_t r, gsRange range);
+void gsRangeEnd(gsReducer_t r);
 
-static inline nvtxDomainHandle_t gsRangeDomain(void)
-{
-    static nvtxDomainHandle_t
-        domain; /* creating it twice gives the same handle, so the race of two first calls is harmless */
-    nvtxDomainHandle_t known = __atomic_load_n(&domain, __ATOMIC_RELAXED);
-    if (!known) {
-        known = nvtxDomainCreateA("gradsieve");
-        __atomic_store_n(&domain, known, __ATOMIC_RELAXED);
-    }
-    return known;
-}
-
-static inline void gsRangeBegin(const char *name)
-{
-    nvtxEventAttributes_t event = {.version = NVTX_VERSION,
-                                   .size = NVTX_EVENT_ATTRIB_STRUCT_SIZE,
-                                   .messageType = NVTX_MESSAGE_TYPE_ASCII,
-                                   .message.ascii = name};
-    nvtxDomainRangePushEx(gsRangeDomain(), &event);
-}
-
-#define GS_RANGE_BEGIN(name) gsRangeBegin(name)
-#define GS_RANGE_END() nvtxDomainRangePop(gsRangeDomain())
+/* What a tool is told of a new reducer; `first` is the reducer whose second half it is, or NULL. */
+gsResult_t gsRangeNameReducer(gsReducer_t r, const char *recipe, gsReducer_t first);
 #else
-#define GS_RANGE_BEGIN(name) ((void)0)
-#define GS_RANGE_END() ((void)0)
+static inline void gsRangeBegin(gsReducer_t r, gsRange range)
+{
+    (void)r, (void)range;
+}
+
+static inline void gsRangeEnd(gsReducer_t r)
+{
+    (void)r;
+}
+
+static inline gsResult_t gsRangeNameReducer(gsReducer_t r, const char *recipe, gsReducer_t first)
+{
+    (void)r, (void)recipe, (void)first;
+    return GS_SUCCESS;
+}
 #endif
+
+/* The own record, as its header will say or says it. */
+static inline void gsKnowRecord(gsReducer_t r, uint64_t bytes, uint64_t kept, uint32_t flags)
+{
+    uint64_t sent = kept + (flags & (GS_FLAG_SKIP | GS_FLAG_NONFINITE) ? 0 : r->spec.whole);
+    double density = r->spec.count ? (double)sent / (double)r->spec.count : 0.0;
+    r->known = (gsKnownRecord){bytes, density, GS_KNOWN_THIS};
+}
+
+static inline void gsKnowCall(gsReducer_t r, const gsCall *c)
+{
+    gsKnowRecord(r, c->sections.bytes, c->group[0].sent + c->group[1].sent, c->flags);
+}
+
+/* A call begins: what is known of the own record is of an earlier one. */
+static inline void gsRangeBeginCall(gsReducer_t r, gsRange range)
+{
+    if (r->known.of == GS_KNOWN_THIS)
+        r->known.of = GS_KNOWN_EARLIER;
+    gsRangeBegin(r, range);
+}
 
 #endif

@@ -1,5 +1,5 @@
 /* Reducers: everything that lives between two calls, from its allocation to its end. */
-#include "core.h"
+#include "range.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -414,6 +414,15 @@ static gsResult_t checkSupport(gsReducer_t r, const gsReducerConfig_t *config)
     return r->comm->backend->prepare ? r->comm->backend->prepare(r) : GS_SUCCESS;
 }
 
+/* Before the first record: the longest there may be. */
+static void expectRecord(gsReducer_t r)
+{
+    const gsSpec *s = &r->spec;
+    double sent = (double)(s->capacity + s->whole), count = (double)s->count;
+    r->known.bytes = gsSpecHasOwners(s) ? s->nranks * s->partSlot : s->slotBytes;
+    r->known.density = sent < count ? sent / count : 1.0;
+}
+
 /* All that follows from the spec. */
 static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
 {
@@ -435,6 +444,7 @@ static gsResult_t prepare(gsReducer_t r, const gsReducerConfig_t *config)
     GS_CHECK(gsHalfFill(r));
     if (r->nodes.ranks)
         GS_CHECK(gsHierarchyFill(r));
+    expectRecord(r);
     return beginState(r, &none, NULL);
 }
 
@@ -475,6 +485,7 @@ static gsResult_t prepareSecond(gsReducer_t r, const gsReducerConfig_t *config)
         GS_CHECK(prepareAlone(r));
     GS_CHECK(makeSecondSpec(config, r, r->server));
     GS_CHECK(prepare(r->server, config));
+    GS_CHECK(gsRangeNameReducer(r->server, config->recipe, r));
     return owners ? gsOwnersPrepare(r) : GS_SUCCESS;
 }
 
@@ -484,6 +495,7 @@ static gsResult_t prepareWhole(gsReducer_t r, const gsReducerConfig_t *config)
     r->recipeHash = gsRecipeHash(&r->spec);
     setShared(r);
     GS_CHECK(prepare(r, config));
+    GS_CHECK(gsRangeNameReducer(r, config->recipe, NULL));
     return prepareSecond(r, config);
 }
 
@@ -525,7 +537,8 @@ gsResult_t gsReducerMakeStage(gsReducer_t *reducer, gsComm_t comm, const gsReduc
     comm->reducers++;
     GS_CHECK(gsSpecMakeStage(config, comm->rank, comm->nranks, &(*reducer)->spec));
     setShared(*reducer);
-    return prepare(*reducer, config);
+    GS_CHECK(prepare(*reducer, config));
+    return gsRangeNameReducer(*reducer, config->recipe, NULL);
 }
 
 gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerConfig_t *config)
@@ -539,6 +552,7 @@ gsResult_t gsReducerCreate(gsReducer_t *reducer, gsComm_t comm, const gsReducerC
     if (!r)
         return gsFail(GS_ERROR_OUT_OF_MEMORY, "no %zu bytes for a reducer", sizeof *r);
     r->comm = comm;
+    r->number = comm->made++;
     gsResult_t result = make(r, config);
     if (result != GS_SUCCESS) {
         destroyReducer(r);

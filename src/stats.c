@@ -1,5 +1,5 @@
 /* What a reducer has done so far: the host's figures and those that its state counts. */
-#include "core.h"
+#include "range.h"
 
 /* Bytes that have left this rank. */
 static uint64_t wireBytes(const gsReducer_t r, const gsCounters *n)
@@ -30,6 +30,15 @@ static gsResult_t addServer(gsReducer_t r, gsStats_t *stats)
     return GS_SUCCESS;
 }
 
+/* A device's last record: profiles tell of it from here on. */
+static void learnRecord(gsReducer_t r, const gsCall *c)
+{
+    if (!r->comm->backend->onDevice || !c->sections.bytes)
+        return;
+    gsKnowCall(r, c);
+    r->known.of = GS_KNOWN_EARLIER;
+}
+
 gsResult_t gsReducerGetStats(gsReducer_t r, gsStats_t *stats)
 {
     gsState state;
@@ -37,6 +46,7 @@ gsResult_t gsReducerGetStats(gsReducer_t r, gsStats_t *stats)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", r ? "stats" : "reducer",
                       r ? "a place for the statistics" : "a reducer");
     GS_CHECK(r->comm->backend->get(&state, r->state, sizeof state, NULL));
+    learnRecord(r, &state.call);
     const gsCounters *n = &state.counters;
     *stats = r->stats;
     stats->calls = n->calls;

@@ -30,6 +30,7 @@ struct Plan {
     std::vector<uint64_t> segments = {};  /* a list of tensors; count is their sum */
     uint64_t wholeBelow = 0;
     gsCollective_t collective = GS_ALL_REDUCE; /* of a half `count` is all slices' */
+    const char *commName = nullptr;
 };
 
 inline bool contains(const std::string &text, const std::string &part)
@@ -196,6 +197,7 @@ class ThreadRanks : public Ranks
         commConfig.timeoutMs = plan.timeoutMs;
         commConfig.ranksPerNode = plan.ranksPerNode;
         commConfig.cluster = plan.cluster;
+        commConfig.commName = plan.commName;
         EXPECT_EQ(gsCommInitAll(comms_.data(), plan.nranks, &commConfig), GS_SUCCESS) << gsGetLastError();
         createReducers(config);
     }

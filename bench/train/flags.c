@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_WIDTH = 11, VALUE_WIDTH = 16 }; /* columns of the help */
+enum { HELP_BEGIN = 30, HELP_WIDTH = 78 }; /* columns of the help's texts */
 
 static const flag_t *findFlag(const flag_t *flags, int count, const char *name)
 {
@@ -105,12 +105,44 @@ bool flagsParse(const flag_t *flags, int count, void *options, int argc, char **
     return true;
 }
 
+/* Bytes of the first line: as many whole words as fit, at least one. */
+static int lineLength(const char *text)
+{
+    int length = (int)strcspn(text, " ");
+    while (text[length]) {
+        int next = length + 1 + (int)strcspn(text + length + 1, " ");
+        if (next > HELP_WIDTH)
+            break;
+        length = next;
+    }
+    return length;
+}
+
+static void printWrapped(const char *text)
+{
+    for (;;) {
+        int length = lineLength(text);
+        printf("%.*s\n", length, text);
+        if (!text[length])
+            return;
+        text += length + 1;
+        printf("%*s", HELP_BEGIN, "");
+    }
+}
+
+void flagsPrintRow(const char *name, const char *value, const char *help)
+{
+    int column = printf("  %s %s", name, value);
+    if (column > HELP_BEGIN - 2) {
+        printf("\n");
+        column = 0;
+    }
+    printf("%*s", HELP_BEGIN - column, "");
+    printWrapped(help);
+}
+
 void flagsPrint(const flag_t *flags, int count)
 {
-    for (int i = 0; i < count; i++) {
-        printf("  %-*s %-*s ", NAME_WIDTH, flags[i].name, VALUE_WIDTH, flags[i].value);
-        if (strlen(flags[i].value) > VALUE_WIDTH)
-            printf("\n%*s", NAME_WIDTH + VALUE_WIDTH + 4, "");
-        printf("%s\n", flags[i].help);
-    }
+    for (int i = 0; i < count; i++)
+        flagsPrintRow(flags[i].name, flags[i].value, flags[i].help);
 }

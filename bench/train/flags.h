@@ -30,4 +30,7 @@ bool flagsParse(const flag_t *flags, int count, void *options, int argc, char **
 
 void flagsPrint(const flag_t *flags, int count);
 
+/* A row of the help, in the columns of the others: its text is wrapped. */
+void flagsPrintRow(const char *name, const char *value, const char *help);
+
 #endif

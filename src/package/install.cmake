@@ -1,4 +1,4 @@
-# Installation: libraries, the header, a CMake package and pkg-config files. Included once all libraries are defined.
+# Installation: libraries, the header, programs, a CMake package and pkg-config files. Included once all targets are defined.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -20,6 +20,18 @@ set_target_properties(${GS_LIBRARIES} PROPERTIES
     SOVERSION ${PROJECT_VERSION_MAJOR}
     INSTALL_RPATH $ORIGIN
     INSTALL_RPATH_USE_LINK_PATH ON)
+
+set(GS_PROGRAMS "")
+foreach(program gs_all_reduce_perf gs_stage_perf gs_plan gs_hosts gs_train gs_papers gs_kernels)
+    if(TARGET ${program})
+        list(APPEND GS_PROGRAMS ${program})
+        file(RELATIVE_PATH libraries /prefix/${CMAKE_INSTALL_BINDIR} /prefix/${CMAKE_INSTALL_LIBDIR})
+        set_target_properties(${program} PROPERTIES
+            INSTALL_RPATH $ORIGIN/${libraries}
+            INSTALL_RPATH_USE_LINK_PATH ON)
+    endif()
+endforeach()
+install(TARGETS ${GS_PROGRAMS} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 
 install(TARGETS ${GS_LIBRARIES} EXPORT gradsieve-targets
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}

@@ -573,6 +573,12 @@ GS_HD uint64_t gsTypeWidth(uint32_t type)
     return type == 8u ? 8 : type == 7u ? 4 : 2; /* float64, float32, else two bytes */
 }
 
+/* What a rank gives in a step that travels dense, in bytes. */
+GS_HD uint64_t gsDensePayload(const gsSpec *spec)
+{
+    return spec->denseNow ? gsVectorElements(spec) * (spec->wide ? 8u : 4u) : spec->count * gsTypeWidth(spec->type);
+}
+
 /* The end of a call: state and counters, by what the records' verdict says. Returns whether anything was committed. */
 GS_HD int gsCallCommit(const gsSpec *spec, gsState *state)
 {
@@ -590,8 +596,7 @@ GS_HD int gsCallCommit(const gsSpec *spec, gsState *state)
     n->denseRounds += spec->denseNow;
     if (spec->select == GS_SELECT_DENSE || spec->denseNow) {
         n->lastKept = n->lastSent = n->lastExact = spec->count;
-        n->payloadBytes +=
-            spec->denseNow ? gsVectorElements(spec) * (spec->wide ? 8u : 4u) : spec->count * gsTypeWidth(spec->type);
+        n->payloadBytes += gsDensePayload(spec);
     } else {
         n->thinned += (c->flags & GS_FLAG_THINNED) != 0;
         n->overflowed += (c->flags & GS_FLAG_OVERFLOWED) != 0;
