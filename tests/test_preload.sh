@@ -12,7 +12,7 @@ failed=0 ran=0
 # Every step keeps 512 of 4096 coordinates, so that 8 steps with gradients of 0 bring back all that was kept; as float32, without rounding.
 lossy=("GS_RECIPE=chunk-topk:k=512,value=f32")
 lossless=(GS_RECIPE=identity)
-export GS_MIN_BYTES=4096 NCCL_VGPU_TIMEOUT=20
+export GS_MIN_BYTES=4096 NCCL_VGPU_TIMEOUT=120
 
 # expect NAME CODE "PATTERN..." [VARIABLE=VALUE...] -- OPTION... SCRIPT: the exit code, and lines that the output must have.
 expect() {
@@ -20,7 +20,7 @@ expect() {
     shift 3
     while [ "$1" != -- ]; do variables+=("$1") && shift; done
     shift
-    output=$(timeout 120 "${launcher[@]}" env LD_PRELOAD="$library" "${variables[@]}" "$job" "$@" 2>&1)
+    output=$(timeout 300 "${launcher[@]}" env LD_PRELOAD="$library" "${variables[@]}" "$job" "$@" 2>&1)
     status=$?
     [ "$status" != 77 ] || { echo "skipped: $name needs more devices" && [ "$ran" != 0 ] && return; exit 77; }
     [ "$status" = "$code" ] || bad="exit code $status, expected $code"
