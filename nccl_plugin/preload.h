@@ -74,6 +74,8 @@ typedef struct {
 } preloadTally;
 extern preloadTally preloadCounts;
 
+/* The first reason why places have no reducer. */
+void preloadReportWhy(const char *reason);
 /* When the process ends; once CUDA has begun, so that it has not ended then. */
 void preloadReportAtExit(void);
 

@@ -90,6 +90,8 @@ preloadPlan *preloadPlanMake(preloadComm *c, uint32_t period)
     if (!plan)
         return NULL;
     gsResult_t result = prepare(plan, c, period);
+    if (result != GS_SUCCESS)
+        preloadReportWhy(gsGetLastError());
     if (result == GS_ERROR_UNSUPPORTED)
         preloadPlanCut(plan, 0);
     return plan;

@@ -6,6 +6,14 @@
 #include <string.h>
 
 preloadTally preloadCounts;
+static char why[512];
+
+void preloadReportWhy(const char *reason)
+{
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    if (!atomic_flag_test_and_set(&told))
+        strncpy(why, reason, sizeof why - 1);
+}
 
 /* Communicators that are still there: their counts so far. The device is not asked, for it may never answer. */
 static void addLiving(void)
@@ -51,6 +59,8 @@ static void printCalls(void)
     for (int reason = 0; reason < PASS_REASONS; reason++)
         if (n->passed[reason])
             fprintf(stderr, "gradsieve:   passed: %llu %s\n", n->passed[reason], preloadPassText((preloadPass)reason));
+    if (why[0])
+        fprintf(stderr, "gradsieve:   no reducer, for: %s\n", why);
     fprintf(stderr, "gradsieve: %llu plans learned, %llu broken, %llu of them taken up again, %llu votes lost\n",
             n->plans, n->broken, n->resumed, n->refused);
 }

@@ -28,7 +28,7 @@ const char *preloadPassText(preloadPass reason)
         [PASS_OP] = "neither sum nor average",
         [PASS_SIZE] = "left by GS_SIZES",
         [PASS_SCATTER] = "reduce-scatter",
-        [PASS_STATE] = "without room for state (GS_STATE_LIMIT)",
+        [PASS_STATE] = "without a reducer",
     };
     return texts[reason];
 }
