@@ -75,7 +75,7 @@ class Environment
 
 inline std::vector<const char *> instructionSets()
 {
-#if defined(__x86_64__)
+#if defined(GS_HAVE_AVX2) && defined(__x86_64__)
     if (__builtin_cpu_supports("avx2"))
         return {"portable", "avx2"};
 #endif

@@ -15,6 +15,8 @@ TEST_P(CudaGradients, EqualTheCpu)
 {
     NEEDS_DEVICE();
     auto [file, recipe, type] = GetParam();
+    if (!isDrawn(std::strlen(recipe) + std::strlen(file) + (type == GS_BFLOAT16)))
+        GTEST_SKIP() << "another type was drawn for this recipe";
     Gradients gradients;
     std::string reason = readTestGradients(file, gradients);
     if (!reason.empty())

@@ -76,6 +76,8 @@ TEST_P(CudaLists, EqualTheCpu)
     NEEDS_DEVICE();
     if (std::get<1>(GetParam()) != GS_FLOAT32 && std::get<1>(GetParam()) != GS_BFLOAT16 && !runsLong())
         GTEST_SKIP() << "with GS_TEST_LONG";
+    if (!isDrawn(std::strlen(std::get<0>(GetParam())) + (std::get<1>(GetParam()) == GS_BFLOAT16)))
+        GTEST_SKIP() << "another type was drawn for this recipe";
     runSteps(plan(mixedSizes(), 2), 0, runsLong() ? 6 : 3);
     runSteps(plan({700, 4100, 4096, 5}, 3, 5), 1, 3);
 }
@@ -125,9 +127,9 @@ TEST_P(CudaLists, WrongRecordsAreRefusedAlike)
     Gradients g = makeGradients(Shape::Gaussian, p, 1);
     Slots good = pair.cpu.encode(g);
     pair.device.encode(g);
-    std::mt19937_64 random(7);
+    std::mt19937_64 random(7 + ownCases);
     int rejected = 0;
-    for (int round = 0; round < (runsLong() ? 600 : 45); round++) {
+    for (int round = 0; round < (runsLong() ? 600 : 24); round++) {
         size_t table = 64 + 16 * 6, bytes = readAt<uint64_t>(good.slot(1), 48);
         size_t at = round % 3 ? 12 + random() % (table - 12) : random() % bytes;
         SCOPED_TRACE("byte " + std::to_string(at));
@@ -154,7 +156,7 @@ TEST_P(CudaLists, WrongRecordsAreRefusedAlike)
         DeviceMemory record(good.slotBytes());
         pair.device.encodeOne(0, g[0], record.data());
     }
-    EXPECT_GT(rejected, 25);
+    EXPECT_GT(rejected, 12);
 }
 
 std::string nameOfCase(const testing::TestParamInfo<CudaLists::ParamType> &info)

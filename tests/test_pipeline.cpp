@@ -29,7 +29,7 @@ std::vector<Case> casesOf(size_t salt)
         cases.push_back({shape, count, nranks, random() % 2 == 0, random() % 5, random() % 2 ? GS_SUM : GS_AVG});
     };
     for (uint64_t count : counts)
-        for (size_t n = 0; n < (runsLong() ? 64 : count < 50000 ? 3 : 1); n++) {
+        for (size_t n = 0; n < (runsLong() ? 64 : count < 50000 ? 2 : 1); n++) {
             size_t pick = runsLong() ? n : random() % 64;
             add(count, static_cast<int>(pick / 8) + 1, allShapes()[pick % 8]);
         }
