@@ -452,7 +452,8 @@ static bool run(job_t *job, int argc, char **argv, int process, int processes)
     if (!flagsParse(flags, flagCount, options, argc, argv))
         return false;
     if (options->help)
-        return flagsPrint(flags, flagCount), true;
+        return puts("mlp: trains an MLP on GPUs, gradients exchanged by gradsieve\n"), flagsPrint(flags, flagCount),
+               true;
     if (cudaGetDeviceCount(&job->devices) != cudaSuccess || job->devices == 0)
         return fail("no CUDA device; gs_train trains the same model on the CPU");
     job->ranks = processes > 1 ? processes : options->ranks ? options->ranks : job->devices;

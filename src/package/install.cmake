@@ -36,11 +36,13 @@ install(TARGETS ${GS_PROGRAMS} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS ${GS_LIBRARIES} EXPORT gradsieve-targets
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-# For LD_PRELOAD: nobody links it.
-if(TARGET gradsieve_preload)
-    set_target_properties(gradsieve_preload PROPERTIES INSTALL_RPATH $ORIGIN INSTALL_RPATH_USE_LINK_PATH ON)
-    install(TARGETS gradsieve_preload LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
-endif()
+# For LD_PRELOAD, and for gs_train --device cuda: nobody links them.
+foreach(module gradsieve_preload gs_train_cuda)
+    if(TARGET ${module})
+        set_target_properties(${module} PROPERTIES INSTALL_RPATH $ORIGIN INSTALL_RPATH_USE_LINK_PATH ON)
+        install(TARGETS ${module} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+    endif()
+endforeach()
 install(FILES ${PROJECT_SOURCE_DIR}/include/gradsieve.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT gradsieve-targets NAMESPACE gradsieve:: DESTINATION ${GS_PACKAGE_DIR})
 
