@@ -120,10 +120,10 @@ write_launcher() {
 #!/usr/bin/env bash
 # Runs a program on the device, and keeps what the virtual one tells of launched kernels: by whole lines, for others write too.
 export PTXCPU_STATS=1
-$launcher "\$@" 2> >(awk '/^ptxcpu: [^ ]+ grid\(/ { print \$2 >>"$traces/virtual device"; fflush(); next } { print >"/dev/stderr" }')
-status=\$?
-wait \$! # what the program has said is there when it ends
-exit \$status
+exec 3>&1
+$launcher "\$@" 2>&1 >&3 3>&- |
+    awk '/^ptxcpu: [^ ]+ grid\(/ { print \$2 >>"$traces/virtual device"; fflush(); next } { print }' >&2 3>&-
+exit \${PIPESTATUS[0]}
 END
     chmod +x "$build/on_device.sh"
 }
