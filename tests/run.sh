@@ -122,7 +122,7 @@ write_launcher() {
 export PTXCPU_STATS=1
 exec 3>&1
 $launcher "\$@" 2>&1 >&3 3>&- |
-    awk '/^ptxcpu: [^ ]+ grid\(/ { print \$2 >>"$traces/virtual device"; fflush(); next } { print }' >&2 3>&-
+    awk '/^ptxcpu: [^ ]+ grid\(/ { print \$2 >>"$traces/virtual device"; fflush("$traces/virtual device"); next } { print }' >&2 3>&-
 exit \${PIPESTATUS[0]}
 END
     chmod +x "$build/on_device.sh"
