@@ -1,5 +1,6 @@
 /* half_check.c: holds a scattered sum against the all-reduce of the same recipe, and gathered slices against each other and what was given. */
 #include "half_check.h"
+#include "train/hash.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -130,10 +131,7 @@ static uint64_t wrongSums(const checkJob_t *job, bool inPlace, double *error)
 /* Not the same on all ranks: then all count. */
 static uint64_t wrongBetweenRanks(const checkJob_t *job)
 {
-    size_t bytes = job->count * perfTypeBytes(job->type);
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t at = 0; at < bytes; at++)
-        hash = (hash ^ ((const unsigned char *)job->result)[at]) * 0x100000001b3u;
+    uint64_t hash = hashBytes(job->result, job->count * perfTypeBytes(job->type));
     const uint64_t *all = ranksShare(job->rank, &hash, sizeof hash);
     for (int r = 1; r < job->rank->ranks->count; r++)
         if (all[r] != all[0])

@@ -7,6 +7,7 @@
  * gone, for its owner too. Otherwise it stays the caller's, and gsCommDestroy leaves it alone; parts are destroyed there.
  */
 #include "../src/core.h"
+#include "../src/hash.h"
 #include "../src/transport/wait.h"
 
 #include <cuda_runtime_api.h>
@@ -470,11 +471,10 @@ static gsResult_t fillLink(link_t *link, size_t ranks)
     return gsFail(GS_ERROR_OUT_OF_MEMORY, "gsCommInitNccl: no memory for the lengths of %zu ranks", ranks);
 }
 
-/* FNV-1a over the host's name and its kernel's boot: hosts of one name differ in the second, containers of one host in the first. */
+/* Over the host's name and its kernel's boot: hosts of one name differ in the second, containers of one host in the first. */
 static uint64_t hostIdentity(void)
 {
     char text[320] = "";
-    uint64_t hash = 0xcbf29ce484222325u;
     gethostname(text, 255);
     FILE *boot = fopen("/proc/sys/kernel/random/boot_id", "r");
     if (boot) {
@@ -482,9 +482,7 @@ static uint64_t hostIdentity(void)
             gsLog(GS_LOG_WARN, "no boot identity; nodes are told apart by their names");
         fclose(boot);
     }
-    for (const char *at = text; *at; at++)
-        hash = (hash ^ (unsigned char)*at) * 0x100000001b3u;
-    return hash;
+    return gsHashBytes(GS_HASH_BASIS, text, strlen(text));
 }
 
 static gsResult_t connect(gsComm_t comm, ncclComm_t nccl)

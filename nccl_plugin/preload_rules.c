@@ -1,5 +1,6 @@
 /* Which calls may be compressed: by the environment and by what all ranks know of a call, never by what is in a gradient. */
 #include "preload.h"
+#include "../src/hash.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,21 +78,15 @@ static void readSizes(const char *text)
     }
 }
 
-/* FNV-1a; the 0 at the end of each text counts. */
-static void addHash(const char *text)
-{
-    do
-        settings.hash = (settings.hash ^ (unsigned char)*text) * 0x100000001b3u;
-    while (*text++);
-}
-
 static void readSettings(void)
 {
     static const char *const alike[] = {"GS_RECIPE", "GS_MIN_BYTES", "GS_SIZES", "GS_STATE_LIMIT"};
     int64_t disabled = 0;
-    settings.hash = 0xcbf29ce484222325u + GS_VERSION_CODE;
-    for (size_t i = 0; i < sizeof alike / sizeof *alike; i++)
-        addHash(gsParamText(alike[i], ""));
+    settings.hash = GS_HASH_BASIS + GS_VERSION_CODE;
+    for (size_t i = 0; i < sizeof alike / sizeof *alike; i++) {
+        const char *text = gsParamText(alike[i], "");
+        settings.hash = gsHashBytes(settings.hash, text, strlen(text) + 1); /* its end counts */
+    }
     settings.recipe = gsParamText("GS_RECIPE", "threshold:density=0.01");
     settings.report = gsParamText("GS_REPORT", "first");
     readInt("GS_DISABLE", 0, 0, &disabled);
@@ -115,20 +110,15 @@ const preloadSettings *preloadGetSettings(void)
 /* One that is to be left is left; of others, if any are named, only those are taken. */
 static bool isListed(uint64_t count)
 {
-    bool taken = true;
+    bool named = false, taken = false;
     for (int i = 0; i < nranges; i++) {
         bool inside = count >= ranges[i].low && count <= ranges[i].high;
         if (inside && ranges[i].leave)
             return false;
+        named |= !ranges[i].leave;
+        taken |= inside;
     }
-    for (int i = 0; i < nranges; i++) {
-        if (ranges[i].leave)
-            continue;
-        taken = false;
-        if (count >= ranges[i].low && count <= ranges[i].high)
-            return true;
-    }
-    return taken;
+    return taken || !named;
 }
 
 static bool hasBytes(size_t count, ncclDataType_t type, int64_t least)

@@ -1,5 +1,6 @@
 /* From a configuration to the spec that ranks share: types, recipe, sizes, and the hash over all of it. */
 #include "core.h"
+#include "hash.h"
 
 #include <math.h>
 #include <string.h>
@@ -75,7 +76,7 @@ static gsResult_t checkKept(const gsReducerConfig_t *config, const gsSpec *s, do
         config->recipe, (unsigned long long)config->count, most);
 }
 
-/* FNV-1a over all that ranks must share: everything but the rank and what a call sets. */
+/* Over all that ranks must share: everything but the rank and what a call sets. */
 static uint64_t configHash(const gsSpec *spec)
 {
     gsSpec shared = *spec;
@@ -86,11 +87,7 @@ static uint64_t configHash(const gsSpec *spec)
     shared.stepSize = shared.smoothness = 0.0;
     shared.list = NULL;
     shared.entries = NULL;
-    const unsigned char *bytes = (const unsigned char *)&shared;
-    uint64_t hash = 0xcbf29ce484222325u + GS_RECORD_VERSION;
-    for (size_t i = 0; i < sizeof shared; i++)
-        hash = (hash ^ bytes[i]) * 0x100000001b3u;
-    return hash;
+    return gsHashBytes(GS_HASH_BASIS + GS_RECORD_VERSION, &shared, sizeof shared);
 }
 
 uint64_t gsRecipeHash(const gsSpec *spec)

@@ -1,4 +1,4 @@
-/* hash.h: FNV-1a with 64 bits, to compare parameters by one number. */
+/* hash.h: FNV-1a with 64 bits, to compare by one number what ranks have. */
 #ifndef TRAIN_HASH_H
 #define TRAIN_HASH_H
 
