@@ -43,16 +43,15 @@ static _Thread_local struct {
     size_t nvoters, voterRoom;
 } group;
 
-static bool grow(void **array, size_t *room, size_t needed, size_t bytes)
+/* An array of n elements, with room for one more; NULL: there is none, and it is as it was. */
+static void *withRoom(void *array, size_t n, size_t *room, size_t bytes)
 {
-    if (needed <= *room)
-        return true;
-    void *more = realloc(*array, 2 * needed * bytes);
-    if (!more)
-        return false;
-    *array = more;
-    *room = 2 * needed;
-    return true;
+    if (n < *room)
+        return array;
+    void *longer = realloc(array, 2 * (n + 1) * bytes);
+    if (longer)
+        *room = 2 * (n + 1);
+    return longer;
 }
 
 static ncclResult_t onDevice(const preloadCall *call, ncclResult_t (*step)(const preloadCall *))
@@ -107,8 +106,10 @@ static ncclResult_t addVoter(preloadComm *c, cudaStream_t stream)
     for (size_t i = 0; i < group.nvoters; i++)
         if (group.voters[i].comm == c)
             return ncclSuccess;
-    if (!grow((void **)&group.voters, &group.voterRoom, group.nvoters + 1, sizeof *group.voters))
+    preloadVoter *voters = withRoom(group.voters, group.nvoters, &group.voterRoom, sizeof *voters);
+    if (!voters)
         return ncclSystemError;
+    group.voters = voters;
     group.voters[group.nvoters++] = (preloadVoter){.comm = c, .stream = stream};
     preloadCommStay(c);
     return ncclSuccess;
@@ -116,8 +117,10 @@ static ncclResult_t addVoter(preloadComm *c, cudaStream_t stream)
 
 static ncclResult_t addCall(const preloadCall *call)
 {
-    if (!grow((void **)&group.calls, &group.room, group.n + 1, sizeof *group.calls))
+    preloadCall *calls = withRoom(group.calls, group.n, &group.room, sizeof *calls);
+    if (!calls)
         return ncclSystemError;
+    group.calls = calls;
     group.calls[group.n++] = *call;
     preloadCommStay(call->comm);
     return ncclSuccess;

@@ -28,7 +28,7 @@ const preloadNccl *preloadFindNccl(void);
 
 /* ---- which calls may be compressed (preload_rules.c) ---- */
 
-/* Why a call passes as it is. Of preloadWhy's rows, in order. */
+/* Why a call passes as it is; preloadPassText says it. */
 typedef enum {
     PASS_DISABLED,
     PASS_SETTINGS,
