@@ -248,13 +248,6 @@ typedef struct {
     gsReducer_t reducer;
 } call;
 
-/* Whether the recipe sends this step dense. */
-static uint8_t isDenseStep(const gsReducer_t r)
-{
-    const gsSpec *s = &r->spec;
-    return (s->firstDense && r->steps == 0) || (s->refresh && r->steps % s->refresh == 0);
-}
-
 /* gsReduceScatter or gsAllGather. */
 static gsResult_t proposeHalf(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
@@ -269,7 +262,6 @@ static gsResult_t proposeHalf(gsReducer_t r, const void *sendbuff, void *recvbuf
 static gsResult_t propose(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     r->spec.average = op == GS_AVG;
-    r->spec.denseNow = isDenseStep(r);
     if (r->spec.half)
         return proposeHalf(r, sendbuff, recvbuff, op, stream);
     if (r->spec.select == GS_SELECT_DENSE)
@@ -439,7 +431,14 @@ static gsResult_t reduceBuffers(gsReducer_t r, const void *sendbuff, void *recvb
     return reduceWhole(r, from, to, op, stream);
 }
 
-/* The range tells from its beginning on how the step travels. */
+/* Whether the recipe sends this step dense. */
+static uint8_t isDenseStep(const gsReducer_t r)
+{
+    const gsSpec *s = &r->spec;
+    return (s->firstDense && r->steps == 0) || (s->refresh && r->steps % s->refresh == 0);
+}
+
+/* How the step travels is settled here, for the range tells it from its beginning on. */
 static void beginCall(gsReducer_t r, gsRange range)
 {
     r->spec.denseNow = isDenseStep(r);
