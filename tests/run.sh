@@ -191,7 +191,7 @@ write_launcher
 # A virtual device reads PTX alone; machine code for three generations takes more than half of the build.
 if build test all -DGS_DEVICE_LAUNCHER="${launcher:+$build/on_device.sh}" ${launcher:+-DGS_CUDA_ARCHITECTURES=90-virtual}; then
     run_tests cpu test 600 -L '^cpu$'
-    run_tests package test 1 -L '^package$'
+    run_tests package test 3 -L '^package$'
     if found MPI; then run_tests mpi test 20 -L '^mpi$'; else skip mpi "no MPI"; fi
     if found CUDA; then run_tests sim test 50 -L 'sim$'; else skip sim "no CUDA headers"; fi
     run_device_tests
