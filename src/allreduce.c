@@ -248,6 +248,13 @@ typedef struct {
     gsReducer_t reducer;
 } call;
 
+/* Whether the recipe sends this step dense. */
+static uint8_t isDenseStep(const gsReducer_t r)
+{
+    const gsSpec *s = &r->spec;
+    return (s->firstDense && r->steps == 0) || (s->refresh && r->steps % s->refresh == 0);
+}
+
 /* gsReduceScatter or gsAllGather. */
 static gsResult_t proposeHalf(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
@@ -262,6 +269,7 @@ static gsResult_t proposeHalf(gsReducer_t r, const void *sendbuff, void *recvbuf
 static gsResult_t propose(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     r->spec.average = op == GS_AVG;
+    r->spec.denseNow = isDenseStep(r);
     if (r->spec.half)
         return proposeHalf(r, sendbuff, recvbuff, op, stream);
     if (r->spec.select == GS_SELECT_DENSE)
@@ -431,14 +439,7 @@ static gsResult_t reduceBuffers(gsReducer_t r, const void *sendbuff, void *recvb
     return reduceWhole(r, from, to, op, stream);
 }
 
-/* Whether the recipe sends this step dense. */
-static uint8_t isDenseStep(const gsReducer_t r)
-{
-    const gsSpec *s = &r->spec;
-    return (s->firstDense && r->steps == 0) || (s->refresh && r->steps % s->refresh == 0);
-}
-
-/* How the step travels is settled here, for the range tells it from its beginning on. */
+/* The range tells from its beginning on how the step travels, which each half settles again for itself. */
 static void beginCall(gsReducer_t r, gsRange range)
 {
     r->spec.denseNow = isDenseStep(r);
