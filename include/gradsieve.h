@@ -421,7 +421,7 @@ GS_API gsResult_t gsAllReduceSegments(const void *const *sendbuffs, void *const 
  * size, or true lengths. A scattered part's slot has twice its share of the capacity, and six deviations; gradients are less even by
  * slices than by blocks in turn, and what does not fit stays in the residual, or is thinned.
  * Not with rows, recipes that may be silent, gdsec, tng, twoway=1, cdadam, first=dense, exchange=hierarchical or auto; gsAllGather neither with
- * dgc nor randk. Not for single stages, gsPlanChoose or gsReducerImportRanks: a state fits the same rank of as many.
+ * dgc nor randk. Not for gsPlanChoose or gsReducerImportRanks: a state fits the same rank of as many.
  */
 GS_API gsResult_t gsReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount, gsDataType_t datatype,
                                   gsRedOp_t op, gsReducer_t reducer, gsStream_t stream);
@@ -623,21 +623,37 @@ GS_API gsResult_t gsAdamwStep(gsComm_t comm, const gsOptimizer_t *optimizer, voi
 /* ---- advanced: single stages, for those who bring their own transport ------------------------------------------------ */
 #ifdef GS_ADVANCED
 
-/* A communicator that is rank `rank` of `nranks` and moves nothing itself: its reducers take gsEncode and gsDecode, not
- * gsAllReduce. The caller answers for equal configurations on all ranks; gsDecode checks them. */
+/* A communicator that is rank `rank` of `nranks` and moves nothing itself: its reducers take the calls below, not gsAllReduce
+ * or gsReduceScatter. The caller answers for equal configurations on all ranks; gsDecode checks them. What moves lies in memory
+ * of the communicator's kind, aligned to 16. Not for gsAllGather, dense steps, second halves, and owners or nodes in an all-reduce.
+ *
+ *   all-reduce       gsEncode: a record          the caller moves it to all      gsDecode: nranks records -> the sum
+ *   reduce-scatter   gsEncode: nranks parts      part q to rank q                gsSumParts: nranks parts -> a seal
+ *                                                the seal to all                 gsDecode: nranks seals -> the slice of the sum
+ *
+ * Before all seals are there, no rank knows that the others were sent what they should; so it is gsDecode that settles the step, for
+ * all ranks or for none. */
 GS_API gsResult_t gsCommInitStages(gsComm_t *comm, int rank, int nranks, const gsCommConfig_t *config);
 GS_API gsResult_t gsCommInitStagesCuda(gsComm_t *comm, int rank, int nranks, const gsCommConfig_t *config);
 
-/* Room that a record needs, a multiple of 16: the slot of `capacity` mode. 0 for dense. */
+/* Room that a record needs, of a reduce-scatter a part, a multiple of 16: the slot of `capacity` mode. 0 for dense. */
 GS_API gsResult_t gsReducerGetSlotBytes(gsReducer_t reducer, size_t *slotBytes);
 
-/* Writes this rank's record of this step into `record` (one slot, aligned to 16, in the memory of the communicator's kind).
- * Changes no state: a second gsEncode of the same step gives the same bytes. */
+/* Writes this rank's record of this step into `record` (one slot; of a reduce-scatter nranks slots, part q the q-th, and count is
+ * its recvcount). Changes no state: a second gsEncode of the same step gives the same bytes. */
 GS_API gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType_t datatype, gsReducer_t reducer,
                            gsStream_t stream);
 
-/* Sums the records of all ranks (nranks slots in rank order, aligned to 16) into recvbuff and commits this rank's state.
- * Must follow the gsEncode of the same step. Records are checked first, whole, and may hold any bytes. */
+/* A reduce-scatter: sums the parts that this rank was sent (nranks slots in rank order) for its gsDecode, and tells in `seal`
+ * (GS_SEAL_BYTES) what came up: parts are checked first, whole, and may hold any bytes. Changes no state, and is no error where a
+ * part is wrong: gsDecode's is, on all ranks. Must follow the gsEncode of the same step. */
+#define GS_SEAL_BYTES 32
+GS_API gsResult_t gsSumParts(const void *parts, void *seal, gsReducer_t reducer, gsStream_t stream);
+
+/* Sums the records of all ranks (nranks slots in rank order) into recvbuff and commits this rank's state. Must follow the gsEncode of
+ * the same step. Records are checked first, whole, and may hold any bytes. Of a reduce-scatter `records` are the seals of all ranks
+ * (GS_SEAL_BYTES each, in rank order), of which one that tells of a wrong part, or is of another step, is an error; count is
+ * recvcount, recvbuff gets the slice, in place too, and gsSumParts must have come before. */
 GS_API gsResult_t gsDecode(const void *records, void *recvbuff, size_t count, gsDataType_t datatype, gsRedOp_t op,
                            gsReducer_t reducer, gsStream_t stream);
 

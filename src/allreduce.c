@@ -537,18 +537,17 @@ gsResult_t gsAllReduceSegments(const void *const *sendbuffs, void *const *recvbu
 
 /* ---- single stages ---- */
 
-static gsResult_t checkStage(gsReducer_t r, const char *name, const void *record)
+static gsResult_t checkStage(gsReducer_t r, const char *name, const void *slot)
 {
     if (r->spec.select == GS_SELECT_DENSE)
         return gsFail(GS_ERROR_INVALID_USAGE, "the reducer is dense: it has no records to encode or decode");
-    if (r->server || r->nodes.ranks || r->spec.half || gsHasDenseSteps(&r->spec))
+    if (r->server || r->nodes.ranks || r->spec.half == GS_HALF_GATHER || gsHasDenseSteps(&r->spec))
         return gsFail(
             GS_ERROR_UNSUPPORTED,
-            "a recipe with dense steps, a second half, owners or nodes has no single stages, nor has half of an "
-            "all-reduce");
+            "a recipe with dense steps, a second half, owners or nodes has no single stages, nor has an all-gather");
     GS_CHECK(checkIterate(r));
-    if (!record || (uintptr_t)record % GS_RECORD_ALIGN)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, record,
+    if (!slot || (uintptr_t)slot % GS_RECORD_ALIGN)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a slot aligned to %d bytes", name, slot,
                       GS_RECORD_ALIGN);
     return GS_SUCCESS;
 }
@@ -559,7 +558,7 @@ static gsResult_t encodeBuffer(gsReducer_t r, const void *sendbuff, void *record
     void *from;
     r->spec.average = 0;
     GS_CHECK(placeBuffer(r, GS_GRADIENTS, sendbuff, &from, stream));
-    return encode(r, from, record, stream);
+    return r->spec.half ? gsScatterEncode(r, from, record, stream) : encode(r, from, record, stream);
 }
 
 static gsResult_t runEncode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
@@ -581,17 +580,48 @@ gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType
     GS_CHECK(checkStage(reducer, "record", record));
     if (count)
         GS_CHECK(checkBuffer("sendbuff", -1, sendbuff, type));
-    reducer->encoded = 1;
+    reducer->staged = GS_STAGED_RECORD;
     if (isQueued(reducer, stream))
         return gsStreamPush(stream, encodeTask, &(call){sendbuff, record, GS_SUM, reducer}, sizeof(call));
     return runEncode(reducer, sendbuff, record, stream);
+}
+
+static gsResult_t sumParts(gsReducer_t r, const void *parts, void *seal, gsStream_t stream)
+{
+    GS_CHECK(r->comm->backend->fill(seal, 0, GS_SEAL_BYTES, stream));
+    return gsScatterSum(r, parts, seal, stream);
+}
+
+static gsResult_t runSumParts(gsReducer_t r, const void *parts, void *seal, gsStream_t stream)
+{
+    gsRangeBegin(r, GS_RANGE_SUM_PARTS);
+    return endCall(r, sumParts(r, parts, seal, stream));
+}
+
+static gsResult_t sumPartsTask(void *arguments)
+{
+    const call *c = arguments;
+    return runSumParts(c->reducer, c->from, c->to, NULL);
+}
+
+gsResult_t gsSumParts(const void *parts, void *seal, gsReducer_t reducer, gsStream_t stream)
+{
+    GS_CHECK(gsHalfExpect(reducer, GS_HALF_SCATTER));
+    GS_CHECK(checkStage(reducer, "parts", parts));
+    GS_CHECK(checkStage(reducer, "seal", seal));
+    if (reducer->staged == GS_STAGED_NOTHING)
+        return gsFail(GS_ERROR_INVALID_USAGE, "gsSumParts without the gsEncode of the same step");
+    reducer->staged = GS_STAGED_SUM;
+    if (isQueued(reducer, stream))
+        return gsStreamPush(stream, sumPartsTask, &(call){parts, seal, GS_SUM, reducer}, sizeof(call));
+    return runSumParts(reducer, parts, seal, stream);
 }
 
 static gsResult_t decodeBuffer(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     void *to;
     GS_CHECK(placeBuffer(r, GS_RESULTS, recvbuff, &to, stream));
-    GS_CHECK(accumulate(r, r, records, to, op, stream));
+    GS_CHECK(r->spec.half ? gsScatterDecode(r, records, to, op, stream) : accumulate(r, r, records, to, op, stream));
     return commit(r, stream);
 }
 
@@ -615,8 +645,9 @@ gsResult_t gsDecode(const void *records, void *recvbuff, size_t count, gsDataTyp
     GS_CHECK(checkStage(reducer, "records", records));
     if (count)
         GS_CHECK(checkBuffer("recvbuff", -1, recvbuff, type));
-    if (!reducer->encoded)
-        return gsFail(GS_ERROR_INVALID_USAGE, "gsDecode without the gsEncode of the same step");
+    if (reducer->staged != (reducer->spec.half ? GS_STAGED_SUM : GS_STAGED_RECORD))
+        return gsFail(GS_ERROR_INVALID_USAGE, "gsDecode without the %s of the same step",
+                      reducer->spec.half ? "gsSumParts" : "gsEncode");
     if (isQueued(reducer, stream))
         return gsStreamPush(stream, decodeTask, &(call){records, recvbuff, op, reducer}, sizeof(call));
     return runDecode(reducer, records, recvbuff, op, stream);

@@ -241,14 +241,17 @@ typedef struct {
 /* Rows of a list's `buffers`; the last two of a dense reducer. */
 enum { GS_GRADIENTS = 0, GS_RESULTS = 1, GS_GATHERED = 2, GS_SUMS = 3 };
 
+/* How far the single stages of a step have come. */
+typedef enum { GS_STAGED_NOTHING, GS_STAGED_RECORD, GS_STAGED_SUM } gsStaged;
+
 struct gsReducer {
     gsComm_t comm; /* hierarchical: the part of the ranks that have this one's slice */
     gsSpec spec;   /* hierarchical: of the slice */
     gsHierarchy nodes;
     int cpuThreads;
     const void *cpuStages; /* the instruction set's stages (cpu/) */
-    int encoded;           /* gsEncode was called: gsDecode may follow */
-    uint32_t number;       /* among its communicator's, alike on all ranks */
+    gsStaged staged;
+    uint32_t number; /* among its communicator's, alike on all ranks */
     gsProfile profile;
     gsKnownRecord known;
 
@@ -369,7 +372,11 @@ gsResult_t gsExchangeParts(gsReducer_t r, gsStream_t stream);
 /* owner.c: the reducer as each of its parts sees it, once its memory is there; and the road by way of the owners. */
 gsResult_t gsOwnersPrepare(gsReducer_t r);
 gsResult_t gsReduceByOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
-/* owner.c: half of it: the own slice of the sum. */
+/* owner.c: half of it: the own slice of the sum. And its stages: own parts; what was sent of the own slice -> its sum, and what came up;
+ * all ranks' seals -> the slice, if they allow it. */
+gsResult_t gsScatterEncode(gsReducer_t r, const void *sendbuff, void *parts, gsStream_t stream);
+gsResult_t gsScatterSum(gsReducer_t r, const void *parts, gsSeal *seal, gsStream_t stream);
+gsResult_t gsScatterDecode(gsReducer_t r, const void *seals, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 gsResult_t gsScatterToOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
 /* halves.c: whether a configuration's half makes sense, and then its recipe; what a half's records are a list of; the vector that the
  * reducer is about, where that is known to be dense a plain one. They leave a gsAllReduce's alone. */
@@ -380,11 +387,13 @@ gsReducerConfig_t gsHalfOwn(const gsReducerConfig_t *config, int nranks, int den
 /* halves.c: an error where a configuration is of a half, with `what` in its text; where a reducer is not of this half. */
 gsResult_t gsHalfRefuse(const gsReducerConfig_t *config, const char *what);
 gsResult_t gsHalfExpect(gsReducer_t r, uint32_t half);
-/* halves.c: what a half's memory begins with; its dense call; the verdict that `finder`, a view of r, has come to, with all ranks' ->
- * r's; bytes that this sends; the reducer, as it sees all ranks' records of their slices. */
+/* halves.c: what a half's memory begins with; its dense call; the verdict that `finder`, a view of r, has come to -> a seal; the own one to
+ * all; all ranks' -> r's verdict; bytes that this sends; the reducer, as it sees all ranks' records of their slices. */
 gsResult_t gsHalfFill(gsReducer_t r);
 gsResult_t gsHalfDense(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream);
-gsResult_t gsHalfAgree(gsReducer_t r, gsReducer_t finder, gsStream_t stream);
+gsResult_t gsHalfSeal(gsReducer_t r, gsReducer_t finder, gsSeal *seal, gsStream_t stream);
+gsResult_t gsHalfTradeSeals(gsReducer_t r, gsStream_t stream);
+gsResult_t gsHalfOpen(gsReducer_t r, const void *seals, gsStream_t stream);
 uint64_t gsHalfSealBytes(const gsReducer_t r);
 struct gsReducer gsHalfGathered(gsReducer_t r);
 /* hierarchy.c: what recipe and nodes have to fulfil, the parts, and the slice that the reducer is about from here on; collective. What
@@ -463,6 +472,12 @@ static inline uint64_t gsCallElements(const gsReducer_t r)
     if (r->spec.half)
         return gsSliceCount(&r->spec);
     return r->nodes.ranks ? r->nodes.count : r->spec.count;
+}
+
+/* A scattered sum: what this rank has met. */
+static inline gsSeal *gsHalfOwnSeal(gsReducer_t r)
+{
+    return r->seals + GS_SEALS * r->spec.rank;
 }
 
 /* hierarchical: the own slice of the result. */

@@ -155,25 +155,27 @@ static uint8_t *sumsOf(gsReducer_t r)
 
 /* ---- verdicts: of a call whose results stay with their owners ---- */
 
-static gsHierarchy sealsOf(gsReducer_t r)
+_Static_assert(GS_SEAL_BYTES == GS_SEALS * sizeof(gsSeal), "the header says what a rank's seals take");
+
+gsResult_t gsHalfSeal(gsReducer_t r, gsReducer_t finder, gsSeal *seal, gsStream_t stream)
 {
-    return (
-        gsHierarchy){.ranks = r->comm->nranks, .slots = (uint8_t *)r->seals, .slotBytes = GS_SEALS * sizeof(gsSeal)};
+    return r->comm->backend->seal(finder, r->members, seal, stream);
 }
 
-gsResult_t gsHalfAgree(gsReducer_t r, gsReducer_t finder, gsStream_t stream)
+gsResult_t gsHalfTradeSeals(gsReducer_t r, gsStream_t stream)
 {
-    const gsBackend *backend = r->comm->backend;
-    gsHierarchy seals = sealsOf(r);
-    gsSeal *own = r->seals + GS_SEALS * r->spec.rank;
-    GS_CHECK(backend->seal(finder, r->members, own, stream));
-    GS_CHECK(r->comm->transport->allGather(r->comm, own, r->seals, seals.slotBytes, stream));
-    return backend->openSeals(r, &seals, 0, stream);
+    return r->comm->transport->allGather(r->comm, gsHalfOwnSeal(r), r->seals, GS_SEAL_BYTES, stream);
+}
+
+gsResult_t gsHalfOpen(gsReducer_t r, const void *seals, gsStream_t stream)
+{
+    gsHierarchy slots = {.ranks = r->comm->nranks, .slots = (uint8_t *)seals, .slotBytes = GS_SEAL_BYTES};
+    return r->comm->backend->openSeals(r, &slots, 0, stream);
 }
 
 uint64_t gsHalfSealBytes(const gsReducer_t r)
 {
-    return r->seals ? (r->spec.nranks - 1) * GS_SEALS * sizeof(gsSeal) : 0;
+    return r->seals ? (r->spec.nranks - 1) * (uint64_t)GS_SEAL_BYTES : 0;
 }
 
 /* ---- dense ---- */
@@ -207,7 +209,9 @@ static gsResult_t scatterDense(gsReducer_t r, const void *sendbuff, void *recvbu
         .ranks = 1, .count = own.spec.count, .slice = (uint64_t)own.spec.blocks * GS_BLOCK, .slots = r->recvRecords};
     GS_CHECK(sumOwnSlice(r, sendbuff, op, stream));
     GS_CHECK(backend->finishDense(&own, sumsOf(r), slot.slots, stream));
-    GS_CHECK(gsHalfAgree(r, r, stream));
+    GS_CHECK(gsHalfSeal(r, r, gsHalfOwnSeal(r), stream));
+    GS_CHECK(gsHalfTradeSeals(r, stream));
+    GS_CHECK(gsHalfOpen(r, r->seals, stream));
     return backend->assemble(&own, &slot, recvbuff, stream);
 }
 

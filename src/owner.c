@@ -59,17 +59,17 @@ gsResult_t gsOwnersPrepare(gsReducer_t r)
 
 /* ---- gradient -> parts of the record -> their owners ---- */
 
-static gsResult_t packParts(gsReducer_t r, const void *sendbuff, gsStream_t stream)
+static gsResult_t packParts(gsReducer_t r, const void *sendbuff, uint8_t *parts, gsStream_t stream)
 {
     for (uint32_t q = 0; q < r->spec.nranks; q++) {
         gsReducer_t part = &r->owners->parts[q];
         part->spec.average = r->spec.average;
-        GS_CHECK(r->comm->backend->pack(part, sendbuff, r->sendRecord + q * r->spec.partSlot, stream));
+        GS_CHECK(r->comm->backend->pack(part, sendbuff, parts + q * r->spec.partSlot, stream));
     }
     return GS_SUCCESS;
 }
 
-static gsResult_t encodeParts(gsReducer_t r, const void *sendbuff, gsStream_t stream)
+static gsResult_t encodeParts(gsReducer_t r, const void *sendbuff, uint8_t *parts, gsStream_t stream)
 {
     gsStage stage = gsStageBegin(r, GS_RANGE_SELECT, &r->stats.encodeSeconds);
     gsResult_t result = r->comm->backend->select(r, sendbuff, stream);
@@ -79,28 +79,28 @@ static gsResult_t encodeParts(gsReducer_t r, const void *sendbuff, gsStream_t st
     GS_CHECK(result);
     gsKnowPlan(r);
     stage = gsStageBegin(r, GS_RANGE_PACK, &r->stats.encodeSeconds);
-    result = packParts(r, sendbuff, stream);
+    result = packParts(r, sendbuff, parts, stream);
     gsStageEnd(&stage);
     return result;
 }
 
 /* ---- parts -> the own blocks' sum -> its record ---- */
 
-static gsResult_t sumParts(gsReducer_t r, gsStream_t stream)
+static gsResult_t sumParts(gsReducer_t r, const void *parts, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
     gsReducer_t own = &r->owners->own;
     own->spec.average = r->spec.average;
-    GS_CHECK(backend->validate(own, r->recvRecords, stream));
+    GS_CHECK(backend->validate(own, parts, stream));
     struct gsReducer bare = *own;
     bare.spec = bareSpec(&own->spec);
-    return backend->accumulate(&bare, r->recvRecords, r->ownSum, GS_SUM, stream);
+    return backend->accumulate(&bare, parts, r->ownSum, GS_SUM, stream);
 }
 
 static gsResult_t makeSum(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
-    GS_CHECK(sumParts(r, stream));
+    GS_CHECK(sumParts(r, r->recvRecords, stream));
     GS_CHECK(backend->handDown(r, stream));
     return r->spec.twoway ? backend->makeResult(r, op, stream) : GS_SUCCESS;
 }
@@ -173,26 +173,35 @@ static gsResult_t decodeSums(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStre
 
 gsResult_t gsReduceByOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    GS_CHECK(encodeParts(r, sendbuff, stream));
+    GS_CHECK(encodeParts(r, sendbuff, r->sendRecord, stream));
     GS_CHECK(gsExchangeTimed(r, gsExchangeParts, r, stream));
     GS_CHECK(encodeSum(r, op, stream));
     GS_CHECK(gsExchangeTimed(r, gsExchangeRecords, r->server, stream));
     return decodeSums(r, recvbuff, op, stream);
 }
 
-/* ---- a scattered sum ---- */
+/* ---- a scattered sum: the stages, and the road ---- */
 
-static gsResult_t sumOwn(gsReducer_t r, gsRedOp_t op, gsStream_t stream)
+/* h takes its share of own parts when the call is settled: where they are not packed in their own place, that keeps a copy. */
+gsResult_t gsScatterEncode(gsReducer_t r, const void *sendbuff, void *parts, gsStream_t stream)
+{
+    GS_CHECK(encodeParts(r, sendbuff, parts, stream));
+    if (!r->spec.memory || parts == r->sendRecord)
+        return GS_SUCCESS;
+    return r->comm->backend->copy(r->sendRecord, parts, r->spec.nranks * r->spec.partSlot, stream);
+}
+
+gsResult_t gsScatterSum(gsReducer_t r, const void *parts, gsSeal *seal, gsStream_t stream)
 {
     gsStage stage = gsStageBegin(r, GS_RANGE_OWNER, &r->stats.decodeSeconds);
-    gsResult_t result = sumParts(r, stream);
-    if (result == GS_SUCCESS && r->spec.memory)
-        result = r->comm->backend->makeResult(r, op, stream);
+    gsResult_t result = sumParts(r, parts, stream);
+    if (result == GS_SUCCESS)
+        result = gsHalfSeal(r, &r->owners->own, seal, stream);
     gsStageEnd(&stage);
     return result;
 }
 
-/* The own sum, as it now stands there, goes to recvbuff; and the own record to h, where there is one. */
+/* The own sum goes to recvbuff; and the own record to h, where there is one. */
 static gsResult_t keepOwn(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     const gsBackend *backend = r->comm->backend;
@@ -203,29 +212,27 @@ static gsResult_t keepOwn(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_
     GS_CHECK(backend->handBack(r, stream));
     if (!r->spec.memory)
         return backend->accumulateDense(&own, r->ownSum, recvbuff, op, stream);
+    GS_CHECK(backend->makeResult(r, op, stream));
     GS_CHECK(backend->accumulateDense(&own, r->ownResult, recvbuff, GS_SUM, stream));
     GS_CHECK(decodeOwn(r, stream));
     return backend->rememberParts(r, stream);
 }
 
-static gsResult_t decodeOwnSum(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+gsResult_t gsScatterDecode(gsReducer_t r, const void *seals, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
     gsStage stage = gsStageBegin(r, GS_RANGE_ACCUMULATE, &r->stats.decodeSeconds);
-    gsResult_t result = keepOwn(r, recvbuff, op, stream);
+    gsResult_t result = gsHalfOpen(r, seals, stream);
+    if (result == GS_SUCCESS)
+        result = keepOwn(r, recvbuff, op, stream);
     gsStageEnd(&stage);
     return result;
 }
 
-static gsResult_t agree(gsReducer_t r, gsStream_t stream)
-{
-    return gsHalfAgree(r, &r->owners->own, stream);
-}
-
 gsResult_t gsScatterToOwners(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
 {
-    GS_CHECK(encodeParts(r, sendbuff, stream));
+    GS_CHECK(gsScatterEncode(r, sendbuff, r->sendRecord, stream));
     GS_CHECK(gsExchangeTimed(r, gsExchangeParts, r, stream));
-    GS_CHECK(sumOwn(r, op, stream));
-    GS_CHECK(gsExchangeTimed(r, agree, r, stream));
-    return decodeOwnSum(r, recvbuff, op, stream);
+    GS_CHECK(gsScatterSum(r, r->recvRecords, gsHalfOwnSeal(r), stream));
+    GS_CHECK(gsExchangeTimed(r, gsHalfTradeSeals, r, stream));
+    return gsScatterDecode(r, r->seals, recvbuff, op, stream);
 }

@@ -17,6 +17,7 @@ static const char *const names[GS_RANGES] = {
     [GS_RANGE_ALL_GATHER] = "gsAllGather",
     [GS_RANGE_ALL_REDUCE_SEGMENTS] = "gsAllReduceSegments",
     [GS_RANGE_ENCODE] = "gsEncode",
+    [GS_RANGE_SUM_PARTS] = "gsSumParts",
     [GS_RANGE_DECODE] = "gsDecode",
     [GS_RANGE_SELECT] = "select",
     [GS_RANGE_PACK] = "pack",

@@ -603,7 +603,7 @@ gsResult_t gsReducerReset(gsReducer_t r, gsStream_t stream)
     for (int i = 0; i < n; i++)
         for (int k = 0; k <= list[i].pair; k++)
             GS_CHECK(clearVector(r, list[i].place[k], list[i].elements, stream));
-    r->encoded = 0;
+    r->staged = GS_STAGED_NOTHING;
     r->steps = 0;
     GS_CHECK(beginState(r, &state.counters, stream));
     return r->server ? gsReducerReset(r->server, stream) : GS_SUCCESS;
@@ -657,7 +657,7 @@ gsResult_t gsReducerGetSlotBytes(gsReducer_t r, size_t *slotBytes)
     GS_CHECK(gsCheckReducer(r));
     if (!slotBytes)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "slotBytes is NULL; expected a place for the bytes");
-    *slotBytes = r->spec.slotBytes;
+    *slotBytes = r->spec.half == GS_HALF_SCATTER ? r->spec.partSlot : r->spec.slotBytes;
     return GS_SUCCESS;
 }
 

@@ -5,6 +5,7 @@
 #include "halves.h"
 
 #include "core.h"
+#include "record.h"
 
 #include <atomic>
 
@@ -458,6 +459,230 @@ TEST(ScatterFails, ForAllWhereOneOwnerWasSentADamagedPart)
         }
 }
 
+/* ---- single stages ---- */
+
+void expectSameAsTheCall(const Plan &plan)
+{
+    ThreadRanks calls(plan);
+    ScatterByHand stages(plan);
+    for (uint64_t step = 0; step < 3; step++) {
+        const Vectors &given = givenTo(plan, step);
+        ASSERT_TRUE(stages.run(given, step) == runHalf(calls, given)) << plan.recipe << ", step " << step;
+        if (plan.op == GS_SUM) { /* an exported state names the op, which single stages do not know */
+            ASSERT_TRUE(stages.states() == calls.states()) << plan.recipe << ", step " << step;
+        }
+        for (int r = 0; r < plan.nranks; r++)
+            EXPECT_EQ(stages.stats(r).lastSent, calls.stats(r).lastSent);
+    }
+}
+
+TEST_P(Scatter, BySingleStagesHasTheSameBits)
+{
+    static const uint64_t slices[] = {0, 4097, 4099, 333, 130};
+    if (GetParam() == "dense")
+        return; /* has no records */
+    for (int ranks = 1; ranks <= 4; ranks++) {
+        Plan plan =
+            halfOf(GS_REDUCE_SCATTER, GetParam(), slices[ranks], ranks, allTypes()[static_cast<size_t>(ranks) % 4]);
+        plan.op = ranks % 2 ? GS_SUM : GS_AVG;
+        if (ranks == 3 && !contains(plan.recipe, "exchange"))
+            plan.recipe = with(plan.recipe, "exchange=exact");
+        ASSERT_NO_FATAL_FAILURE(expectSameAsTheCall(plan));
+    }
+    ASSERT_NO_FATAL_FAILURE(expectSameAsTheCall(halfOf(GS_REDUCE_SCATTER, GetParam(), 0, 2)));
+}
+
+class ScatterStages : public testing::TestWithParam<const char *>
+{
+  protected:
+    ScatterStages() : plan_(halfOf(GS_REDUCE_SCATTER, GetParam(), 4101, 3)), ranks_(plan_), control_(plan_)
+    {
+        ranks_.run(givenTo(plan_, 0));
+        control_.run(givenTo(plan_, 0));
+        states_ = ranks_.states();
+    }
+    /* All ranks refuse the step, by their seals as they are now, and nothing has happened. GS_SUCCESS: with either error. */
+    void expectRefused(gsResult_t error, const std::string &what)
+    {
+        for (int r = 0; r < 3; r++) {
+            Buffer recv(plan_.type, sliceOf(plan_));
+            std::vector<uint8_t> before = recv.raw();
+            gsResult_t found = ranks_.decodeOne(r, recv.data());
+            bool either = found == GS_ERROR_CORRUPT || found == GS_ERROR_MISMATCH;
+            ASSERT_TRUE(error == GS_SUCCESS ? either : found == error) << what << ": " << found << gsGetLastError();
+            ASSERT_TRUE(recv.raw() == before) << what;
+        }
+        ASSERT_TRUE(ranks_.states() == states_) << what;
+    }
+    void expectGoodAgain()
+    {
+        ranks_.encode(givenTo(plan_, 1));
+        ranks_.sum();
+        EXPECT_TRUE(ranks_.decode() == control_.run(givenTo(plan_, 1)));
+        EXPECT_TRUE(ranks_.states() == control_.states());
+    }
+
+    Plan plan_;
+    ScatterByHand ranks_, control_;
+    std::vector<std::vector<uint8_t>> states_;
+};
+
+/* The owner alone is sent it; all refuse. */
+TEST_P(ScatterStages, AnyDamageToOnePartIsEverybodysError)
+{
+    ranks_.encode(givenTo(plan_, 1));
+    uint8_t *part = ranks_.received[1].slot(2);
+    uint64_t bytes = readAt<uint64_t>(part, 48);
+    for (size_t at = 0; at < bytes; at += at < 80 ? 1 : 37) {
+        part[at] ^= static_cast<uint8_t>(1 << at % 8);
+        ranks_.sum();
+        ASSERT_NO_FATAL_FAILURE(expectRefused(GS_SUCCESS, "byte " + std::to_string(at)));
+        part[at] ^= static_cast<uint8_t>(1 << at % 8);
+    }
+    std::memset(part + bytes / 2, 0, bytes - bytes / 2);
+    ranks_.sum();
+    ASSERT_NO_FATAL_FAILURE(expectRefused(GS_ERROR_CORRUPT, "the second half is missing"));
+    std::memset(part, 0xFF, ranks_.slotBytes());
+    ranks_.sum();
+    ASSERT_NO_FATAL_FAILURE(expectRefused(GS_ERROR_CORRUPT, "no record at all"));
+    expectGoodAgain();
+}
+
+TEST_P(ScatterStages, PartsOfOthersOrOfAnotherStepAreEverybodysError)
+{
+    ranks_.encode(givenTo(plan_, 1));
+    std::memcpy(ranks_.received[0].slot(1), ranks_.sent[2].slot(0), ranks_.slotBytes());
+    ranks_.sum();
+    ASSERT_NO_FATAL_FAILURE(expectRefused(GS_ERROR_MISMATCH, "another rank's part"));
+    std::memcpy(ranks_.received[0].slot(1), ranks_.sent[1].slot(2), ranks_.slotBytes());
+    ranks_.sum();
+    ASSERT_NO_FATAL_FAILURE(expectRefused(GS_SUCCESS, "another owner's part"));
+    expectGoodAgain();
+    states_ = ranks_.states();
+    std::vector<uint8_t> late(ranks_.received[0].slot(1), ranks_.received[0].slot(1) + ranks_.slotBytes());
+    ranks_.encode(givenTo(plan_, 2));
+    std::memcpy(ranks_.received[0].slot(1), late.data(), late.size());
+    ranks_.sum();
+    ASSERT_NO_FATAL_FAILURE(expectRefused(GS_ERROR_MISMATCH, "a part of an earlier step"));
+}
+
+TEST_P(ScatterStages, SealsOfAnotherStepOrOfNoneAreErrors)
+{
+    std::vector<uint8_t> late(ranks_.seals.data(), ranks_.seals.data() + ranks_.seals.bytes());
+    ranks_.encode(givenTo(plan_, 1));
+    ranks_.sum();
+    std::memcpy(ranks_.seals.slot(2), late.data() + 2 * GS_SEAL_BYTES, GS_SEAL_BYTES);
+    ASSERT_NO_FATAL_FAILURE(expectRefused(GS_ERROR_MISMATCH, "a seal of an earlier step"));
+    for (int byte : {0, 0x5A, 0xFF}) {
+        ranks_.sum();
+        std::memset(ranks_.seals.slot(1), byte, GS_SEAL_BYTES);
+        ASSERT_NO_FATAL_FAILURE(expectRefused(GS_SUCCESS, "bytes " + std::to_string(byte)));
+    }
+    expectGoodAgain();
+}
+
+TEST_P(ScatterStages, NaNOnOneRankIsNaNOnAll)
+{
+    Vectors given = givenTo(plan_, 1);
+    given[2][7] = std::numeric_limits<double>::quiet_NaN();
+    for (const std::vector<uint8_t> &result : ranks_.run(given))
+        EXPECT_TRUE(allNaN(result, plan_.type));
+    for (int r = 0; r < 3; r++)
+        EXPECT_EQ(ranks_.stats(r).nonFinite, 1u);
+    control_.run(given);
+    Vectors good = givenTo(plan_, 2);
+    EXPECT_TRUE(ranks_.run(good) == control_.run(good));
+}
+
+/* Nothing that was sent is needed once it has been sent, and a second gsEncode gives the same. */
+TEST_P(ScatterStages, KeepWhatTheyNeed)
+{
+    ranks_.encode(givenTo(plan_, 1));
+    std::vector<uint8_t> once(ranks_.sent[0].data(), ranks_.sent[0].data() + ranks_.sent[0].bytes());
+    ranks_.encode(givenTo(plan_, 1));
+    EXPECT_TRUE(std::equal(once.begin(), once.end(), ranks_.sent[0].data()));
+    for (Slots &slots : ranks_.sent)
+        std::memset(slots.slot(0), 0xEE, slots.bytes());
+    ranks_.sum();
+    for (Slots &slots : ranks_.received)
+        std::memset(slots.slot(0), 0xEE, slots.bytes());
+    EXPECT_TRUE(ranks_.decode() == control_.run(givenTo(plan_, 1)));
+    EXPECT_TRUE(ranks_.states() == control_.states());
+}
+
+/* On streams, in place. */
+TEST_P(ScatterStages, WaitTheirTurnOnAStream)
+{
+    gsStream_t stream = nullptr;
+    ASSERT_EQ(gsStreamCreate(&stream), GS_SUCCESS);
+    std::vector<Buffer> both;
+    for (size_t r = 0; r < 3; r++) {
+        both.emplace_back(plan_.type, givenTo(plan_, 1)[r]);
+        EXPECT_EQ(gsEncode(both[r].data(), ranks_.sent[r].slot(0), 4101, plan_.type,
+                           ranks_.reducer(static_cast<int>(r)), stream),
+                  GS_SUCCESS);
+    }
+    EXPECT_EQ(gsStreamSynchronize(stream), GS_SUCCESS) << gsGetLastError();
+    for (int r = 0; r < 3; r++)
+        for (int q = 0; q < 3; q++)
+            std::memcpy(ranks_.received[static_cast<size_t>(q)].slot(r), ranks_.sent[static_cast<size_t>(r)].slot(q),
+                        ranks_.slotBytes());
+    for (int r = 0; r < 3; r++)
+        EXPECT_EQ(gsSumParts(ranks_.received[static_cast<size_t>(r)].data(), ranks_.seals.slot(r), ranks_.reducer(r),
+                             stream),
+                  GS_SUCCESS);
+    Results expected = control_.run(givenTo(plan_, 1));
+    for (size_t r = 0; r < 3; r++) {
+        uint8_t *own = static_cast<uint8_t *>(both[r].data()) + r * 4101 * bytesOf(plan_.type);
+        EXPECT_EQ(gsDecode(ranks_.seals.data(), own, 4101, plan_.type, plan_.op, ranks_.reducer(static_cast<int>(r)),
+                           stream),
+                  GS_SUCCESS);
+        EXPECT_EQ(gsStreamSynchronize(stream), GS_SUCCESS) << gsGetLastError();
+        EXPECT_TRUE(cut(both[r].raw(), plan_.type, r * 4101, 4101) == expected[r]);
+    }
+    EXPECT_EQ(gsStreamDestroy(stream), GS_SUCCESS);
+}
+
+INSTANTIATE_TEST_SUITE_P(Some, ScatterStages,
+                         testing::Values("threshold:density=0.05", "gspar:density=0.1", "ef21:density=0.1",
+                                         "diana:select=ternary"),
+                         [](const auto &p) { return nameOf(p.param); });
+
+TEST(ScatterStagesRefuse, CallsThatMakeNoSense)
+{
+    const gsResult_t usage = GS_ERROR_INVALID_USAGE, argument = GS_ERROR_INVALID_ARGUMENT;
+    Plan plan = halfOf(GS_REDUCE_SCATTER, "threshold", 100, 2);
+    ScatterByHand ranks(plan);
+    StageRanks whole(planOf("threshold", 200, 2, GS_FLOAT32)), dense(halfOf(GS_REDUCE_SCATTER, "dense", 100, 2));
+    gsReducer_t s = ranks.reducer(0);
+    const uint8_t *parts = ranks.received[0].data();
+    Buffer send(plan.type, plan.count), recv(plan.type, 100);
+    void *seal = ranks.seals.slot(0);
+    auto expectError = [](gsResult_t found, gsResult_t error, const char *words) {
+        EXPECT_EQ(found, error) << words;
+        EXPECT_TRUE(contains(gsGetLastError(), words)) << gsGetLastError();
+    };
+    expectError(gsSumParts(parts, seal, s, nullptr), usage, "gsSumParts without the gsEncode");
+    expectError(ranks.decodeOne(0, recv.data()), usage, "gsDecode without the gsSumParts");
+    expectError(gsEncode(send.data(), ranks.sent[0].slot(0), 200, plan.type, s, nullptr), argument, "count is 200");
+    expectError(gsReduceScatter(send.data(), recv.data(), 100, plan.type, GS_SUM, s, nullptr), usage, "moves nothing");
+    ranks.encode(givenTo(plan, 0));
+    expectError(ranks.decodeOne(0, recv.data()), usage, "gsDecode without the gsSumParts");
+    expectError(gsSumParts(nullptr, seal, s, nullptr), argument, "parts is ");
+    expectError(gsSumParts(parts + 4, seal, s, nullptr), argument, "aligned to 16");
+    expectError(gsSumParts(parts, nullptr, s, nullptr), argument, "seal is ");
+    expectError(gsSumParts(parts, seal, nullptr, nullptr), argument, "reducer is NULL");
+    expectError(gsSumParts(parts, seal, whole.reducer(0), nullptr), usage, "for gsAllReduce");
+    expectError(gsSumParts(parts, seal, dense.reducer(0), nullptr), usage, "dense");
+    ranks.sum();
+    expectError(gsDecode(nullptr, recv.data(), 100, plan.type, GS_SUM, s, nullptr), argument, "records is ");
+    ranks.decode();
+    ranks.encode(givenTo(plan, 1));
+    expectError(ranks.decodeOne(0, recv.data()), usage, "gsDecode without the gsSumParts");
+    ranks.sum();
+    ranks.decode();
+}
+
 /* ---- what travels ---- */
 
 TEST(HalvesSend, WhatTheStatisticsSay)
@@ -637,7 +862,7 @@ TEST_F(HalfRefusals, Calls)
     expectError(gsReduceScatter(a, b, 100, type, GS_SUM, w, nullptr), usage, "for gsAllReduce");
     expectError(gsAllGather(a, b, 100, type, s, nullptr), usage, "for gsReduceScatter");
     expectError(gsAllReduce(a, b, 100, type, GS_SUM, s, nullptr), usage, "not for gsAllReduce");
-    expectError(gsEncode(a, b, 100, type, s, nullptr), GS_ERROR_UNSUPPORTED, "half of an all-reduce");
+    expectError(gsEncode(a, b, 100, type, g, nullptr), GS_ERROR_UNSUPPORTED, "nor has an all-gather");
     expectError(gsReduceScatter(a, b, 99, type, GS_SUM, s, nullptr), argument, "count is 99");
     expectError(gsAllGather(a, b, 99, type, g, nullptr), argument, "count is 99");
     expectError(gsReduceScatter(a, b, 100, GS_FLOAT16, GS_SUM, s, nullptr), argument, "datatype is 6");
