@@ -1,10 +1,10 @@
 /*
- * preload.c: LD_PRELOAD=libgradsieve_preload.so puts compressed all-reduces under an NCCL program that does not know of them. Here are
- * the wrappers, and the groups; what follows is how a call becomes compressed.
+ * preload.c: LD_PRELOAD=libgradsieve_preload.so puts compressed all-reduces and reduce-scatters under an NCCL program that does not know
+ * of them. Here are the wrappers, and the groups; what follows is how a call becomes compressed.
  *
- * Of each communicator, calls of ncclAllReduce that the rules allow (preload_rules.c: type, op, size) make a sequence. All others pass,
- * uncounted in it. The sequence is in one of two states, and moves between them alike on all ranks, for what decides is what
- * NCCL wants alike on all ranks, the calls' counts, types and ops, or a vote:
+ * Of each communicator, calls of ncclAllReduce and ncclReduceScatter that the rules allow (preload_rules.c: type, op, size, recipe) make a
+ * sequence. All others pass, uncounted in it. The sequence is in one of two states, and moves between them alike on all ranks, for
+ * what decides is what NCCL wants alike on all ranks, which calls they are and their counts, types and ops, or a vote:
  *
  *     watching     calls pass as they are. Once some period has come three times (preload_learn.c) the ranks vote: each proposes the
  *                  shortest period by which its own buffers repeat, too, and makes reducers for it, one a place, as many as its
@@ -12,8 +12,8 @@
  *                  begins. One exact all-reduce of seven integers (preload_vote.c) tells the least of what all
  *                  have. Where the proposals are the same, places up to that number are compressed from the next call on: following.
  *                  Otherwise the next vote is due when twice as many calls have been seen.
- *     following    a call that is the plan's next one, by count, type and op, is compressed by the reducer of its place. Any other ends
- *                  the plan, passes as it is, and is the first of a new watch.
+ *     following    a call that is the plan's next one, by count, type, op and collective, is compressed by the reducer of its place. Any
+ *                  other ends the plan, passes as it is, and is the first of a new watch.
  *
  * Buffers tell equal layers apart, which keys do not, but have no say once a plan is followed. What equals a plan's calls for a short
  * while only, like a loop over equal layers in one buffer, is believed the second time if it lasts twice as long.
@@ -23,7 +23,9 @@
  * next call or ncclCommGetAsyncError returns the error.
  *
  * Groups: what is compressed waits for the outermost ncclGroupEnd. There records are encoded, their exchange joins the group, and behind
- * it they are decoded: on the streams of the calls. Votes follow, of all communicators at once.
+ * it they are decoded: on the streams of the calls. A reduce-scatter's parts, one for each owner of a slice, travel there, too; between
+ * that and decoding owners sum what they were sent, and a second group tells all ranks, for all calls at once, what each owner has
+ * met: a wrong part is every rank's error. Votes follow, of all communicators at once. Ranks must group calls alike.
  *
  * Graphs: calls that are captured go the same way, for nothing of it waits or allocates; votes are put off. A plan that was captured keeps
  * its memory as long as its communicator. Ranks must capture alike.
@@ -54,11 +56,15 @@ static void *withRoom(void *array, size_t n, size_t *room, size_t bytes)
     return longer;
 }
 
-static ncclResult_t onDevice(const preloadCall *call, ncclResult_t (*step)(const preloadCall *))
+/* A stage of all calls, if what came before has succeeded. */
+static ncclResult_t runAll(const preloadCall *calls, size_t n, ncclResult_t (*stage)(const preloadCall *),
+                           ncclResult_t result)
 {
-    int previous = preloadEnterDevice(call->comm);
-    ncclResult_t result = step(call);
-    preloadLeaveDevice(call->comm, previous);
+    for (size_t i = 0; i < n && result == ncclSuccess; i++) {
+        int previous = preloadEnterDevice(calls[i].comm);
+        result = stage(&calls[i]);
+        preloadLeaveDevice(calls[i].comm, previous);
+    }
     return result;
 }
 
@@ -71,20 +77,42 @@ static ncclResult_t awaitAll(const preloadCall *calls, size_t n, ncclResult_t re
 }
 
 /* In a group its end comes, whatever has failed. */
-static ncclResult_t compress(const preloadCall *calls, size_t n, bool grouped)
+static ncclResult_t exchange(const preloadCall *calls, size_t n, bool grouped, ncclResult_t result)
 {
-    ncclResult_t result = ncclSuccess, end = ncclSuccess;
-    for (size_t i = 0; i < n && result == ncclSuccess; i++)
-        result = onDevice(&calls[i], preloadEncode);
+    ncclResult_t end = ncclSuccess;
     for (size_t i = 0; i < n && preloadSucceeded(result); i++)
         result = preloadExchange(&calls[i]);
     if (grouped)
         end = preloadFindNccl()->ncclGroupEnd();
-    if (preloadSucceeded(result))
-        result = awaitAll(calls, n, grouped ? end : result);
-    for (size_t i = 0; i < n && result == ncclSuccess; i++)
-        result = onDevice(&calls[i], preloadDecode);
-    return result;
+    return preloadSucceeded(result) ? awaitAll(calls, n, grouped ? end : result) : result;
+}
+
+static ncclResult_t exchangeSeals(const preloadCall *calls, size_t n)
+{
+    const preloadNccl *nccl = preloadFindNccl();
+    ncclResult_t result = nccl->ncclGroupStart();
+    for (size_t i = 0; i < n && preloadSucceeded(result); i++)
+        if (preloadHasSeals(&calls[i]))
+            result = preloadExchangeSeals(&calls[i]);
+    ncclResult_t end = nccl->ncclGroupEnd();
+    return preloadSucceeded(result) ? awaitAll(calls, n, end) : result;
+}
+
+static bool haveSeals(const preloadCall *calls, size_t n)
+{
+    while (n > 0 && !preloadHasSeals(&calls[n - 1]))
+        n--;
+    return n > 0;
+}
+
+static ncclResult_t compress(const preloadCall *calls, size_t n, bool grouped)
+{
+    ncclResult_t result = runAll(calls, n, preloadEncode, ncclSuccess);
+    result = exchange(calls, n, grouped, result);
+    result = runAll(calls, n, preloadSum, result);
+    if (result == ncclSuccess && haveSeals(calls, n))
+        result = exchangeSeals(calls, n);
+    return runAll(calls, n, preloadDecode, result);
 }
 
 static ncclResult_t vote(preloadVoter *voters, size_t n, ncclResult_t result)
@@ -141,7 +169,7 @@ static ncclResult_t endGroup(void)
     return preloadSucceeded(result) ? vote(group.voters, group.nvoters, result) : result;
 }
 
-/* ---- one all-reduce ---- */
+/* ---- one reduction ---- */
 
 /* It has passed; maybe the ranks have something to vote on now. */
 static ncclResult_t passed(preloadComm *c, cudaStream_t stream, ncclResult_t result)
@@ -180,21 +208,30 @@ static int64_t placeOf(preloadComm *c, preloadKey key, const void *buffer)
     return -1;
 }
 
-static ncclResult_t reduce(preloadComm *c, const void *send, void *recv, size_t count, ncclDataType_t type,
-                           ncclRedOp_t op, cudaStream_t stream)
+static ncclResult_t pass(const preloadComm *c, const preloadKey *key, const void *send, void *recv, cudaStream_t stream)
 {
-    preloadPass reason = c->passes == PASS_NOT ? preloadJudge(count, type, op) : c->passes;
+    const preloadNccl *nccl = preloadFindNccl();
+    ncclDataType_t type = (ncclDataType_t)key->type;
+    ncclRedOp_t op = (ncclRedOp_t)key->op;
+    if (key->collective == GS_ALL_REDUCE)
+        return nccl->ncclAllReduce(send, recv, key->count, type, op, c->nccl, stream);
+    return nccl->ncclReduceScatter(send, recv, key->count / (size_t)c->nranks, type, op, c->nccl, stream);
+}
+
+static ncclResult_t reduce(preloadComm *c, preloadKey key, const void *send, void *recv, cudaStream_t stream)
+{
+    preloadPass reason = c->passes == PASS_NOT ? preloadJudge(&key) : c->passes;
     int64_t place = -1;
     if (c->failed != ncclSuccess)
         return c->failed;
-    c->met |= preloadIsCandidate(count, type, op);
+    c->met |= preloadIsCandidate(&key);
     if (reason == PASS_NOT)
-        place = placeOf(c, (preloadKey){count, (int)type, (int)op}, send);
+        place = placeOf(c, key, send);
     else
         preloadCounts.passed[reason]++;
     if (place >= 0)
-        return compressed(&(preloadCall){c, c->plan, (uint32_t)place, send, recv, op, stream});
-    return passed(c, stream, preloadFindNccl()->ncclAllReduce(send, recv, count, type, op, c->nccl, stream));
+        return compressed(&(preloadCall){c, c->plan, (uint32_t)place, send, recv, (ncclRedOp_t)key.op, stream});
+    return passed(c, stream, pass(c, &key, send, recv, stream));
 }
 
 /* ---- the wrappers: all that this library exports ---- */
@@ -216,7 +253,7 @@ ncclResult_t ncclAllReduce(const void *send, void *recv, size_t count, ncclDataT
     preloadComm *c = preloadCommEnter(comm, false);
     if (!c)
         return nccl->ncclAllReduce(send, recv, count, type, op, comm, stream);
-    ncclResult_t result = reduce(c, send, recv, count, type, op, stream);
+    ncclResult_t result = reduce(c, (preloadKey){count, (int)type, (int)op, GS_ALL_REDUCE}, send, recv, stream);
     preloadCommLeave(c);
     return result;
 }
@@ -226,10 +263,12 @@ ncclResult_t ncclReduceScatter(const void *send, void *recv, size_t count, ncclD
 {
     PRELOAD_NEEDS(nccl)
     preloadComm *c = preloadCommEnter(comm, false);
-    if (c)
-        preloadCounts.passed[c->passes == PASS_NOT ? PASS_SCATTER : c->passes]++;
+    if (!c)
+        return nccl->ncclReduceScatter(send, recv, count, type, op, comm, stream);
+    preloadKey key = {count * (size_t)c->nranks, (int)type, (int)op, GS_REDUCE_SCATTER};
+    ncclResult_t result = reduce(c, key, send, recv, stream);
     preloadCommLeave(c);
-    return nccl->ncclReduceScatter(send, recv, count, type, op, comm, stream);
+    return result;
 }
 
 ncclResult_t ncclGroupStart(void)

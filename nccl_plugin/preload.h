@@ -57,8 +57,8 @@ typedef struct {
 const preloadSettings *preloadGetSettings(void);
 
 /* By what is alike on all ranks: whether any settings would compress a call, and what these do. */
-bool preloadIsCandidate(size_t count, ncclDataType_t type, ncclRedOp_t op);
-preloadPass preloadJudge(size_t count, ncclDataType_t type, ncclRedOp_t op);
+bool preloadIsCandidate(const preloadKey *key);
+preloadPass preloadJudge(const preloadKey *key);
 
 /* ---- counts, and the report at exit (preload_report.c) ---- */
 
@@ -81,12 +81,21 @@ void preloadReportAtExit(void);
 
 /* ---- a plan: reducers of a communicator's sequence of calls (preload_plan.c) ---- */
 
-/* Device time of a call now and then: before and after encoding, before and after decoding. */
+/* Device time of a call now and then. */
+typedef enum {
+    PRELOAD_ENCODES,
+    PRELOAD_ENCODED,
+    PRELOAD_SUMS,
+    PRELOAD_SUMMED,
+    PRELOAD_DECODES,
+    PRELOAD_DECODED,
+    PRELOAD_TIMES
+} preloadTime;
 typedef struct {
-    cudaEvent_t events[4];
+    cudaEvent_t events[PRELOAD_TIMES];
     uint64_t calls;
     uint32_t place; /* whose call is measured */
-    int next;       /* event; 0: no call is, 4: its times have not been read yet */
+    int next;       /* preloadTime; 0: no call is, PRELOAD_TIMES: its times have not been read yet */
 } preloadClock;
 
 typedef struct preloadPlan {
@@ -139,17 +148,20 @@ void preloadPlanCut(preloadPlan *plan, uint32_t n);
 void preloadPlanFree(preloadPlan *plan);
 /* Adds what the devices have counted; preloadPlanFree does. */
 void preloadPlanTally(const preloadPlan *plan);
-/* Before and after the exchange of records, and the exchange. */
+/* The stages of a call and, between them, its exchanges: of records or parts, and of a scattered sum's seals. */
 ncclResult_t preloadEncode(const preloadCall *call);
 ncclResult_t preloadExchange(const preloadCall *call);
+ncclResult_t preloadSum(const preloadCall *call);
+bool preloadHasSeals(const preloadCall *call);
+ncclResult_t preloadExchangeSeals(const preloadCall *call);
 ncclResult_t preloadDecode(const preloadCall *call);
 /* The error that a reducer of the plan has met on the device, as far as that has come. */
 ncclResult_t preloadPlanError(const preloadPlan *plan);
 
-/* preload_clock.c: at the four times of a call of this place, on its stream; one in 16 is measured. */
+/* preload_clock.c: at the times of a call of this place, on its stream; one in 16 is measured. */
 enum { PRELOAD_CLOCK_EVERY = 16 };
 void preloadClockBegin(preloadClock *clock, uint32_t place, cudaStream_t stream);
-void preloadClockMark(preloadClock *clock, int when, uint32_t place, cudaStream_t stream);
+void preloadClockMark(preloadClock *clock, preloadTime when, uint32_t place, cudaStream_t stream);
 void preloadClockFree(preloadClock *clock);
 
 /* ---- communicators (preload_comm.c) ---- */

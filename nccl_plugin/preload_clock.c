@@ -22,26 +22,29 @@ static bool isDone(cudaEvent_t event)
 /* Reads the times of the last call measured, if they are there. */
 static void take(preloadClock *clock)
 {
-    if (!isDone(clock->events[3]))
+    const cudaEvent_t *events = clock->events;
+    if (!isDone(events[PRELOAD_DECODED]))
         return;
     clock->next = 0;
     preloadCounts.measured++;
-    preloadCounts.encodeNs += nanoseconds(clock->events[0], clock->events[1]);
-    preloadCounts.decodeNs += nanoseconds(clock->events[2], clock->events[3]);
+    preloadCounts.encodeNs += nanoseconds(events[PRELOAD_ENCODES], events[PRELOAD_ENCODED]);
+    preloadCounts.decodeNs += nanoseconds(events[PRELOAD_SUMS], events[PRELOAD_SUMMED]) +
+                              nanoseconds(events[PRELOAD_DECODES], events[PRELOAD_DECODED]);
 }
 
 static bool makeEvents(preloadClock *clock)
 {
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < PRELOAD_TIMES; i++)
         if (!clock->events[i] && cudaEventCreate(&clock->events[i]) != cudaSuccess)
             return false;
     return true;
 }
 
-void preloadClockMark(preloadClock *clock, int when, uint32_t place, cudaStream_t stream)
+void preloadClockMark(preloadClock *clock, preloadTime when, uint32_t place, cudaStream_t stream)
 {
-    if (clock->next == when && clock->place == place && cudaEventRecord(clock->events[when], stream) == cudaSuccess)
-        clock->next = when + 1;
+    if (clock->next == (int)when && clock->place == place &&
+        cudaEventRecord(clock->events[when], stream) == cudaSuccess)
+        clock->next++;
 }
 
 /* Events of a graph have no times. A call that failed on its way is measured no further. */
@@ -49,19 +52,19 @@ void preloadClockBegin(preloadClock *clock, uint32_t place, cudaStream_t stream)
 {
     if (preloadIsCaptured(stream))
         return;
-    if (clock->next == 4)
+    if (clock->next == PRELOAD_TIMES)
         take(clock);
-    if (clock->next < 4 && clock->place == place)
+    if (clock->next < PRELOAD_TIMES && clock->place == place)
         clock->next = 0;
     if (clock->next || clock->calls++ % PRELOAD_CLOCK_EVERY || !makeEvents(clock))
         return;
     clock->place = place;
-    preloadClockMark(clock, 0, place, stream);
+    preloadClockMark(clock, PRELOAD_ENCODES, place, stream);
 }
 
 void preloadClockFree(preloadClock *clock)
 {
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < PRELOAD_TIMES; i++)
         if (clock->events[i])
             cudaEventDestroy(clock->events[i]);
 }

@@ -5,7 +5,7 @@
 
 static bool sameKey(const preloadKey *a, const preloadKey *b)
 {
-    return a->count == b->count && a->type == b->type && a->op == b->op;
+    return a->count == b->count && a->type == b->type && a->op == b->op && a->collective == b->collective;
 }
 
 bool preloadSameSight(const preloadSight *a, const preloadSight *b)

@@ -16,8 +16,9 @@ enum {
 
 /* What NCCL wants alike on all ranks. */
 typedef struct {
-    uint64_t count;
+    uint64_t count; /* elements that a rank gives */
     int type, op;
+    int collective; /* gsCollective_t */
 } preloadKey;
 
 /* A call, and the buffer that this rank gave. */

@@ -1,7 +1,7 @@
 /*
  * A plan: a reducer for each place of a communicator's sequence. Reducers are single stages: records are encoded before the end of a
- * group, travel in it on the caller's communicator and stream, and are decoded behind it. After each call its state is copied to
- * the host's memory, in graphs too, where the next call, the program's watchdog and the report find errors and counts without
+ * group, travel in it on the caller's communicator and stream, and are decoded behind it. A reduce-scatter's parts go to the slices'
+ * owners, and what owners have met, their seals, to all in another exchange. After each call its state is copied to the host's memory, in graphs too, where the next call, the program's watchdog and the report find errors and counts without
  * waiting for the device.
  */
 #include "preload.h"
@@ -14,7 +14,7 @@ static const char *refusalOf(const gsReducer_t r)
 {
     if (r->spec.select == GS_SELECT_DENSE)
         return "it compresses nothing";
-    if (gsSpecIsExact(&r->spec) || gsSpecHasOwners(&r->spec) || r->nodes.ranks)
+    if (gsSpecIsExact(&r->spec) || (gsSpecHasOwners(&r->spec) && !r->spec.half) || r->nodes.ranks)
         return "expected exchange=capacity";
     if (r->server || gsHasDenseSteps(&r->spec))
         return "expected a recipe without a second half and without dense steps";
@@ -29,6 +29,7 @@ static gsReducerConfig_t configOf(const preloadSight *sight, uint32_t place)
     config.recipe = preloadGetSettings()->recipe;
     config.count = sight->key.count;
     config.datatype = (gsDataType_t)sight->key.type;
+    config.collective = sight->key.collective;
     config.seed = place; /* draws of one place are not those of another */
     return config;
 }
@@ -120,12 +121,13 @@ static void tally(const preloadPlan *plan, uint32_t place)
 {
     const gsSpec *s = &plan->reducers[place]->spec;
     const gsCounters *n = &plan->states[place].counters;
-    uint64_t others = s->nranks - 1, bytes = s->count * gsTypeWidth(s->type);
+    uint64_t others = s->nranks - 1, rounds = s->half ? 1 : 2, bytes = s->count * gsTypeWidth(s->type);
+    uint64_t sent = s->half ? s->partSlot + GS_SEAL_BYTES : s->slotBytes;
     preloadCounts.exchanges += n->calls;
     preloadCounts.nonFinite += n->nonFinite;
     preloadCounts.faults += plan->states[place].fault != GS_FAULT_NONE;
-    preloadCounts.wireBytes += n->calls * others * s->slotBytes;
-    preloadCounts.denseBytes += n->calls * (2 * others * bytes / s->nranks);
+    preloadCounts.wireBytes += n->calls * others * sent;
+    preloadCounts.denseBytes += n->calls * (rounds * others * bytes / s->nranks);
 }
 
 void preloadPlanTally(const preloadPlan *plan)
@@ -177,31 +179,81 @@ ncclResult_t preloadPlanError(const preloadPlan *plan)
     return ncclSuccess;
 }
 
+static void mark(const preloadCall *call, preloadTime when)
+{
+    preloadClockMark(&call->plan->clock, when, call->place, call->stream);
+}
+
 ncclResult_t preloadEncode(const preloadCall *call)
 {
     gsReducer_t r = reducerOf(call);
     PRELOAD_CHECK(errorOf(&call->plan->states[call->place]));
     preloadClockBegin(&call->plan->clock, call->place, call->stream);
-    PRELOAD_CHECK(
-        preloadFromGs(gsEncode(call->send, r->sendRecord, r->spec.count, (gsDataType_t)r->spec.type, r, call->stream)));
-    preloadClockMark(&call->plan->clock, 1, call->place, call->stream);
+    PRELOAD_CHECK(preloadFromGs(
+        gsEncode(call->send, r->sendRecord, gsCallElements(r), (gsDataType_t)r->spec.type, r, call->stream)));
+    mark(call, PRELOAD_ENCODED);
     return ncclSuccess;
+}
+
+/* Part q to rank q, this one too. */
+static ncclResult_t tradeParts(const preloadCall *call)
+{
+    const preloadNccl *nccl = preloadFindNccl();
+    gsReducer_t r = reducerOf(call);
+    size_t bytes = r->spec.partSlot;
+    ncclResult_t result = ncclSuccess;
+    for (int q = 0; q < call->comm->nranks && preloadSucceeded(result); q++) {
+        size_t at = (size_t)q * bytes;
+        result = nccl->ncclSend(r->sendRecord + at, bytes, ncclUint8, q, call->comm->nccl, call->stream);
+        if (preloadSucceeded(result))
+            result = nccl->ncclRecv(r->recvRecords + at, bytes, ncclUint8, q, call->comm->nccl, call->stream);
+    }
+    return result;
 }
 
 ncclResult_t preloadExchange(const preloadCall *call)
 {
+    const preloadNccl *nccl = preloadFindNccl();
     gsReducer_t r = reducerOf(call);
-    return preloadFindNccl()->ncclAllGather(r->sendRecord, r->recvRecords, r->spec.slotBytes, ncclUint8,
-                                            call->comm->nccl, call->stream);
+    if (!r->spec.half)
+        return nccl->ncclAllGather(r->sendRecord, r->recvRecords, r->spec.slotBytes, ncclUint8, call->comm->nccl,
+                                   call->stream);
+    PRELOAD_CHECK(nccl->ncclGroupStart());
+    ncclResult_t result = tradeParts(call), end = nccl->ncclGroupEnd();
+    return preloadSucceeded(result) ? end : result;
+}
+
+bool preloadHasSeals(const preloadCall *call)
+{
+    return reducerOf(call)->spec.half != GS_HALF_NONE;
+}
+
+/* Of an all-reduce there is nothing to sum before its records are decoded. */
+ncclResult_t preloadSum(const preloadCall *call)
+{
+    gsReducer_t r = reducerOf(call);
+    mark(call, PRELOAD_SUMS);
+    if (preloadHasSeals(call))
+        PRELOAD_CHECK(preloadFromGs(gsSumParts(r->recvRecords, gsHalfOwnSeal(r), r, call->stream)));
+    mark(call, PRELOAD_SUMMED);
+    return ncclSuccess;
+}
+
+ncclResult_t preloadExchangeSeals(const preloadCall *call)
+{
+    gsReducer_t r = reducerOf(call);
+    return preloadFindNccl()->ncclAllGather(gsHalfOwnSeal(r), r->seals, GS_SEAL_BYTES, ncclUint8, call->comm->nccl,
+                                            call->stream);
 }
 
 ncclResult_t preloadDecode(const preloadCall *call)
 {
     gsReducer_t r = reducerOf(call);
     gsState *mirror = &call->plan->states[call->place];
-    preloadClockMark(&call->plan->clock, 2, call->place, call->stream);
-    PRELOAD_CHECK(preloadFromGs(gsDecode(r->recvRecords, call->recv, r->spec.count, (gsDataType_t)r->spec.type,
+    const void *records = preloadHasSeals(call) ? (void *)r->seals : r->recvRecords;
+    mark(call, PRELOAD_DECODES);
+    PRELOAD_CHECK(preloadFromGs(gsDecode(records, call->recv, gsCallElements(r), (gsDataType_t)r->spec.type,
                                          (gsRedOp_t)call->op, r, call->stream)));
-    preloadClockMark(&call->plan->clock, 3, call->place, call->stream);
+    mark(call, PRELOAD_DECODED);
     return preloadFromCuda(cudaMemcpyAsync(mirror, r->state, sizeof *mirror, cudaMemcpyDeviceToHost, call->stream));
 }

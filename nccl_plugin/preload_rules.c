@@ -28,7 +28,7 @@ const char *preloadPassText(preloadPass reason)
         [PASS_TYPE] = "not of float16, bfloat16, float32 or float64",
         [PASS_OP] = "neither sum nor average",
         [PASS_SIZE] = "left by GS_SIZES",
-        [PASS_SCATTER] = "reduce-scatter",
+        [PASS_SCATTER] = "reduce-scatters, which the recipe has not",
         [PASS_STATE] = "without a reducer",
     };
     return texts[reason];
@@ -121,27 +121,54 @@ static bool isListed(uint64_t count)
     return taken || !named;
 }
 
-static bool hasBytes(size_t count, ncclDataType_t type, int64_t least)
+static bool hasBytes(const preloadKey *key, int64_t least)
 {
-    return count >= (size_t)least / gsTypeBytes((gsDataType_t)type);
+    return key->count >= (size_t)least / gsTypeBytes((gsDataType_t)key->type);
 }
 
-bool preloadIsCandidate(size_t count, ncclDataType_t type, ncclRedOp_t op)
+/* Asked of the recipe's text alone, so that a rank without memory gives the same answer: what is left out here keeps no place in a
+ * plan, and all-reduces around it are compressed. */
+static bool recipeScatters;
+
+static void askRecipe(void)
 {
-    return gsIsFloating((gsDataType_t)type) && (op == ncclSum || op == ncclAvg) &&
-           hasBytes(count, type, PRELOAD_LEAST_BYTES);
+    gsReducerConfig_t config = GS_REDUCER_CONFIG_INIT;
+    gsMemory_t memory;
+    config.recipe = preloadGetSettings()->recipe;
+    config.count = 1u << 30; /* any that has room for a k */
+    config.collective = GS_REDUCE_SCATTER;
+    recipeScatters = gsReducerGetMemory(&config, 2, &memory) != GS_ERROR_UNSUPPORTED;
+    if (!recipeScatters)
+        preloadReportWhy(gsGetLastError());
 }
 
-preloadPass preloadJudge(size_t count, ncclDataType_t type, ncclRedOp_t op)
+static bool hasRecipe(const preloadKey *key)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (key->collective == GS_ALL_REDUCE)
+        return true;
+    pthread_once(&once, askRecipe);
+    return recipeScatters;
+}
+
+bool preloadIsCandidate(const preloadKey *key)
+{
+    return gsIsFloating((gsDataType_t)key->type) && (key->op == ncclSum || key->op == ncclAvg) &&
+           hasBytes(key, PRELOAD_LEAST_BYTES);
+}
+
+preloadPass preloadJudge(const preloadKey *key)
 {
     const preloadSettings *s = preloadGetSettings();
     if (s->refusal[0])
         return PASS_SETTINGS;
-    if (!gsIsFloating((gsDataType_t)type))
+    if (!gsIsFloating((gsDataType_t)key->type))
         return PASS_TYPE;
-    if (op != ncclSum && op != ncclAvg)
+    if (key->op != ncclSum && key->op != ncclAvg)
         return PASS_OP;
-    if (!hasBytes(count, type, s->minBytes))
+    if (!hasBytes(key, s->minBytes))
         return PASS_SMALL;
-    return isListed(count) ? PASS_NOT : PASS_SIZE;
+    if (!isListed(key->count))
+        return PASS_SIZE;
+    return hasRecipe(key) ? PASS_NOT : PASS_SCATTER;
 }

@@ -4,7 +4,8 @@
  *   preload_job [OPTION...] SCRIPT     a step makes the reductions that SCRIPT's letters name
  *
  *     a  float32, sum, out of place      b c d  float32, average, in place, equal sizes     h i j k  bfloat16, average, in place
- *     x y  like b, second communicator   l  one float32   n  integers   m  maximum   s  reduce-scatter   ( )  a group
+ *     x y  like b, second communicator   l  one float32   n  integers   m  maximum   ( )  a group
+ *     reduce-scatters: s  like a   t  like b, in place   u  like h, in place   w  like s, second communicator
  *
  *   -r N   ranks (2)       -m threads|processes|one   a thread or a process a rank, or one thread for all
  *   -n N   steps (20)      -z N   steps with gradients of 0 after them, which bring what was kept back
@@ -54,29 +55,39 @@ typedef struct {
     ncclRedOp_t op;
     bool inPlace;
     int comm;
+    bool scatter; /* a reduce-scatter of `count` elements in all */
 } kind_t;
 
 static kind_t kindOf(char letter)
 {
     switch (letter) {
-    case 'a': return (kind_t){8292, ncclFloat, ncclSum, false, 0};
-    case 'l': return (kind_t){1, ncclFloat, ncclSum, true, 0};
-    case 'n': return (kind_t){8192, ncclInt32, ncclSum, true, 0};
-    case 'm': return (kind_t){8192, ncclFloat, ncclMax, true, 0};
-    case 's': return (kind_t){8192, ncclFloat, ncclSum, false, 0};
+    case 'a': return (kind_t){8292, ncclFloat, ncclSum, false, 0, false};
+    case 'l': return (kind_t){1, ncclFloat, ncclSum, true, 0, false};
+    case 'n': return (kind_t){8192, ncclInt32, ncclSum, true, 0, false};
+    case 'm': return (kind_t){8192, ncclFloat, ncclMax, true, 0, false};
+    case 's': return (kind_t){8292, ncclFloat, ncclSum, false, 0, true};
+    case 't': return (kind_t){8192, ncclFloat, ncclAvg, true, 0, true};
+    case 'u': return (kind_t){8192, ncclBfloat16, ncclAvg, true, 0, true};
+    case 'w': return (kind_t){8292, ncclFloat, ncclSum, false, 1, true};
     case 'x':
-    case 'y': return (kind_t){8192, ncclFloat, ncclAvg, true, 1};
+    case 'y': return (kind_t){8192, ncclFloat, ncclAvg, true, 1, false};
     case 'h':
-    case 'i': return (kind_t){8192, ncclBfloat16, ncclAvg, true, 0};
+    case 'i': return (kind_t){8192, ncclBfloat16, ncclAvg, true, 0, false};
     case 'j':
-    case 'k': return (kind_t){4096, ncclBfloat16, ncclAvg, true, 0};
-    default: return (kind_t){8192, ncclFloat, ncclAvg, true, 0};
+    case 'k': return (kind_t){4096, ncclBfloat16, ncclAvg, true, 0, false};
+    default: return (kind_t){8192, ncclFloat, ncclAvg, true, 0, false};
     }
 }
 
 static size_t widthOf(ncclDataType_t type)
 {
     return type == ncclBfloat16 ? 2 : 4;
+}
+
+/* Elements of a result. */
+static size_t gotOf(const kind_t *k)
+{
+    return k->scatter ? k->count / (size_t)job.ranks : k->count;
 }
 
 /* ---- ranks ---- */
@@ -182,17 +193,22 @@ static void addSum(int rank, const void *bytes, size_t n)
     shared->sums[rank] = sum;
 }
 
+/* Where a call's result comes; in place a slice lies where it was among the others. */
+static void *resultOf(const rank_t *r, char letter, const kind_t *k)
+{
+    size_t first = k->scatter ? gotOf(k) * (size_t)r->rank : 0;
+    return k->inPlace ? (char *)r->send[letter - 'a'] + first * widthOf(k->type) : r->recv[letter - 'a'];
+}
+
 static void judge(rank_t *r, int step, char letter)
 {
     kind_t k = kindOf(letter);
-    size_t count = letter == 's' ? k.count / (size_t)job.ranks : k.count;
-    size_t first = letter == 's' ? count * (size_t)r->rank : 0;
+    size_t count = gotOf(&k), first = k.scatter ? count * (size_t)r->rank : 0;
     int b = letter - 'a';
     float *values = malloc(count * 4);
     void *raw = malloc(count * 4);
     bool exact = true;
-    CHECK(cudaMemcpyAsync(raw, k.inPlace ? r->send[b] : r->recv[b], count * widthOf(k.type), cudaMemcpyDeviceToHost,
-                          r->stream));
+    CHECK(cudaMemcpyAsync(raw, resultOf(r, letter, &k), count * widthOf(k.type), cudaMemcpyDeviceToHost, r->stream));
     CHECK(cudaStreamSynchronize(r->stream));
     unpack(values, raw, count, k.type);
     for (size_t i = 0; i < count; i++) {
@@ -201,7 +217,7 @@ static void judge(rank_t *r, int step, char letter)
         r->wanted[b][i] += wanted;
         r->got[b][i] += values[i];
     }
-    if (letter != 's')
+    if (!k.scatter)
         addSum(r->rank, raw, count * widthOf(k.type));
     if (!k.inPlace) { /* what was given is still there */
         float *given = malloc(k.count * 4);
@@ -233,13 +249,14 @@ static bool isIrregular(const rank_t *r, int step, const char *how)
 static void call(rank_t *r, int step, char letter)
 {
     kind_t k = kindOf(letter);
-    void *send = r->send[letter - 'a'], *recv = k.inPlace ? send : r->recv[letter - 'a'];
+    void *send = r->send[letter - 'a'];
     if (isIrregular(r, step, "skip") && letter == 'b')
         return;
     if (isIrregular(r, step, "count"))
         k.count /= 2;
-    if (letter == 's')
-        CHECK(ncclReduceScatter(send, recv, k.count / (size_t)job.ranks, k.type, k.op, r->comms[k.comm], r->stream));
+    void *recv = resultOf(r, letter, &k);
+    if (k.scatter)
+        CHECK(ncclReduceScatter(send, recv, gotOf(&k), k.type, k.op, r->comms[k.comm], r->stream));
     else
         CHECK(ncclAllReduce(send, recv, k.count, k.type, k.op, r->comms[k.comm], r->stream));
 }
