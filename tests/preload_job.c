@@ -161,7 +161,7 @@ static void makeBuffers(rank_t *r)
         kind_t k = kindOf((char)('a' + b));
         CHECK(cudaMalloc(&r->send[b], k.count * 4));
         CHECK(cudaMalloc(&r->recv[b], k.count * 4));
-        CHECK(cudaMemset(r->recv[b], 0, k.count * 4));
+        CHECK(cudaMemsetAsync(r->recv[b], 0, k.count * 4, r->stream));
         r->wanted[b] = calloc(k.count, 4);
         r->got[b] = calloc(k.count, 4);
     }

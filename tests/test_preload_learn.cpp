@@ -45,7 +45,7 @@ class Ranks
     int call(char letter, const std::vector<uintptr_t> &buffers)
     {
         for (size_t r = 0; r < learners_.size(); r++) {
-            outcome_[r] = preloadLearnCall(learners_[r].get(), {static_cast<uint64_t>(letter), 7, 0},
+            outcome_[r] = preloadLearnCall(learners_[r].get(), {static_cast<uint64_t>(letter), 7, 0, 0},
                                            reinterpret_cast<const void *>(buffers[r]));
             EXPECT_EQ(outcome_[0], outcome_[r]) << "rank " << r;
             EXPECT_EQ(preloadLearnIsDue(learners_[0].get()), preloadLearnIsDue(learners_[r].get())) << "rank " << r;
@@ -177,6 +177,22 @@ TEST(PreloadLearn, AnotherCallEndsThePlanAndIsTheFirstOfANewWatch)
     for (int s = 0; s < 3; s++)
         EXPECT_EQ(std::vector<int>(2, PRELOAD_WATCHED), ranks.run(stepOf("xy"))) << "step " << s;
     EXPECT_EQ((std::vector<int>{0, 1}), ranks.run(stepOf("xy"))) << "a plan that was followed long leaves no doubt";
+}
+
+/* Each field alone: a reduce-scatter of as many elements is another call, too. */
+TEST(PreloadLearn, EveryFieldOfAKeyTellsCallsApart)
+{
+    const preloadKey key = {4096, 7, 0, 0},
+                     others[] = {{4097, 7, 0, 0}, {4096, 9, 0, 0}, {4096, 7, 4, 0}, {4096, 7, 0, 1}};
+    for (const preloadKey &other : others) {
+        auto learner = std::make_unique<preloadLearner>();
+        for (int s = 0; s < 3; s++)
+            EXPECT_EQ(PRELOAD_WATCHED, preloadLearnCall(learner.get(), key, &key));
+        ASSERT_EQ(1u, preloadLearnProposal(learner.get()));
+        preloadLearnAdopt(learner.get(), 1);
+        EXPECT_EQ(0, preloadLearnCall(learner.get(), key, &key));
+        EXPECT_EQ(PRELOAD_BROKE, preloadLearnCall(learner.get(), other, &key));
+    }
 }
 
 TEST(PreloadLearn, TheLongestSequenceIsLearnedAndALongerOneIsNot)
