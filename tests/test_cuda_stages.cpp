@@ -1,6 +1,9 @@
 /* The CUDA stages against the CPU's: the same records, results and states, bit for bit; and what only a device can
  * get wrong. */
 #include "device.h"
+#include "halves.h"
+
+#include "rules/seal.h"
 
 namespace gst
 {
@@ -322,6 +325,116 @@ TEST(CudaRowsOfRanks, ManyRanksEqualTheCpu)
 
 INSTANTIATE_TEST_SUITE_P(Widths, CudaRows, testing::Values(1, 3, 32, 768, 5000, 4294967295u),
                          [](const auto &p) { return std::to_string(p.param); });
+
+/* ---- reduce-scatters ---- */
+
+/* The same ranks on the device, each given what its peers on the CPU have sent it, and the CPU's seals. */
+struct ScatterPair {
+    explicit ScatterPair(const Plan &plan)
+        : cpu(plan), device(plan), parts(cpu.sent[0].bytes()), seals(cpu.seals.bytes())
+    {
+    }
+
+    void encode(int rank, const DeviceMemory &send)
+    {
+        const Plan &plan = cpu.plan();
+        ASSERT_EQ(gsEncode(send.data(), parts.data(), sliceOf(plan), plan.type, device.reducer(rank), device.stream()),
+                  GS_SUCCESS)
+            << gsGetLastError();
+        std::vector<uint8_t> found = parts.get(device.stream());
+        for (int q = 0; q < plan.nranks; q++) {
+            const uint8_t *a = cpu.sent[static_cast<size_t>(rank)].slot(q),
+                          *b = found.data() + static_cast<size_t>(q) * cpu.slotBytes();
+            ASSERT_TRUE(std::equal(a, a + readAt<uint64_t>(a, 48), b)) << "part " << q << " of rank " << rank;
+        }
+    }
+    void sum(int rank)
+    {
+        gsSeal a, b;
+        parts.put(cpu.received[static_cast<size_t>(rank)].data(), device.stream());
+        ASSERT_EQ(gsSumParts(parts.data(), seals.data(), device.reducer(rank), device.stream()), GS_SUCCESS)
+            << gsGetLastError();
+        std::memcpy(&a, seals.get(device.stream()).data(), sizeof a);
+        std::memcpy(&b, cpu.seals.slot(rank), sizeof b);
+        EXPECT_EQ(a.call, b.call);
+        EXPECT_EQ(a.verdict, b.verdict);
+        EXPECT_TRUE(a.verdict == GS_FAULT_NONE || a.verdictRank == b.verdictRank);
+        EXPECT_EQ(a.nonFinite != 0, b.nonFinite != 0);
+    }
+    void decode(int rank, void *recv)
+    {
+        const Plan &plan = cpu.plan();
+        seals.put(cpu.seals.data(), device.stream());
+        ASSERT_EQ(gsDecode(seals.data(), recv, sliceOf(plan), plan.type, plan.op, device.reducer(rank),
+                           device.stream()),
+                  GS_SUCCESS)
+            << gsGetLastError();
+    }
+    /* In place on the device, where the slice alone may change. */
+    void stepOf(int rank, const Vector &given)
+    {
+        const Plan &plan = cpu.plan();
+        uint64_t width = bytesOf(plan.type), bytes = sliceOf(plan) * width, first = static_cast<uint64_t>(rank) * bytes;
+        Buffer host(plan.type, given), recv(plan.type, sliceOf(plan));
+        DeviceMemory both(plan.count * width, width);
+        both.put(host.data(), device.stream());
+        ASSERT_NO_FATAL_FAILURE(encode(rank, both));
+        ASSERT_EQ(both.get(device.stream()), host.raw()) << "sendbuff was modified";
+        ASSERT_NO_FATAL_FAILURE(sum(rank));
+        ASSERT_NO_FATAL_FAILURE(decode(rank, both.data() + first));
+        gsResult_t error = cpu.decodeOne(rank, recv.data());
+        std::vector<uint8_t> expected = host.raw();
+        if (error == GS_SUCCESS)
+            std::memcpy(&expected[first], recv.data(), bytes);
+        ASSERT_TRUE(both.get(device.stream()) == expected) << "rank " << rank;
+        EXPECT_EQ(device.asyncError(rank), error);
+    }
+    /* damaged: a part on its way to rank 0. */
+    void step(const Vectors &given, bool damaged)
+    {
+        cpu.encode(given);
+        cpu.received[0].slot(1)[90] ^= damaged;
+        cpu.sum();
+        for (int rank = 0; rank < cpu.plan().nranks; rank++) {
+            ASSERT_NO_FATAL_FAILURE(stepOf(rank, given[static_cast<size_t>(rank)]));
+            ASSERT_TRUE(device.state(rank) == cpu.state(rank)) << "rank " << rank;
+            expectSameStats(device.stats(rank), cpu.stats(rank));
+        }
+    }
+
+    ScatterByHand cpu;
+    DeviceRanks device;
+    DeviceMemory parts, seals;
+};
+
+class CudaScatter : public testing::TestWithParam<const char *>
+{
+};
+
+TEST_P(CudaScatter, StagesEqualTheCpu)
+{
+    NEEDS_DEVICE();
+    for (gsDataType_t type : {GS_FLOAT32, GS_BFLOAT16, GS_FLOAT64}) {
+        Plan plan = halfOf(GS_REDUCE_SCATTER, GetParam(), 4197, 3, type);
+        plan.op = type == GS_BFLOAT16 ? GS_AVG : GS_SUM;
+        SCOPED_TRACE(plan.recipe + " " + nameOf(type));
+        ScatterPair pair(plan);
+        for (uint64_t step = 0; step < 4; step++) {
+            Vectors given = givenTo(plan, step);
+            if (step == 1)
+                given[2][5000] = NAN;
+            SCOPED_TRACE("step " + std::to_string(step));
+            ASSERT_NO_FATAL_FAILURE(pair.step(given, step == 2));
+        }
+        EXPECT_EQ(pair.cpu.stats(0).nonFinite, 1u);
+        EXPECT_EQ(pair.cpu.stats(2).failed, 1u);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, CudaScatter,
+                         testing::Values("threshold:density=0.05", "gspar:density=0.1,value=shared", "chunk-topk:k=40",
+                                         "ef21:density=0.1", "dgc:density=0.05", "diana:select=ternary"),
+                         [](const auto &p) { return nameOf(p.param); });
 
 /* ---- optimizers ---- */
 

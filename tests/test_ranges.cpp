@@ -2,8 +2,8 @@
  * What a profiler sees: every call and every stage of every mode as a range in the domain "gradsieve", with a payload that agrees with the
  * statistics, and nothing left open. The profiler is nvtx_tool.cpp.
  */
+#include "halves.h"
 #include "nvtx_tool.h"
-#include "ranks.h"
 
 namespace gst
 {
@@ -291,6 +291,22 @@ TEST(Ranges, SingleStages)
             }
         }
     }
+}
+
+TEST(Ranges, SingleStagesOfAReduceScatter)
+{
+    takeRanges();
+    ScatterByHand ranks(halfOf(GS_REDUCE_SCATTER, "threshold:density=0.05", 10000, 2));
+    auto expectShape = [](const char *shape) {
+        for (const Ranges &own : takeByRank(2))
+            EXPECT_EQ(shapeOf(own), shape);
+    };
+    ranks.encode(related(20000, 2, 0));
+    expectShape("gsEncode(select pack)");
+    ranks.sum();
+    expectShape("gsSumParts(owner)");
+    ranks.decode();
+    expectShape("gsDecode(accumulate commit)");
 }
 
 /* The room for a record, before there is one. */
