@@ -81,7 +81,7 @@ void preloadReportAtExit(void);
 
 /* ---- a plan: reducers of a communicator's sequence of calls (preload_plan.c) ---- */
 
-/* Device time of a call now and then. */
+/* Device time of a call now and then: where each of its stages begins and ends. */
 typedef enum {
     PRELOAD_ENCODES,
     PRELOAD_ENCODED,

@@ -1,8 +1,9 @@
 /*
  * A plan: a reducer for each place of a communicator's sequence. Reducers are single stages: records are encoded before the end of a
  * group, travel in it on the caller's communicator and stream, and are decoded behind it. A reduce-scatter's parts go to the slices'
- * owners, and what owners have met, their seals, to all in another exchange. After each call its state is copied to the host's memory, in graphs too, where the next call, the program's watchdog and the report find errors and counts without
- * waiting for the device.
+ * owners, and what owners have met, their seals, to all in another exchange. After each call its state is copied to the host's
+ * memory, in graphs too, where the next call, the program's watchdog and the report find errors and counts without waiting for the
+ * device.
  */
 #include "preload.h"
 

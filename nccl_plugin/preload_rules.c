@@ -140,7 +140,7 @@ static void askRecipe(void)
     recipeScatters = gsReducerGetMemory(&config, 2, &memory) != GS_ERROR_UNSUPPORTED;
 }
 
-static bool hasRecipe(const preloadKey *key)
+static bool recipeHas(const preloadKey *key)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     if (key->collective == GS_ALL_REDUCE)
@@ -168,5 +168,5 @@ preloadPass preloadJudge(const preloadKey *key)
         return PASS_SMALL;
     if (!isListed(key->count))
         return PASS_SIZE;
-    return hasRecipe(key) ? PASS_NOT : PASS_SCATTER;
+    return recipeHas(key) ? PASS_NOT : PASS_SCATTER;
 }
