@@ -2,6 +2,7 @@
 #define GS_ADVANCED
 #include "copy.h"
 #include "perf.h"
+#include "step_perf.h"
 #include "train/clock.h"
 #include "train/random.h"
 
@@ -19,6 +20,9 @@ static const char help[] =
     "  --threads N     threads of a stage and of a copy (default 1)\n"
     "  --isa I         instruction set, as in GS_CPU (default: the best there is)\n"
     "  --ranks P       records that decode sums (default 1)\n"
+    "  --optimizer O   momentum, amsgrad or adamw: its step, too, on one rank: gsAllReduce and gsOptimizerStep "
+    "(\"apart\"), and\n"
+    "                  gsAllReduceStep (\"fused\"); float and double\n"
     "  --json FILE     write the rows, a list with one object for each\n\n"
     "ns are per element, bytes what a stage cannot do without: encode reads the gradient and, with feedback, reads\n"
     "and writes 4 bytes of residual, and writes its record; decode reads P records and writes the sum. The floor is\n"
@@ -32,7 +36,7 @@ typedef struct {
     perfRecipes_t recipes;
     size_t count;
     gsDataType_t type;
-    int threads, ranks;
+    int threads, ranks, optimizer; /* gsOptimizerKind_t; -1: none */
     const char *isa, *json;
 } settings_t;
 
@@ -53,7 +57,7 @@ typedef struct {
     char *records;
 } ranks_t;
 
-enum { COPY_PLAIN, COPY_STREAMING, FILL, ENCODE, DECODE, PASSES };
+enum { COPY_PLAIN, COPY_STREAMING, FILL, ENCODE, DECODE, APART, FUSED, PASSES };
 
 typedef struct {
     double seconds[PASSES][REPETITIONS];
@@ -159,10 +163,15 @@ static double copy(const bench_t *bench, void (*pass)(void *, const void *, size
 
 /* ---- one recipe ---- */
 
-/* One step of all ranks: state advances only when encode and decode alternate. Counts from `repetition` 0 on. */
-static void runStep(bench_t *bench, const ranks_t *ranks, int repetition, figures_t *figures)
+static int passesOf(const settings_t *settings)
 {
-    double seconds[PASSES];
+    return settings->optimizer < 0 ? APART : PASSES;
+}
+
+/* One step of all ranks: state advances only when encode and decode alternate. Counts from `repetition` 0 on. */
+static void runStep(bench_t *bench, const ranks_t *ranks, stepPerf_t *step, int repetition, figures_t *figures)
+{
+    double seconds[PASSES] = {0};
     drawGradient(bench, repetition + WARMUP);
     for (int r = 1; r < bench->settings->ranks; r++)
         encode(bench, ranks, r);
@@ -173,6 +182,10 @@ static void runStep(bench_t *bench, const ranks_t *ranks, int repetition, figure
     seconds[DECODE] = decode(bench, ranks, 0);
     for (int r = 1; r < bench->settings->ranks; r++)
         decode(bench, ranks, r);
+    if (step) {
+        seconds[APART] = stepPerfApart(step, bench->gradient);
+        seconds[FUSED] = stepPerfFused(step, bench->gradient);
+    }
     for (int pass = 0; pass < PASSES && repetition >= 0; pass++)
         figures->seconds[pass][repetition] = seconds[pass];
 }
@@ -199,16 +212,23 @@ static figures_t measure(bench_t *bench, const char *recipe)
     figures_t figures = {.feedback = perfKindOf(recipe, settings->count, settings->type, settings->ranks).feedback};
     gsStats_t before = {0}, after;
     ranks_t ranks = ranksMake(settings, recipe);
+    stepPerf_t step;
+    bool steps = settings->optimizer >= 0;
+    if (steps)
+        step = stepPerfMake((gsOptimizerKind_t)settings->optimizer, recipe, settings->count, settings->type,
+                            settings->threads);
     for (int repetition = -WARMUP; repetition < REPETITIONS; repetition++) {
         if (repetition == 0)
             PERF_REQUIRE(gsReducerGetStats(ranks.reducers[0], &before));
-        runStep(bench, &ranks, repetition, &figures);
+        runStep(bench, &ranks, steps ? &step : NULL, repetition, &figures);
     }
     PERF_REQUIRE(gsReducerGetStats(ranks.reducers[0], &after));
     figures.payload = (double)(after.payloadBytes - before.payloadBytes) / REPETITIONS / (double)settings->count;
     figures.density = (double)(after.sentTotal - before.sentTotal) / REPETITIONS / (double)settings->count;
     settle(&figures, settings->count);
     ranksFree(&ranks, settings->ranks);
+    if (steps)
+        stepPerfFree(&step);
     return figures;
 }
 
@@ -226,10 +246,28 @@ static void makeRows(row_t rows[PASSES], const settings_t *settings, const figur
     double width = (double)perfTypeBytes(settings->type);
     double copyBest = f->best[COPY_STREAMING] < f->best[COPY_PLAIN] ? f->best[COPY_STREAMING] : f->best[COPY_PLAIN];
     double least = width + (f->feedback ? 8.0 : 0.0);
-    static const char *const names[PASSES] = {"memcpy", "copy-nt", "memset", "encode", "decode"};
-    const double bytes[PASSES] = {2 * width, 2 * width, width, least + f->payload,
-                                  width + settings->ranks * f->payload};
-    const double floors[PASSES] = {0, 0, 0, least / (2 * width) * copyBest, f->best[FILL]};
+    /* parameters and moments, read and written */
+    double vectors = settings->optimizer < 0 ? 0.0
+                                             : 2 * width *
+                                                   (settings->optimizer == GS_MOMENTUM ? 2
+                                                    : settings->optimizer == GS_ADAMW  ? 3
+                                                                                       : 4);
+    static const char *const names[PASSES] = {"memcpy", "copy-nt", "memset", "encode", "decode", "apart", "fused"};
+    const double bytes[PASSES] = {2 * width,
+                                  2 * width,
+                                  width,
+                                  least + f->payload,
+                                  width + settings->ranks * f->payload,
+                                  least + vectors + 2 * width + 2 * f->payload,
+                                  least + vectors + 2 * f->payload};
+    const double copied[] = {least, least + vectors + 2 * width, least + vectors};
+    const double floors[PASSES] = {0,
+                                   0,
+                                   0,
+                                   copied[0] / (2 * width) * copyBest,
+                                   f->best[FILL],
+                                   copied[1] / (2 * width) * copyBest,
+                                   copied[2] / (2 * width) * copyBest};
     for (int pass = 0; pass < PASSES; pass++)
         rows[pass] = (row_t){names[pass], f->best[pass], f->median[pass], bytes[pass], floors[pass]};
 }
@@ -240,7 +278,7 @@ static void printRows(const row_t rows[PASSES], const settings_t *settings, cons
     printf("\n# %s: density %.5f, record %.3f bits an element\n", recipe, figures->density, 8.0 * figures->payload);
     printf("#%9s %9s %9s %9s %9s %9s %9s\n", "stage", "best", "median", "bytes", "rate", "floor", "ratio");
     printf("#%9s %9s %9s %9s %9s %9s\n", "", "(ns)", "(ns)", "", "(GB/s)", "(ns)");
-    for (const row_t *row = rows; row < rows + PASSES; row++) {
+    for (const row_t *row = rows; row < rows + passesOf(settings); row++) {
         printf("%10s %9.3f %9.3f %9.3f %9.2f", row->name, row->best, row->median, row->bytes, row->bytes / row->best);
         if (row->floor > 0)
             printf(" %9.3f %9.2f", row->floor, row->best / row->floor);
@@ -254,7 +292,7 @@ static void printRows(const row_t rows[PASSES], const settings_t *settings, cons
 static void writeRows(FILE *json, bool first, const row_t rows[PASSES], const settings_t *settings, const char *recipe,
                       const figures_t *figures)
 {
-    for (const row_t *row = rows; row < rows + PASSES; row++) {
+    for (const row_t *row = rows; row < rows + passesOf(settings); row++) {
         fprintf(json,
                 "%s{\"recipe\": \"%s\", \"stage\": \"%s\", \"count\": %zu, \"type\": \"%s\", \"threads\": %d, "
                 "\"ranks\": %d, \"isa\": \"%s\",\n",
@@ -273,7 +311,17 @@ static void writeRows(FILE *json, bool first, const row_t rows[PASSES], const se
 
 /* ---- command line ---- */
 
-enum { FLAG_RECIPE = 256, FLAG_COUNT, FLAG_DTYPE, FLAG_THREADS, FLAG_ISA, FLAG_RANKS, FLAG_JSON, FLAG_HELP };
+enum {
+    FLAG_RECIPE = 256,
+    FLAG_COUNT,
+    FLAG_DTYPE,
+    FLAG_THREADS,
+    FLAG_ISA,
+    FLAG_RANKS,
+    FLAG_OPTIMIZER,
+    FLAG_JSON,
+    FLAG_HELP
+};
 
 static const struct option flags[] = {
     {"recipe", required_argument, NULL, FLAG_RECIPE},
@@ -282,10 +330,20 @@ static const struct option flags[] = {
     {"threads", required_argument, NULL, FLAG_THREADS},
     {"isa", required_argument, NULL, FLAG_ISA},
     {"ranks", required_argument, NULL, FLAG_RANKS},
+    {"optimizer", required_argument, NULL, FLAG_OPTIMIZER},
     {"json", required_argument, NULL, FLAG_JSON},
     {"help", no_argument, NULL, FLAG_HELP},
     {0},
 };
+
+static int optimizerOf(const char *name)
+{
+    static const char *const names[] = {"momentum", "amsgrad", "adamw"}; /* as gsOptimizerKind_t counts */
+    for (int kind = 0; kind <= GS_ADAMW; kind++)
+        if (strcmp(name, names[kind]) == 0)
+            return kind;
+    perfStop(PERF_EXIT_USAGE, "--optimizer: got %s, expected momentum, amsgrad or adamw", name);
+}
 
 static void takeFlag(settings_t *settings, int flag)
 {
@@ -296,6 +354,7 @@ static void takeFlag(settings_t *settings, int flag)
     case FLAG_THREADS: settings->threads = (int)perfNumber("--threads", optarg, 1, 1024); break;
     case FLAG_ISA: settings->isa = optarg; break;
     case FLAG_RANKS: settings->ranks = (int)perfNumber("--ranks", optarg, 1, 1024); break;
+    case FLAG_OPTIMIZER: settings->optimizer = optimizerOf(optarg); break;
     case FLAG_JSON: settings->json = optarg; break;
     case FLAG_HELP: fputs(help, stdout); exit(0);
     default: perfStop(PERF_EXIT_USAGE, "--help lists the flags");
@@ -304,7 +363,7 @@ static void takeFlag(settings_t *settings, int flag)
 
 static settings_t parse(int argc, char **argv)
 {
-    settings_t settings = {.count = 25557032, .type = GS_FLOAT32, .threads = 1, .ranks = 1};
+    settings_t settings = {.count = 25557032, .type = GS_FLOAT32, .threads = 1, .ranks = 1, .optimizer = -1};
     int flag;
     while ((flag = getopt_long(argc, argv, "", flags, NULL)) != -1)
         takeFlag(&settings, flag);
@@ -312,6 +371,9 @@ static settings_t parse(int argc, char **argv)
         perfStop(PERF_EXIT_USAGE, "'%s' is no flag; --help lists them", argv[optind]);
     if (settings.recipes.count == 0)
         perfAddRecipe(&settings.recipes, "threshold:density=0.01");
+    if (settings.optimizer >= 0 && settings.type != GS_FLOAT32 && settings.type != GS_FLOAT64)
+        perfStop(PERF_EXIT_USAGE, "--optimizer: got gradients of %s, expected float or double",
+                 perfTypeName(settings.type));
     if (settings.isa)
         setenv("GS_CPU", settings.isa, 1);
     perfCheckRecipes(&settings.recipes, perfConfig(NULL, settings.count, NULL, settings.type), settings.ranks);

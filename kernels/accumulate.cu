@@ -1,6 +1,7 @@
 /* Records in rank order, or a dense sum of what is compared -> result and memories; then the commit. */
 #include "codec.cuh"
 #include "launch.cuh"
+#include "optimizer.cuh"
 #include "reference.cuh"
 #include "rows.cuh"
 
@@ -28,7 +29,7 @@ template <typename T> struct Result {
     const uint8_t *records;
     const uint32_t *keptBits, *blockOffset;
     gsRealOf<T> factor; /* 1/ranks for the average; times 1 changes no bits */
-    void *out;          /* of T, or of a list the table of its tensors */
+    gsSink sink;
 };
 
 template <typename Real> struct Memories {
@@ -254,7 +255,7 @@ template <typename T> static __device__ __forceinline__ bool isLost(const gsSpec
         return true;
     if (!state->anyNonFinite)
         return false;
-    for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
+    for (uint64_t b = blockIdx.x; out && b < spec.blocks; b += gridDim.x) {
         T *block = gsBlockOf<T>(spec.list, out, b);
         for (unsigned i = threadIdx.x; i < gsBlockLength(&spec, b); i += GS_CTA)
             block[i] = gsVector<T>::nan();
@@ -262,19 +263,25 @@ template <typename T> static __device__ __forceinline__ bool isLost(const gsSpec
     return true;
 }
 
-/* This thread's quads of the sums, scaled, to the result. */
+/* This thread's quads of the sums, scaled, are the result. */
 template <typename T>
-static __device__ __forceinline__ void storeSums(T *out, unsigned length, bool wide, const gsRealOf<T> *sums,
-                                                 gsRealOf<T> factor)
+static __device__ __forceinline__ void deliver(const gsSinkBlock<T> &sink, const gsRealOf<T> *sums, gsRealOf<T> factor)
 {
-#pragma unroll
-    for (unsigned v = 0; v < GS_QUADS; v++) {
-        gsRealOf<T> x[4];
-        gsLoadState(sums + gsQuadAt(v), x);
+    auto scaled = [&](unsigned at, gsRealOf<T> *x) {
+        gsLoadState(sums + at, x);
 #pragma unroll
         for (unsigned c = 0; c < 4; c++)
             x[c] *= factor;
-        gsStoreQuad(out, gsQuadAt(v), length, wide, x);
+    };
+    if (sink.isStep()) {
+        sink.step(scaled);
+        return;
+    }
+#pragma unroll
+    for (unsigned v = 0; v < GS_QUADS; v++) {
+        gsRealOf<T> x[4];
+        scaled(gsQuadAt(v), x);
+        sink.store(gsQuadAt(v), x);
     }
 }
 
@@ -285,9 +292,9 @@ static __device__ __forceinline__ void storeSums(T *out, unsigned length, bool w
  *    belong to the block.
  * 3. Run after run, in rank order, kept coordinates are added to their places, with a barrier between and the next run's
  *    first loaded meanwhile; of records with all coordinates every thread adds those of its own places.
- * 4. Sums are scaled and stored, wide.
- * After a bad verdict nothing is written; after a non-finite record every element is NaN.
- * Traffic: writes 4 bytes an element (float64: 8, others: 2) and reads each record once.
+ * 4. Sums are scaled and stored, wide; or they are the gradient of an optimizer's step.
+ * After a bad verdict nothing is written; after a non-finite record every element is NaN, and no step made.
+ * Traffic: writes 4 bytes an element (float64: 8, others: 2), or those of the optimizer's vectors, and reads each record once.
  * Bad case: many ranks with few slots a block, a barrier and a load's latency each.
  */
 template <typename T, Kind KIND>
@@ -300,18 +307,17 @@ __global__ void __launch_bounds__(GS_CTA, KIND == WHOLE ? gsFewCtasPerSm<gsRealO
     __shared__ Run run[GS_RUNS];
     __shared__ uint16_t sent[MASK ? GS_BLOCK : 1];
     __shared__ uint32_t warpKept[GS_WARPS];
-    if (isLost<T>(spec, state, result.out))
+    if (isLost<T>(spec, state, result.sink.out))
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        T *out = gsBlockOf<T>(spec.list, result.out, spec.spread ? gsBlockAt(&spec, b) : b);
-        const unsigned length = gsBlockLength(&spec, b);
-        const bool wide = gsIsWide(out, length);
+        const gsSinkBlock<T> sink(result.sink, spec.list, spec.spread ? gsBlockAt(&spec, b) : b, gsBlockFirst(&spec, b),
+                                  gsBlockLength(&spec, b));
         const Runs runs = runsOf(spec, b);
         if constexpr (MASK) /* the sums' memory first serves as the list of the kept */
             listMask(spec, &state->call, result, b, (uint32_t *)sums, warpKept, sent);
         sumRuns(spec, state, result, KIND, runs.first, runs.end, (uint32_t)b, sums, run, sent,
                 [](uint64_t, uint32_t, Real x) { return x; });
-        storeSums(out, length, wide, sums, result.factor);
+        deliver(sink, (const Real *)sums, result.factor);
         __syncthreads(); /* the sums are the next block's */
     }
 }
@@ -361,12 +367,12 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
     __shared__ uint32_t warpKept[GS_WARPS];
     const Real none[4] = {};
     const gsCoding how = gsCodingOf(spec, 0.0f);
-    if (isLost<T>(spec, state, result.out))
+    if (isLost<T>(spec, state, result.sink.out))
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         const gsBlockRows rows(spec.width, b);
         const unsigned length = gsBlockLength(&spec, b);
-        T *out = gsBlockOf<T>(spec.list, result.out, b);
+        const gsSinkBlock<T> sink(result.sink, spec.list, b, gsBlockFirst(&spec, b), length);
 #pragma unroll
         for (unsigned v = 0; v < GS_QUADS; v++)
             gsStoreStaged(sums + gsQuadAt(v), none);
@@ -380,7 +386,7 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
                     addRows(spec, how, run[k], rows, length, sums, places, warpKept);
             __syncthreads(); /* the runs are the next ranks' */
         }
-        storeSums(out, length, gsIsWide(out, length), sums, result.factor);
+        deliver(sink, (const Real *)sums, result.factor);
         __syncthreads(); /* the sums are the next block's */
     }
 }
@@ -512,7 +518,7 @@ static __device__ __forceinline__ void missReferences(const gsSpec &spec, const 
  * 2. All records are summed, as above; quotients times their rank's reference; or the dense sum is loaded.
  * 3. Four elements a thread at a time: H + nu sum, H takes its share, and the references' part is added.
  * 4. Norms of the result and of its distances to the references are summed by the tree.
- * 5. References and the anchor move, and the result is scaled and stored, wide.
+ * 5. References and the anchor move, and the result is scaled and stored, wide, or makes the step.
  * Traffic: as above, 16 bytes an element more for memories, 8 for a reference, 4 for each that is looked at in hindsight.
  * Bad case: quotients of sparse records, which load four elements of a reference for one.
  */
@@ -533,7 +539,7 @@ __global__ void __launch_bounds__(GS_CTA, 2)
     uint16_t *sent = (uint16_t *)scratch;
     const uint64_t groups = (uint64_t)gsRecordGroups(spec.value);
     const bool adds = spec.pool && !spec.quotient && !spec.denseNow;
-    if (isLost<T>(spec, state, result.out))
+    if (isLost<T>(spec, state, result.sink.out))
         return;
     if (threadIdx.x < GS_MAX_POOL) { /* what the ranks took away, all in all */
         double sum = kind == DENSE ? state->call.total[threadIdx.x] : 0.0;
@@ -544,9 +550,8 @@ __global__ void __launch_bounds__(GS_CTA, 2)
     __syncthreads();
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
         const uint64_t first = b * GS_BLOCK;
-        T *out = gsBlockOf<T>(spec.list, result.out, b);
         const unsigned length = gsBlockLength(&spec, b);
-        const bool wide = gsIsWide(out, length);
+        const gsSinkBlock<T> sink(result.sink, spec.list, b, gsBlockFirst(&spec, b), length);
         const Runs runs = runsOf(spec, b);
         const bool own = spec.memory && spec.rank * groups >= runs.first && spec.rank * groups < runs.end;
         const uint64_t h = gsBlockInRecord(&spec, b) * GS_BLOCK; /* an owner's h is of its own blocks alone */
@@ -610,11 +615,8 @@ __global__ void __launch_bounds__(GS_CTA, 2)
                 gsLoadState((const Real *)refs.previous.next(state) + first + at, now);
                 gsStoreState(m.anchor + first + at, now);
             }
-#pragma unroll
-            for (unsigned c = 0; c < 4; c++)
-                x[c] *= result.factor;
-            gsStoreQuad(out, at, length, wide, x);
         }
+        deliver(sink, (const Real *)sums, result.factor);
         __syncthreads(); /* the sums are the next block's */
     }
 }
@@ -657,7 +659,7 @@ static gsResult_t accumulateInto(gsReducer_t r, const void *records, const void 
     using Real = gsRealOf<T>;
     const gsSpec &spec = r->spec;
     const Real factor = op == GS_AVG ? (Real)1 / (Real)spec.nranks : (Real)1;
-    const Result<T> result = {(const uint8_t *)records, r->keptBits, r->blockOffset, factor, out};
+    const Result<T> result = {(const uint8_t *)records, r->keptBits, r->blockOffset, factor, gsSinkOf(r, out)};
     const Kind kind = !records                        ? DENSE
                       : spec.layout == GS_LAYOUT_ALL  ? WHOLE
                       : spec.layout == GS_LAYOUT_MASK ? MASKED

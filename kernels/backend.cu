@@ -87,6 +87,7 @@ const gsBackend gsCudaBackend = {
     gsCudaScaleState,
     gsCudaScale,
     gsCudaOptimize,
+    gsCudaCountStep,
 };
 
 gsResult_t gsCommInitStagesCuda(gsComm_t *comm, int rank, int nranks, const gsCommConfig_t *config)

@@ -1,6 +1,6 @@
 /* The dense sum's part of the work, and the state's change of scale. */
-#include "kernels.cuh"
 #include "launch.cuh"
+#include "optimizer.cuh"
 
 /*
  * 1. One thread begins a dense call's end: nothing non-finite seen, and no verdict, unless arrivals are counted and not all ranks have
@@ -37,25 +37,22 @@ __global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
 }
 
 /*
- * A CTA takes a block: 1. It copies the sum, or NaN if anything was not finite; nothing after a bad verdict.
- * Traffic: reads the sum and writes recvbuff, 8 bytes an element (float64: 16, others: 4).
+ * A CTA takes a block: 1. It copies the sum, or NaN if anything was not finite; nothing after a bad verdict. Or it makes the optimizer's
+ * step, if everything was finite.
+ * Traffic: reads the sum and writes recvbuff, 8 bytes an element (float64: 16, others: 4), or the optimizer's vectors.
  * Bad case: none.
  */
 template <typename T>
-__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
-    gsFinishDense(const __grid_constant__ gsSpec spec, const gsState *state, const void *sum, void *out)
+__global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
+    gsFinishDense(const __grid_constant__ gsSpec spec, const gsState *state, const void *sum,
+                  const __grid_constant__ gsSink to)
 {
     const bool bad = state->anyNonFinite != 0;
-    if (state->verdict != GS_FAULT_NONE)
+    if (state->fault != GS_FAULT_NONE || state->verdict != GS_FAULT_NONE || (bad && !to.out))
         return;
     for (uint64_t b = blockIdx.x; b < spec.blocks; b += gridDim.x) {
-        gsRealOf<T> x[16];
-        const unsigned length = gsBlockLength(&spec, b);
-        gsLoadTile(gsBlockOf<T>(spec.list, sum, b), length, x);
-#pragma unroll
-        for (unsigned i = 0; i < 16; i++)
-            x[i] = bad ? gsVector<T>::to(gsVector<T>::nan()) : x[i];
-        gsStoreTile(gsBlockOf<T>(spec.list, out, b), length, x);
+        gsSinkBlock<T>(to, spec.list, b, gsBlockFirst(&spec, b), gsBlockLength(&spec, b))
+            .finish(gsBlockOf<T>(spec.list, sum, b), bad);
     }
 }
 
@@ -105,7 +102,7 @@ gsResult_t gsCudaFinishDense(gsReducer_t r, const void *sum, void *recvbuff, gsS
     GS_CHECK(gsCudaCheckDense(r, gsGradient(r, sum), stream));
     return gsByType(r->spec.type, [&](auto t) {
         return gsLaunch("gsFinishDense", gsFinishDense<decltype(t)>, r->spec.blocks, GS_CTA, stream, r->spec, r->state,
-                        sum, recvbuff);
+                        sum, gsSinkOf(r, recvbuff));
     });
 }
 

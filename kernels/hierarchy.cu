@@ -1,6 +1,6 @@
 /* The hierarchical exchange's last step: seals behind the own slice, and everybody's slices into the result. */
-#include "kernels.cuh"
 #include "launch.cuh"
+#include "optimizer.cuh"
 
 /*
  * 1. One thread writes what this rank's call has found behind its slice.
@@ -34,27 +34,23 @@ struct Slices {
 };
 
 /*
- * A CTA takes a block: 1. It copies it from its slice, or writes NaN if anything was not finite; nothing after a bad verdict.
- * Traffic: reads the slices and writes recvbuff, 8 bytes an element (float64: 16, others: 4).
+ * A CTA takes a block: 1. It copies it from its slice, or writes NaN if anything was not finite; nothing after a bad verdict. Or it makes
+ * the optimizer's step, if everything was finite.
+ * Traffic: reads the slices and writes recvbuff, 8 bytes an element (float64: 16, others: 4), or the optimizer's vectors.
  * Bad case: none.
  */
 template <typename T>
-__global__ void __launch_bounds__(GS_CTA, gsCtasPerSm<gsRealOf<T>>)
-    gsAssemble(const gsState *state, const __grid_constant__ Slices s, T *out)
+__global__ void __launch_bounds__(GS_CTA, gsFewCtasPerSm<gsRealOf<T>>)
+    gsAssemble(const gsState *state, const __grid_constant__ Slices s, const __grid_constant__ gsSink to)
 {
     const bool bad = state->anyNonFinite != 0;
-    if (state->fault != GS_FAULT_NONE || state->verdict != GS_FAULT_NONE)
+    if (state->fault != GS_FAULT_NONE || state->verdict != GS_FAULT_NONE || (bad && !to.out))
         return;
     for (uint64_t b = blockIdx.x; b < s.blocks; b += gridDim.x) {
-        gsRealOf<T> x[16];
         const T *slice = (const T *)(s.slots + b / s.blocksOfSlice * s.slotBytes);
         const uint64_t left = s.count - b * GS_BLOCK;
         const unsigned length = left < GS_BLOCK ? (unsigned)left : GS_BLOCK;
-        gsLoadTile(slice + b % s.blocksOfSlice * GS_BLOCK, length, x);
-#pragma unroll
-        for (unsigned i = 0; i < 16; i++)
-            x[i] = bad ? gsVector<T>::to(gsVector<T>::nan()) : x[i];
-        gsStoreTile(out + b * GS_BLOCK, length, x);
+        gsSinkBlock<T>(to, nullptr, b, b * GS_BLOCK, length).finish(slice + b % s.blocksOfSlice * GS_BLOCK, bad);
     }
 }
 
@@ -75,6 +71,6 @@ gsResult_t gsCudaAssemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, g
     const Slices slices = {h->slots, h->slotBytes, h->count, blocks, (uint32_t)(h->slice / GS_BLOCK)};
     return gsByType(r->spec.type, [&](auto t) {
         using T = decltype(t);
-        return gsLaunch("gsAssemble", gsAssemble<T>, blocks, GS_CTA, stream, r->state, slices, (T *)recvbuff);
+        return gsLaunch("gsAssemble", gsAssemble<T>, blocks, GS_CTA, stream, r->state, slices, gsSinkOf(r, recvbuff));
     });
 }

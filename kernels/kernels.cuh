@@ -149,5 +149,6 @@ gsResult_t gsCudaOpenSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, g
 gsResult_t gsCudaAssemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream);
 /* optimizer.cu */
 gsResult_t gsCudaOptimize(const gsOptimizerCall *call, gsStream_t stream);
+gsResult_t gsCudaCountStep(gsReducer_t r, const gsOptimizerCall *call, gsStream_t stream);
 
 #endif

@@ -80,6 +80,39 @@ static gsResult_t checkCall(gsReducer_t r, const void *sendbuff, const void *rec
     return checkBuffers(sendbuff, recvbuff, -1, count, type);
 }
 
+/* A two-way reducer's result goes through its second half: until then it stands where a was, if something else than a residual held it, and
+ * no dense step has use for it. */
+static void *betweenHalves(const gsReducer_t r)
+{
+    return r->spec.tensors || gsHasDenseSteps(&r->spec) ? NULL : r->work;
+}
+
+/* Whether the second half is a reducer that is given the first one's result. */
+static int hasSecondCall(const gsReducer_t r)
+{
+    return r->server && !gsSpecHasOwners(&r->spec) && !r->nodes.ranks;
+}
+
+static gsResult_t checkStep(gsReducer_t r, const gsOptimizer_t *optimizer, const void *gradient, size_t count,
+                            gsDataType_t type, gsRedOp_t op)
+{
+    GS_CHECK(gsHalfExpect(r, GS_HALF_NONE));
+    GS_CHECK(checkElements(r, count, type));
+    GS_CHECK(checkOp(op));
+    GS_CHECK(checkIterate(r));
+    GS_CHECK(gsOptimizerCheck(optimizer));
+    if (optimizer->datatype != gsRealType(&r->spec))
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "optimizer->datatype is %d; expected %d, that of the reducer's state",
+                      optimizer->datatype, gsRealType(&r->spec));
+    GS_CHECK(gsOptimizerCheckVectors(optimizer, gradient, type, count));
+    if (hasSecondCall(r) && !betweenHalves(r))
+        return gsFail(
+            GS_ERROR_UNSUPPORTED,
+            "this two-way reducer has no place for the result between its halves; expected exchange=owner, or "
+            "gsAllReduce and gsOptimizerStep");
+    return GS_SUCCESS;
+}
+
 /* A half: `whole` has all ranks' slices, `slice` one; in place it is this rank's of the whole. */
 static gsResult_t checkHalf(gsReducer_t r, uint32_t half, const void *sendbuff, const void *recvbuff, size_t count,
                             gsDataType_t type)
@@ -371,10 +404,11 @@ static gsResult_t reduceSteadily(gsReducer_t r, const void *sendbuff, void *recv
 {
     if (r->nodes.ranks)
         return reduceInNodes(r, sendbuff, recvbuff, op, stream);
-    GS_CHECK(reduceHalf(r, sendbuff, recvbuff, op, stream));
-    if (!r->server || gsSpecHasOwners(&r->spec))
-        return GS_SUCCESS;
-    return reduceHalf(r->server, recvbuff, recvbuff, GS_SUM, stream);
+    if (!hasSecondCall(r))
+        return reduceHalf(r, sendbuff, recvbuff, op, stream);
+    void *between = recvbuff ? recvbuff : betweenHalves(r);
+    GS_CHECK(reduceHalf(r, sendbuff, between, op, stream));
+    return reduceHalf(r->server, between, recvbuff, GS_SUM, stream);
 }
 
 /* ---- resync: before a step, H from all h anew; what it has drifted by rounding is gone ---- */
@@ -473,6 +507,46 @@ static gsResult_t runAllReduceSegments(gsReducer_t r, void *const *tensors, gsRe
     return endCall(r, reduceTensors(r, tensors, op, stream));
 }
 
+/* A call's settings and addresses, also as they wait on a CPU stream. */
+typedef struct {
+    const void *gradient;
+    gsRedOp_t op;
+    gsReducer_t reducer;
+    gsOptimizerCall optimizer;
+} stepCall;
+
+/* Whichever half comes to the result makes the step. */
+static void setOptimizer(gsReducer_t r, const gsOptimizerCall *optimizer)
+{
+    r->optimizer = optimizer;
+    if (r->server)
+        r->server->optimizer = optimizer;
+}
+
+static gsResult_t reduceAndStep(const stepCall *c, gsStream_t stream)
+{
+    gsReducer_t r = c->reducer;
+    void *from;
+    GS_CHECK(placeBuffer(r, GS_GRADIENTS, c->gradient, &from, stream));
+    if (c->optimizer.counted)
+        GS_CHECK(r->comm->backend->countStep(r, &c->optimizer, stream));
+    setOptimizer(r, &c->optimizer);
+    gsResult_t result = reduceWhole(r, from, NULL, c->op, stream);
+    setOptimizer(r, NULL);
+    return result;
+}
+
+static gsResult_t runStep(const stepCall *c, gsStream_t stream)
+{
+    beginCall(c->reducer, GS_RANGE_ALL_REDUCE_STEP);
+    return endCall(c->reducer, reduceAndStep(c, stream));
+}
+
+static gsResult_t stepTask(void *arguments)
+{
+    return runStep(arguments, NULL);
+}
+
 static gsResult_t callTask(void *arguments)
 {
     const call *c = arguments;
@@ -497,6 +571,18 @@ gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDat
 {
     GS_CHECK(checkCall(reducer, sendbuff, recvbuff, count, type, op));
     return enqueue(reducer, sendbuff, recvbuff, op, stream);
+}
+
+gsResult_t gsAllReduceStep(const void *gradient, size_t count, gsDataType_t type, gsRedOp_t op,
+                           const gsOptimizer_t *optimizer, gsReducer_t reducer, gsStream_t stream)
+{
+    GS_CHECK(checkStep(reducer, optimizer, gradient, count, type, op));
+    stepCall c = {gradient, op, reducer, gsOptimizerCallOf(optimizer, count)};
+    if (optimizer->kind == GS_ADAMW && !optimizer->step)
+        c.optimizer.counted = reducer->state->correct;
+    if (isQueued(reducer, stream))
+        return gsStreamPush(stream, stepTask, &c, sizeof c);
+    return runStep(&c, stream);
 }
 
 gsResult_t gsReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount, gsDataType_t type, gsRedOp_t op,

@@ -202,7 +202,10 @@ typedef struct gsBackend {
     /* what the state holds in gradient units, and a remembered vector, times factor */
     gsResult_t (*scaleState)(gsReducer_t r, float factor, gsStream_t stream);
     gsResult_t (*scale)(gsReducer_t r, void *vector, float factor, gsStream_t stream);
+    /* a step by a gradient that is there; and, for AdamW's by a result, what gsState.correct is in the coming step. Where accumulate,
+     * accumulateDense, finishDense or assemble is given no recvbuff, the result is the gradient of r->optimizer's step */
     gsResult_t (*optimize)(const gsOptimizerCall *call, gsStream_t stream);
+    gsResult_t (*countStep)(gsReducer_t r, const gsOptimizerCall *call, gsStream_t stream);
 } gsBackend;
 
 GS_INTERNAL extern const gsBackend gsCpuBackend;
@@ -306,7 +309,8 @@ struct gsReducer {
     gsListCall *listCall;
     gsListRange *listRanges;
 
-    const void *params, *xi, *stale; /* the caller's */
+    const void *params, *xi, *stale;  /* the caller's */
+    const gsOptimizerCall *optimizer; /* of the gsAllReduceStep under way: it has no recvbuff */
     gsReducer_t server; /* twoway: the second half, of one rank over the result; owner: of this rank's sum; or NULL */
     gsComm_t serverComm;
     const gsState
@@ -419,6 +423,12 @@ typedef struct {
 } gsStateVector;
 enum { GS_MAX_VECTORS = 16 };
 int gsListVectors(gsReducer_t r, gsStateVector list[GS_MAX_VECTORS]);
+/* optimizer.c: whether settings make sense, and vectors, for a gradient of a type that may be another; and what a backend is told of
+ * them. */
+gsResult_t gsOptimizerCheck(const gsOptimizer_t *optimizer);
+gsResult_t gsOptimizerCheckVectors(const gsOptimizer_t *optimizer, const void *gradient, gsDataType_t type,
+                                   size_t count);
+gsOptimizerCall gsOptimizerCallOf(const gsOptimizer_t *optimizer, size_t count);
 /* reducer.c: a vector of the state's precision, times factor. */
 gsResult_t gsScaleVector(gsReducer_t r, void *vector, uint64_t elements, float factor, gsStream_t stream);
 void *gsVectorNow(const gsStateVector *v, uint32_t phase);

@@ -94,6 +94,7 @@ static gsListBlock *fillTensor(const gsSpec *spec, const gsListBlock *tensor, ui
         uint64_t left = elements - offset, length = left < GS_BLOCK ? left : GS_BLOCK;
         *block = *tensor;
         block->offset = offset;
+        block->first = tensor->first + offset;
         block->length = (uint16_t)length;
         block->place = *place;
         if (tensor->whole)
@@ -107,12 +108,13 @@ static gsListBlock *fillTensor(const gsSpec *spec, const gsListBlock *tensor, ui
 static void fillTables(const gsReducerConfig_t *config, const gsSpec *spec, gsListBlock *blocks,
                        gsRecordSegment *entries)
 {
-    uint64_t place[2] = {0, 0}; /* of the chosen, and of the whole */
+    uint64_t place[2] = {0, 0}, first = 0; /* of the chosen, and of the whole */
     for (uint32_t t = 0; t < config->segmentCount; t++) {
         uint64_t elements = sizeOf(config, t);
         int whole = spec->select != GS_SELECT_DENSE && travelsWhole(config, elements);
-        gsListBlock tensor = {.tensor = t, .whole = (uint16_t)whole};
+        gsListBlock tensor = {.first = first, .tensor = t, .whole = (uint16_t)whole};
         blocks = fillTensor(spec, &tensor, elements, blocks, &place[whole]);
+        first += elements;
         entries[t] = (gsRecordSegment){.count = elements, .aux = whole ? GS_RECORD_WHOLE + spec->wholeValue : 0};
     }
 }

@@ -1,17 +1,21 @@
-/* Optimizer steps as the API has them: checks, then one call of the backend. */
+/* Optimizer steps: what they are asked for, checked; and a step by a gradient that is there. By the result of a call: allreduce.c. */
 #include "core.h"
 
-static gsResult_t checkOptimizer(gsComm_t comm, const gsOptimizer_t *o)
+#include <math.h>
+
+gsResult_t gsOptimizerCheck(const gsOptimizer_t *o)
 {
-    if (!comm || !o)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is NULL; expected %s", comm ? "optimizer" : "comm",
-                      comm ? "GS_OPTIMIZER_INIT and its settings" : "a communicator");
+    if (!o)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "optimizer is NULL; expected GS_OPTIMIZER_INIT and its settings");
     if (o->size != sizeof *o)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "optimizer->size is %zu; expected %zu: begin with GS_OPTIMIZER_INIT",
                       o->size, sizeof *o);
     if (o->version / 100 != GS_VERSION_CODE / 100)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "optimizer->version is %u; this library is %d", o->version,
                       GS_VERSION_CODE);
+    if (o->kind < GS_MOMENTUM || o->kind > GS_ADAMW)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT,
+                      "optimizer->kind is %d; expected GS_MOMENTUM (0), GS_AMSGRAD (1) or GS_ADAMW (2)", o->kind);
     if (o->datatype != GS_FLOAT32 && o->datatype != GS_FLOAT64)
         return gsFail(GS_ERROR_INVALID_ARGUMENT, "optimizer->datatype is %d; expected GS_FLOAT32 (7) or GS_FLOAT64 (8)",
                       o->datatype);
@@ -24,71 +28,82 @@ static gsResult_t checkOptimizer(gsComm_t comm, const gsOptimizer_t *o)
     return GS_SUCCESS;
 }
 
-static gsResult_t checkVectors(const gsOptimizer_t *o, const void *const *vectors, const char *const *names, int n,
-                               size_t count)
+/* A vector of the step, and its size. */
+typedef struct {
+    const char *name;
+    const void *at;
+    size_t bytes, width;
+} vector;
+
+static gsResult_t checkVector(const vector *x)
 {
-    for (int i = 0; i < n && count; i++)
-        if (!vectors[i] || (uintptr_t)vectors[i] % gsTypeBytes(o->datatype))
-            return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a vector aligned to its element's %zu bytes",
-                          names[i], vectors[i], gsTypeBytes(o->datatype));
+    if (x->at && (uintptr_t)x->at % x->width == 0)
+        return GS_SUCCESS;
+    return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s is %p; expected a vector aligned to its element's %zu bytes", x->name,
+                  x->at, x->width);
+}
+
+static gsResult_t checkApart(const vector *x, const vector *y)
+{
+    uintptr_t a = (uintptr_t)x->at, b = (uintptr_t)y->at;
+    if (a >= b + y->bytes || b >= a + x->bytes)
+        return GS_SUCCESS;
+    return gsFail(GS_ERROR_INVALID_ARGUMENT, "%s %p and %s %p overlap; expected vectors apart", x->name, x->at, y->name,
+                  y->at);
+}
+
+gsResult_t gsOptimizerCheckVectors(const gsOptimizer_t *o, const void *gradient, gsDataType_t type, size_t count)
+{
+    size_t width = gsTypeBytes(o->datatype), bytes = count * width, other = gsTypeBytes(type);
+    const vector all[] = {{"gradient", gradient, count * other, other},
+                          {"optimizer->params", o->params, bytes, width},
+                          {"optimizer->m", o->m, bytes, width},
+                          {"optimizer->v", o->v, bytes, width},
+                          {"optimizer->vmax", o->vmax, bytes, width}};
+    uint32_t n = 2 + gsMoments((uint32_t)o->kind);
+    for (uint32_t i = 0; i < n && count; i++) {
+        GS_CHECK(checkVector(&all[i]));
+        for (uint32_t k = 0; k < i; k++)
+            GS_CHECK(checkApart(&all[i], &all[k]));
+    }
     return GS_SUCCESS;
 }
 
-static gsResult_t step(gsComm_t comm, const gsOptimizer_t *o, gsOptimizerCall *call, int vectors, gsStream_t stream)
+gsOptimizerCall gsOptimizerCallOf(const gsOptimizer_t *o, size_t count)
 {
-    static const char *const names[] = {"params", "gradient", "m", "v", "vmax"};
-    const void *all[] = {call->params, call->gradient, call->m, call->v, call->vmax};
-    GS_CHECK(checkOptimizer(comm, o));
-    GS_CHECK(checkVectors(o, all, names, vectors, call->count));
-    call->type = o->datatype;
-    call->stepSize = o->stepSize;
-    call->beta1 = o->beta1;
-    call->beta2 = o->beta2;
-    call->epsilon = o->epsilon;
-    call->weightDecay = o->weightDecay;
-    return comm->backend->optimize(call, stream);
-}
-
-gsResult_t gsMomentumStep(gsComm_t comm, const gsOptimizer_t *optimizer, void *params, const void *gradient, void *m,
-                          size_t count, gsStream_t stream)
-{
-    gsOptimizerCall call = {
-        .params = params, .gradient = gradient, .m = m, .count = count, .kind = GS_OPTIMIZER_MOMENTUM};
-    return step(comm, optimizer, &call, 3, stream);
-}
-
-gsResult_t gsAmsgradStep(gsComm_t comm, const gsOptimizer_t *optimizer, void *params, const void *gradient, void *m,
-                         void *v, void *vmax, size_t count, gsStream_t stream)
-{
-    gsOptimizerCall call = {.params = params,
-                            .gradient = gradient,
-                            .m = m,
-                            .v = v,
-                            .vmax = vmax,
+    uint32_t moments = gsMoments((uint32_t)o->kind);
+    gsOptimizerCall call = {.params = o->params,
+                            .m = o->m,
+                            .v = moments > 1 ? o->v : NULL,
+                            .vmax = moments > 2 ? o->vmax : NULL,
                             .count = count,
-                            .kind = GS_OPTIMIZER_AMSGRAD};
-    return step(comm, optimizer, &call, 5, stream);
+                            .kind = (uint32_t)o->kind,
+                            .type = (uint32_t)o->datatype,
+                            .stepSize = o->stepSize,
+                            .beta1 = o->beta1,
+                            .beta2 = o->beta2,
+                            .epsilon = o->epsilon,
+                            .weightDecay = o->weightDecay};
+    uintptr_t addresses = (uintptr_t)call.params | (uintptr_t)call.m | (uintptr_t)call.v | (uintptr_t)call.vmax;
+    call.aligned = addresses % 16 == 0;
+    if (call.kind == GS_ADAMW && o->step)
+        gsCorrect(&call, o->step, call.correct);
+    return call;
 }
 
-/* beta^n by squaring: products alone, so that every machine finds the same bits. */
-static double power(double beta, uint64_t n)
+gsResult_t gsOptimizerStep(gsComm_t comm, const gsOptimizer_t *optimizer, const void *gradient, size_t count,
+                           gsStream_t stream)
 {
-    double result = 1.0;
-    for (; n; n >>= 1, beta *= beta)
-        if (n & 1)
-            result *= beta;
-    return result;
-}
-
-gsResult_t gsAdamwStep(gsComm_t comm, const gsOptimizer_t *optimizer, void *params, const void *gradient, void *m,
-                       void *v, size_t count, gsStream_t stream)
-{
-    gsOptimizerCall call = {
-        .params = params, .gradient = gradient, .m = m, .v = v, .count = count, .kind = GS_OPTIMIZER_ADAMW};
-    GS_CHECK(checkOptimizer(comm, optimizer));
-    if (optimizer->step < 1)
-        return gsFail(GS_ERROR_INVALID_ARGUMENT, "optimizer->step is 0; AdamW's bias correction counts steps from 1");
-    call.correct1 = 1.0 / (1.0 - power(optimizer->beta1, optimizer->step));
-    call.correct2 = 1.0 / (1.0 - power(optimizer->beta2, optimizer->step));
-    return step(comm, optimizer, &call, 4, stream);
+    if (!comm)
+        return gsFail(GS_ERROR_INVALID_ARGUMENT, "comm is NULL; expected a communicator");
+    GS_CHECK(gsOptimizerCheck(optimizer));
+    if (optimizer->kind == GS_ADAMW && !optimizer->step)
+        return gsFail(
+            GS_ERROR_INVALID_ARGUMENT,
+            "optimizer->step is 0; AdamW's bias correction counts steps from 1, and only gsAllReduceStep has a "
+            "reducer that counts them");
+    GS_CHECK(gsOptimizerCheckVectors(optimizer, gradient, optimizer->datatype, count));
+    gsOptimizerCall call = gsOptimizerCallOf(optimizer, count);
+    call.gradient = gradient;
+    return comm->backend->optimize(&call, stream);
 }

@@ -162,6 +162,7 @@ static gsResult_t decodeSums(gsReducer_t r, void *recvbuff, gsRedOp_t op, gsStre
     const gsBackend *backend = r->comm->backend;
     gsStage stage = gsStageBegin(r, GS_RANGE_ACCUMULATE, &r->stats.decodeSeconds);
     r->owners->sums.spec.average = r->spec.average;
+    r->owners->sums.optimizer = r->optimizer;
     gsResult_t result = backend->validate(&r->owners->sums, r->server->recvRecords, stream);
     if (result == GS_SUCCESS && gsSpecRemembers(&r->spec) && !r->spec.twoway)
         result = rememberSums(r, recvbuff, op, stream);

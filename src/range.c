@@ -16,6 +16,7 @@ static const char *const names[GS_RANGES] = {
     [GS_RANGE_REDUCE_SCATTER] = "gsReduceScatter",
     [GS_RANGE_ALL_GATHER] = "gsAllGather",
     [GS_RANGE_ALL_REDUCE_SEGMENTS] = "gsAllReduceSegments",
+    [GS_RANGE_ALL_REDUCE_STEP] = "gsAllReduceStep",
     [GS_RANGE_ENCODE] = "gsEncode",
     [GS_RANGE_SUM_PARTS] = "gsSumParts",
     [GS_RANGE_DECODE] = "gsDecode",

@@ -2,6 +2,7 @@
  * get wrong. */
 #include "device.h"
 #include "halves.h"
+#include "steps.h"
 
 #include "rules/seal.h"
 
@@ -464,21 +465,14 @@ TEST(CudaOptimizers, EqualTheCpu)
                 }
                 DeviceMemory g(count * bytesOf(type));
                 g.put(gradient.data(), stream);
-                gsOptimizer_t o = GS_OPTIMIZER_INIT;
-                o.datatype = type;
-                o.stepSize = 0.01;
-                o.weightDecay = 0.1;
-                o.step = 3;
-                auto h = [&](size_t i) { return static_cast<void *>(host[i]->data()); };
-                auto d = [&](size_t i) { return static_cast<void *>(there[i]->data()); };
-                EXPECT_EQ(gsMomentumStep(cpu.comm(0), &o, h(0), gradient.data(), h(1), count, nullptr), GS_SUCCESS);
-                EXPECT_EQ(gsMomentumStep(device.comm(0), &o, d(0), g.data(), d(1), count, stream), GS_SUCCESS);
-                EXPECT_EQ(gsAmsgradStep(cpu.comm(0), &o, h(0), gradient.data(), h(1), h(2), h(3), count, nullptr),
-                          GS_SUCCESS);
-                EXPECT_EQ(gsAmsgradStep(device.comm(0), &o, d(0), g.data(), d(1), d(2), d(3), count, stream),
-                          GS_SUCCESS);
-                EXPECT_EQ(gsAdamwStep(cpu.comm(0), &o, h(0), gradient.data(), h(1), h(2), count, nullptr), GS_SUCCESS);
-                EXPECT_EQ(gsAdamwStep(device.comm(0), &o, d(0), g.data(), d(1), d(2), count, stream), GS_SUCCESS);
+                for (gsOptimizerKind_t kind : optimizerKinds()) {
+                    gsOptimizer_t o = optimizerOf(kind, type);
+                    o.step = 3;
+                    pointTo(&o, host[0]->data(), host[1]->data(), host[2]->data(), host[3]->data());
+                    EXPECT_EQ(gsOptimizerStep(cpu.comm(0), &o, gradient.data(), count, nullptr), GS_SUCCESS);
+                    pointTo(&o, there[0]->data(), there[1]->data(), there[2]->data(), there[3]->data());
+                    EXPECT_EQ(gsOptimizerStep(device.comm(0), &o, g.data(), count, stream), GS_SUCCESS);
+                }
                 for (size_t i = 0; i < 4; i++)
                     EXPECT_EQ(there[i]->get(stream), host[i]->raw())
                         << nameOf(type) << " " << count << ", vector " << i;

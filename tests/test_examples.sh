@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# test_examples.sh BENCH_FOLDER [LAUNCHER...]: the training loop in CUDA C goes as gs_train does on the CPU and on devices, with and
-# without graphs, as threads and as processes, in one go and from a checkpoint. LAUNCHER: the command before programs on devices.
+# test_examples.sh BENCH_FOLDER CALL_TRACE [LAUNCHER...]: the training loop in CUDA C goes as gs_train does on the CPU and on devices, with and
+# without graphs, as threads and as processes, in one go and from a checkpoint. CALL_TRACE: the library that writes what is given to gradsieve.
+# LAUNCHER: the command before programs on devices.
 set -u
 . "$(dirname "$0")/idx.sh"
-bench=$1
-shift
+bench=$1 call_trace=$2
+shift 2
 launcher=("$@")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -32,11 +33,19 @@ on_device() {
     timeout 120 ${launcher[@]+"${launcher[@]}"} "$@"
 }
 
-# mlp NAME FLAG...: what it prints, in order, to NAME.
+# traced NAME COMMAND...: what its rank 0 gives to gradsieve, to NAME.calls.
+traced() {
+    local name=$1
+    shift
+    env "LD_PRELOAD=$call_trace" "CALL_TRACE=$work/$name.calls" "$@"
+}
+
+# mlp NAME FLAG...: what it prints, in order, to NAME; with trace=NAME its calls, too.
 mlp() {
     local name=$1
     shift
-    on_device "$bench/examples/mlp" "${model[@]}" "$@" >"$work/log" 2>"$work/errors" ||
+    on_device ${trace:+env "LD_PRELOAD=$call_trace" "CALL_TRACE=$work/$trace.calls"} \
+        "$bench/examples/mlp" "${model[@]}" "$@" >"$work/log" 2>"$work/errors" ||
         fail "mlp $*: $(tail -n 1 "$work/errors")"
     sort "$work/log" >"$work/$name"
     [ "$(hash_of "$name" | wc -l)" = 1 ] || fail "mlp $*: ranks differ: $(cat "$work/$name")"
@@ -49,7 +58,7 @@ hash_of() {
 
 # train COMMAND... FLAG...: gs_train, from mlp's start.
 train() {
-    "$@" "${model[@]}" --optimizer amsgrad --start "$work/parameters" --json "$work/json" >"$work/trained" 2>&1 ||
+    "$@" "${model[@]}" --start "$work/parameters" --json "$work/json" >"$work/trained" 2>&1 ||
         fail "$*: $(tail -n 1 "$work/trained")"
 }
 
@@ -73,19 +82,46 @@ compare() {
     echo "$1, $2 ranks: the losses of $steps steps differ by $worst at most, $sent bytes left a rank"
 }
 
-# trains RECIPE RANKS: as on the CPU, and captured in a graph the same again.
-trains() {
-    local flags=(--recipe "$1" --ranks "$2" --batch $((256 / $2)))
-    mlp eager "${flags[@]}" --steps "$steps" --report 1
-    mlp graph "${flags[@]}" --steps "$steps" --report 1 --graph
-    cmp -s "$work/eager" "$work/graph" || fail "$1, $2 ranks: $(diff "$work/eager" "$work/graph")"
-    train "$bench/gs_train" --overlap --epochs "$steps" --transport threads "${flags[@]}"
-    compare "$1" "$2"
+# compare_calls RECIPE: gradients, to 1e-5 of a layer's largest. Where a reducer keeps what it does not send, and sends without rounding, what it
+# owes is 0 at what was in its record: the same coordinates, but for one in a thousand on the edge of being kept.
+compare_calls() {
+    head -n "$(wc -l <"$work/mlp.calls")" "$work/train.calls" >"$work/first.calls" # gs_train --overlap trains once more without
+    paste -d ' ' "$work/mlp.calls" "$work/first.calls" | awk -v recipe="$1" '
+        $1 != $5 || $2 != $6 { other++; next }
+        { size = $3 < 0 ? -$3 : $3; apart = $3 - $7; apart = apart < 0 ? -apart : apart }
+        size > largest[$1] { largest[$1] = size }
+        apart > worst[$1] { worst[$1] = apart }
+        { lines++; owes += $4 != 0; sent += $4 == 0 && $3 != 0; alone += ($4 == 0) != ($8 == 0) }
+        END {
+            for (call in largest) {
+                gap = worst[call] / largest[call]
+                most = gap > most ? gap : most
+                calls++
+            }
+            if (other || !lines || most > 1e-5 || (owes && (!sent || 1000 * alone > sent)))
+                bad = "error: "
+            printf "%s%s: %d gradients of %d elements in all differ by %.1e at most", bad, recipe, calls, lines, most
+            if (owes)
+                printf ", %d coordinates in records, %d in one of the two alone", sent, alone
+            print other ? "; other calls" : ""
+            exit bad != ""
+        }' || failures=$((failures + 1))
 }
 
-# same_bits RECIPE RANKS: gs_train on devices, with the same products. The gradient is summed in rank order, in one piece or in three.
+# trains RECIPE RANKS OPTIMIZER: as on the CPU, and captured in a graph the same again.
+trains() {
+    local flags=(--recipe "$1" --ranks "$2" --batch $((256 / $2)) --optimizer "$3")
+    trace=mlp mlp eager "${flags[@]}" --steps "$steps" --report 1
+    mlp graph "${flags[@]}" --steps "$steps" --report 1 --graph
+    cmp -s "$work/eager" "$work/graph" || fail "$1, $2 ranks: $(diff "$work/eager" "$work/graph")"
+    train traced train "$bench/gs_train" --overlap --epochs "$steps" --transport threads "${flags[@]}"
+    compare "$1" "$2"
+    compare_calls "$1, $2 ranks"
+}
+
+# same_bits RECIPE RANKS OPTIMIZER: gs_train on devices, with the same products. The gradient is summed in rank order, in one piece or in three.
 same_bits() {
-    local flags=(--recipe "$1" --ranks "$2" --batch $((256 / $2)))
+    local flags=(--recipe "$1" --ranks "$2" --batch $((256 / $2)) --optimizer "$3")
     mlp graph "${flags[@]}" --steps "$steps" --graph
     train on_device "$bench/gs_train" --device cuda --transport threads --epochs "$steps" "${flags[@]}"
     [ "$(hash_of graph)" = "$(hash_of trained)" ] || fail "$1: mlp $(hash_of graph), gs_train $(hash_of trained)"
@@ -124,10 +160,11 @@ most=$((devices < 4 ? 2 : 4))
 mlp start --steps 0 --ranks 2 --save "$work/start"
 tail -c $((16 * parameters)) "$work/start.0" | head -c $((4 * parameters)) >"$work/parameters"
 
-trains threshold:density=0.05 2
-trains gspar:density=0.1 "$most"
-trains dense "$most"
-same_bits identity "$most"
+trains threshold:density=0.05,value=f32 2 adamw
+trains gspar:density=0.1 "$most" amsgrad
+trains dense "$most" adamw
+same_bits identity "$most" adamw
+same_bits dense 2 amsgrad
 resumes threshold:density=0.05 "$most"
 if command -v mpirun >/dev/null && ldd "$bench/examples/mlp" | grep -q libmpi; then processes threshold "$most"; fi
 [ "$failures" = 0 ] && echo "mlp: as gs_train, in graphs, from checkpoints; errors as they should be"

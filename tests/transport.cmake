@@ -29,7 +29,7 @@ endif()
 # One rank a device, up to 4: with one device, 8 tests run.
 if(TARGET gradsieve_nccl)
   separate_arguments(gs_launcher UNIX_COMMAND "${GS_DEVICE_LAUNCHER}")
-  gs_add_test(test_nccl 8 LABELS cuda LAUNCHER ${gs_launcher} LIBRARIES gradsieve_nccl gradsieve_cuda ${NCCL_LIBRARY}
+  gs_add_test(test_nccl 8 LABELS cuda LAUNCHER ${gs_launcher} SOURCES test_nccl.cpp test_nccl_steps.cpp LIBRARIES gradsieve_nccl gradsieve_cuda ${NCCL_LIBRARY}
                                                                       CUDA::cudart)
   target_include_directories(test_nccl PRIVATE ${NCCL_INCLUDE_DIR})
   target_link_options(test_nccl PRIVATE LINKER:--enable-new-dtags)
@@ -55,7 +55,7 @@ endif()
 if(TARGET gradsieve_cuda_sim AND TARGET nccl_sim)
   # The project hides symbols by default; these two stand in for libraries that show theirs.
   set_target_properties(cudart_sim nccl_sim PROPERTIES CXX_VISIBILITY_PRESET default)
-  gs_add_test(test_nccl_sim 20 LABELS sim SOURCES test_nccl.cpp ${PROJECT_SOURCE_DIR}/nccl_plugin/nccl.c
+  gs_add_test(test_nccl_sim 20 LABELS sim SOURCES test_nccl.cpp test_nccl_steps.cpp ${PROJECT_SOURCE_DIR}/nccl_plugin/nccl.c
                                LIBRARIES gradsieve_cuda_sim nccl_sim cudasim)
   target_compile_definitions(test_nccl_sim PRIVATE _GNU_SOURCE GS_SIMULATED)
   set_property(TEST test_nccl_sim APPEND PROPERTY ENVIRONMENT CUDASIM_DEVICES=4)

@@ -1,8 +1,8 @@
 /*
  * mlp.cu: data-parallel training on GPUs with gradsieve. A rank has a GPU to itself, and is a thread, or under mpirun a process.
  *
- * What gradsieve adds to a training loop over NCCL stands in five functions: makeReducers, exchangeLayer, update,
- * passReducer and reportStep. Everything else would be there without it: an MLP on images, products by cuBLAS, initial weights by cuRAND.
+ * What gradsieve adds to a training loop over NCCL stands in four functions: makeReducers, updateLayer, passReducer
+ * and reportStep. Everything else would be there without it: an MLP on images, products by cuBLAS, initial weights by cuRAND.
  */
 extern "C" {
 #include "data/images.h"
@@ -46,7 +46,7 @@ enum { MAX_LAYERS = 9 };
 
 struct options_t {
     const char *data = "fashion-mnist", *recipe = "threshold:density=0.01", *save = NULL, *resume = NULL;
-    int ranks = 0, steps = 1000, report = 100, batch = 64, hidden = 256, depth = 2, seed = 1;
+    int optimizer = 0, ranks = 0, steps = 1000, report = 100, batch = 64, hidden = 256, depth = 2, seed = 1;
     double rate = 0.001;
     bool graph = false, help = false;
 };
@@ -231,14 +231,23 @@ static void await(rank_t *rank, cudaStream_t later, cudaStream_t earlier)
     CUDA(cudaStreamWaitEvent(later, rank->event, 0));
 }
 
-/* gradsieve: a layer's gradient is averaged over the ranks as soon as it is there, on a stream of its own. */
-static void exchangeLayer(rank_t *rank, int l)
+/* gradsieve: a layer's gradient is averaged over the ranks as soon as it is there, on a stream of its own, and its parameters take their
+ * step by the sum as it comes to be. AdamW's steps are counted by the reducer, on the device: a replayed graph, too, corrects the bias of
+ * the step that it is. */
+static void updateLayer(rank_t *rank, int l)
 {
     const layer_t *layer = &rank->job->layers[l];
-    float *gradient = rank->gradient + layer->first;
+    gsOptimizer_t optimizer = GS_OPTIMIZER_INIT;
+    optimizer.kind = rank->job->options.optimizer == 0 ? GS_ADAMW : GS_AMSGRAD;
+    optimizer.stepSize = rank->job->options.rate;
+    optimizer.params = rank->parameters + layer->first;
+    optimizer.m = rank->m + layer->first;
+    optimizer.v = rank->v + layer->first;
+    optimizer.vmax = rank->vmax + layer->first;
     await(rank, rank->exchange, rank->compute);
-    /* Where ncclAllReduce(gradient, gradient, layer->count, ncclFloat, ncclAvg, rank->nccl, rank->exchange) stood: */
-    GS(gsAllReduce(gradient, gradient, layer->count, GS_FLOAT32, GS_AVG, rank->reducers[l], rank->exchange));
+    /* Where ncclAllReduce and the optimizer's kernel stood: */
+    GS(gsAllReduceStep(rank->gradient + layer->first, layer->count, GS_FLOAT32, GS_AVG, &optimizer, rank->reducers[l],
+                       rank->exchange));
 }
 
 static void backward(rank_t *rank)
@@ -251,7 +260,7 @@ static void backward(rank_t *rank)
         CUBLAS(denseBackward(rank->cublas, rank->compute, rank->parameters + layer->first, rank->values[l],
                              rank->slopes[l + 1], before, rank->gradient + layer->first, layer->inputs, layer->outputs,
                              job->options.batch));
-        exchangeLayer(rank, l);
+        updateLayer(rank, l);
         if (before)
             forEach(count, rank->compute, reluSlopes, before, before, rank->values[l], count);
     }
@@ -259,20 +268,10 @@ static void backward(rank_t *rank)
     await(rank, rank->compute, rank->exchange);
 }
 
-/* AMSGrad, which does not count steps: a captured AdamW would repeat the bias correction of the step that was captured. */
-static void update(rank_t *rank)
-{
-    gsOptimizer_t optimizer = GS_OPTIMIZER_INIT;
-    optimizer.stepSize = rank->job->options.rate;
-    GS(gsAmsgradStep(rank->comm, &optimizer, rank->parameters, rank->gradient, rank->m, rank->v, rank->vmax,
-                     rank->job->parameters, rank->compute));
-}
-
 static void enqueueStep(rank_t *rank)
 {
     forward(rank);
     backward(rank);
-    update(rank);
     CUDA(cudaPeekAtLastError()); /* of the kernels' launches */
 }
 
@@ -430,6 +429,7 @@ static void runRank(const job_t *job, int number)
 static const flag_t flags[] = {
     {"--data", FLAG_TEXT, AT(data), "NAME|DIR", 0, 0, "fashion-mnist (default), or a directory of idx files"},
     {"--recipe", FLAG_TEXT, AT(recipe), "R", 0, 0, "how gradients travel, default threshold:density=0.01"},
+    {"--optimizer", FLAG_CHOICE, AT(optimizer), "adamw|amsgrad", 0, 0, "default adamw"},
     {"--ranks", FLAG_INTEGER, AT(ranks), "N", 1, 1024, "threads, default one for each GPU; under mpirun, its number"},
     {"--steps", FLAG_INTEGER, AT(steps), "N", 0, 1e9, "those before a checkpoint included, default 1000"},
     {"--report", FLAG_INTEGER, AT(report), "N", 1, 1e9, "steps between two reports, default 100"},

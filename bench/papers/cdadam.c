@@ -167,17 +167,22 @@ static gsResult_t stepLanes(worker_t *worker, int number)
 {
     gsOptimizer_t optimizer = GS_OPTIMIZER_INIT;
     size_t count = worker->job->count / STEP_SIZES, at = count * (size_t)number;
-    double *x = worker->x + at, *aggregate = worker->aggregate + at;
     optimizer.datatype = GS_FLOAT64;
     optimizer.stepSize = stepSizes[number];
     optimizer.beta1 = beta1;
     optimizer.beta2 = beta2;
     optimizer.epsilon = epsilon;
-    if (experimentOf(worker)->rule != RULE_FROZEN_ADAM)
-        return gsAmsgradStep(worker->comm, &optimizer, x, aggregate, worker->first + at, worker->second + at,
-                             worker->largest + at, count, NULL);
-    optimizer.beta1 = 0.0;
-    return gsMomentumStep(worker->comm, &optimizer, x, aggregate, worker->largest + at, count, NULL);
+    optimizer.params = worker->x + at;
+    if (experimentOf(worker)->rule != RULE_FROZEN_ADAM) {
+        optimizer.kind = GS_AMSGRAD;
+        optimizer.m = worker->first + at;
+        optimizer.v = worker->second + at;
+        optimizer.vmax = worker->largest + at;
+    } else {
+        optimizer.beta1 = 0.0;
+        optimizer.m = worker->largest + at;
+    }
+    return gsOptimizerStep(worker->comm, &optimizer, worker->aggregate + at, count, NULL);
 }
 
 /* The aggregate is the momentum; it becomes the step, by second moments that stay as they are. */

@@ -6,7 +6,6 @@
 
 enum { MODEL_SOFTMAX, MODEL_MLP, MODEL_CNN, MODEL_LOGREG, MODEL_LINREG };
 enum { TRANSPORT_THREADS, TRANSPORT_MPI };
-enum { OPTIMIZER_MOMENTUM, OPTIMIZER_AMSGRAD };
 enum { DEVICE_CPU, DEVICE_CUDA };
 enum { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_F64 };
 
@@ -26,7 +25,7 @@ typedef struct {
     int epochs;
     int batch; /* of one rank; 0: its whole share */
     double rate;
-    int optimizer; /* OPTIMIZER_* */
+    int optimizer; /* gsOptimizerKind_t */
     double momentum;
     int dtype;  /* DTYPE_* */
     int device; /* DEVICE_* */

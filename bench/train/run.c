@@ -165,7 +165,7 @@ static bool makeVectors(trainer_t *trainer)
 {
     const model_t *model = trainer->job->model;
     size_t bytes = model->parameters * trainer->dtype->stateBytes;
-    int moments = trainer->job->options->optimizer == OPTIMIZER_AMSGRAD ? MAX_MOMENTS : 1;
+    int moments = trainer->job->options->optimizer == GS_MOMENTUM ? 1 : MAX_MOMENTS;
     bool made = true;
     trainer->parameters = trainer->device->allocate(bytes);
     trainer->gradient = trainer->device->allocate(bytes);
@@ -309,18 +309,18 @@ static bool updateParameters(trainer_t *trainer)
     const options_t *options = trainer->job->options;
     size_t count = trainer->job->model->parameters;
     gsOptimizer_t optimizer = GS_OPTIMIZER_INIT;
-    gsResult_t result;
     optimizer.datatype = trainer->dtype->state;
+    optimizer.kind = (gsOptimizerKind_t)options->optimizer;
     optimizer.stepSize = options->rate;
-    if (options->optimizer == OPTIMIZER_AMSGRAD) {
-        result = gsAmsgradStep(trainer->comm, &optimizer, trainer->parameters, trainer->gradient, trainer->moments[0],
-                               trainer->moments[1], trainer->moments[2], count, NULL);
-        return result == GS_SUCCESS || exchangeFailed(&trainer->exchange, result, "gsAmsgradStep");
-    }
-    optimizer.beta1 = options->momentum;
-    result = gsMomentumStep(trainer->comm, &optimizer, trainer->parameters, trainer->gradient, trainer->moments[0],
-                            count, NULL);
-    return result == GS_SUCCESS || exchangeFailed(&trainer->exchange, result, "gsMomentumStep");
+    optimizer.step = trainer->steps + 1;
+    if (optimizer.kind == GS_MOMENTUM)
+        optimizer.beta1 = options->momentum;
+    optimizer.params = trainer->parameters;
+    optimizer.m = trainer->moments[0];
+    optimizer.v = trainer->moments[1];
+    optimizer.vmax = trainer->moments[2];
+    gsResult_t result = gsOptimizerStep(trainer->comm, &optimizer, trainer->gradient, count, NULL);
+    return result == GS_SUCCESS || exchangeFailed(&trainer->exchange, result, "gsOptimizerStep");
 }
 
 static bool trainStep(trainer_t *trainer, uint64_t step)

@@ -179,8 +179,8 @@ typedef struct {
     int groups;
     const gsReal *dense;             /* a dense step: the sum of everybody's a */
     double coefficient[GS_MAX_POOL]; /* sums over the ranks */
-    void *recvbuff;
-    gsReal factor; /* of the result: 1/ranks for the average, times 1 changes no bits */
+    void *recvbuff;                  /* NULL: the result is an optimizer's gradient */
+    gsReal factor;                   /* of the result: 1/ranks for the average, times 1 changes no bits */
 } work;
 
 /* A quotient's v counts times its rank's guarded reference. */
@@ -297,6 +297,22 @@ GS_INLINE void writeBlock(const gsReal *sum, void *block, uint32_t n, gsReal fac
         storeElement(type, block, i, sum[i] * factor);
 }
 
+/* The result: to its buffer, or into the optimizer's step. */
+static void deliverBlock(const work *w, gsReal *sum, uint64_t b)
+{
+    const gsReducer_t r = w->r;
+    const gsSpec *spec = &r->spec;
+    uint32_t n = gsBlockLength(spec, b);
+    if (w->recvbuff) {
+        void *block = outputOf(spec, w->recvbuff, spec->spread ? gsBlockAt(spec, b) : b);
+        GS_FOR_TYPE(spec->type, writeBlock(sum, block, n, w->factor, T));
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        sum[i] *= w->factor;
+    GS_STAGE(gsOptimize)(r->optimizer, sum, gsBlockFirst(spec, b), n);
+}
+
 /* An iterate that this rank has just sent a gradient of. */
 static void markIterate(const gsReducer_t r, uint64_t first, uint32_t n)
 {
@@ -327,8 +343,7 @@ static void finishBlocks(const work *w)
             moveReferences(w, sum, (uint64_t)b);
         if (!spec->preview)
             markIterate(r, first, n);
-        void *block = outputOf(spec, w->recvbuff, spec->spread ? gsBlockAt(spec, (uint64_t)b) : (uint64_t)b);
-        GS_FOR_TYPE(spec->type, writeBlock(sum, block, n, w->factor, T));
+        deliverBlock(w, sum, (uint64_t)b);
     }
 }
 

@@ -286,9 +286,10 @@ static void fillNaN(uint32_t type, uint64_t count, void *recvbuff)
         }
 }
 
+/* An optimizer whose gradient it would be makes no step. */
 static void fillAllNaN(const gsSpec *spec, void *recvbuff)
 {
-    for (uint64_t b = 0; b < spec->blocks; b++)
+    for (uint64_t b = 0; recvbuff && b < spec->blocks; b++)
         fillNaN(spec->type, gsBlockLength(spec, b), outputOf(spec, recvbuff, b));
 }
 
@@ -391,6 +392,12 @@ static gsResult_t sumSlices(gsReducer_t r, gsDataType_t type, const void *slices
     return GS_SUCCESS;
 }
 
+/* A finished result, as a vector: its slice from element `first` on is the gradient of an optimizer's step. */
+static void optimizeBy(gsReducer_t r, const void *result, uint64_t first, uint64_t count)
+{
+    stagesOf(r)->optimizeBy(r, (gsVector){result, r->spec.type, NULL}, first, count);
+}
+
 /* From one place to another; of a list from one's tensors to the other's. */
 static void copyBlocks(const gsSpec *spec, const void *from, void *to)
 {
@@ -412,8 +419,10 @@ static gsResult_t finishDense(gsReducer_t r, const void *sum, void *recvbuff, gs
     r->state->anyNonFinite = !stagesOf(r)->allFinite(r, gradientOf(r, sum));
     if (r->state->anyNonFinite)
         fillAllNaN(&r->spec, recvbuff);
-    else
+    else if (recvbuff)
         copyBlocks(&r->spec, sum, recvbuff);
+    else
+        optimizeBy(r, gsDenseSums(r), 0, r->spec.count);
     return GS_SUCCESS;
 }
 
@@ -446,17 +455,26 @@ static gsResult_t openSeals(gsReducer_t r, const gsHierarchy *h, uint32_t half, 
     return GS_SUCCESS;
 }
 
-static gsResult_t assemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream)
+/* n elements of a slice of the result, from `at` on in the whole. */
+static void placeSlice(gsReducer_t r, const void *slice, void *recvbuff, uint64_t at, uint64_t n)
 {
     size_t width = gsTypeBytes((gsDataType_t)r->spec.type);
+    if (recvbuff)
+        memcpy((char *)recvbuff + at * width, slice, n * width);
+    else
+        optimizeBy(r, slice, at, n);
+}
+
+static gsResult_t assemble(gsReducer_t r, const gsHierarchy *h, void *recvbuff, gsStream_t stream)
+{
     (void)stream;
     if (r->state->verdict)
         return GS_SUCCESS;
-    if (r->state->anyNonFinite)
+    if (r->state->anyNonFinite && recvbuff)
         fillNaN(r->spec.type, h->count, recvbuff);
     for (uint64_t q = 0, at = 0; at < h->count && !r->state->anyNonFinite; q++, at += h->slice) {
         uint64_t n = h->count - at < h->slice ? h->count - at : h->slice;
-        memcpy((char *)recvbuff + at * width, h->slots + q * h->slotBytes, n * width);
+        placeSlice(r, h->slots + q * h->slotBytes, recvbuff, at, n);
     }
     return GS_SUCCESS;
 }
@@ -480,7 +498,14 @@ static gsResult_t optimize(const gsOptimizerCall *call, gsStream_t stream)
     const gsCpuStages *stages;
     GS_CHECK(gsStreamSynchronize(stream));
     GS_CHECK(gsCpuStagesFind(call->type == GS_FLOAT64 ? 64 : 32, &stages));
-    stages->optimize(call);
+    stages->optimize(call, call->gradient, 0, call->count);
+    return GS_SUCCESS;
+}
+
+static gsResult_t countStep(gsReducer_t r, const gsOptimizerCall *call, gsStream_t stream)
+{
+    (void)stream;
+    gsCorrect(call, r->state->step + 1, r->state->correct);
     return GS_SUCCESS;
 }
 
@@ -518,4 +543,5 @@ const gsBackend gsCpuBackend = {
     .scaleState = scaleState,
     .scale = scale,
     .optimize = optimize,
+    .countStep = countStep,
 };

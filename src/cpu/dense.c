@@ -1,4 +1,5 @@
-/* Dense loops: the rank-ordered sum of slices, the search for non-finite results, and the scaling of a remembered vector. */
+/* Dense loops: the rank-ordered sum of slices, the search for non-finite results, their way into an optimizer's step, and the scaling of a
+ * remembered vector. */
 #include "stages.h"
 
 GS_INLINE void sumRange(gsVector slices, uint32_t ranks, uint64_t apart, void *out, uint64_t from, uint64_t to,
@@ -43,6 +44,24 @@ int GS_STAGE(gsAllFinite)(gsReducer_t r, gsVector values)
         GS_FOR_TYPE(values.type, bad |= !finiteBlock(blockOf(values, (uint64_t)b), n, T));
     }
     return !bad;
+}
+
+GS_INLINE void readBlock(gsReal *x, const void *block, uint32_t n, uint32_t type)
+{
+    for (uint32_t i = 0; i < n; i++)
+        x[i] = loadElement(type, block, i);
+}
+
+void GS_STAGE(gsOptimizeBy)(gsReducer_t r, gsVector result, uint64_t first, uint64_t count)
+{
+    GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1))
+    for (int64_t from = 0; from < (int64_t)count; from += GS_BLOCK) {
+        gsReal gradient[GS_BLOCK];
+        const void *block = (const char *)result.values + (uint64_t)from * gsTypeWidth(result.type);
+        uint32_t n = count - (uint64_t)from < GS_BLOCK ? (uint32_t)(count - (uint64_t)from) : GS_BLOCK;
+        GS_FOR_TYPE(result.type, readBlock(gradient, block, n, T));
+        GS_STAGE(gsOptimize)(r->optimizer, gradient, first + (uint64_t)from, n);
+    }
 }
 
 void GS_STAGE(gsScale)(gsReducer_t r, void *values, float factor)

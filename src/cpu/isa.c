@@ -18,9 +18,10 @@
     void gsSumSlices_##isa##_##bits(gsReducer_t, gsVector, uint32_t, uint64_t, void *, uint64_t, gsRedOp_t); \
     int gsAllFinite_##isa##_##bits(gsReducer_t, gsVector);                                                   \
     void gsScale_##isa##_##bits(gsReducer_t, void *, float);                                                 \
+    void gsOptimizeBy_##isa##_##bits(gsReducer_t, gsVector, uint64_t, uint64_t);                             \
     void gsMakeResult_##isa##_##bits(gsReducer_t, gsRedOp_t);                                                \
     void gsRememberParts_##isa##_##bits(gsReducer_t);                                                        \
-    void gsOptimize_##isa##_##bits(const gsOptimizerCall *);                                                 \
+    void gsOptimize_##isa##_##bits(const gsOptimizerCall *, const void *, uint64_t, uint64_t);               \
     static const gsCpuStages stages_##isa##_##bits = {#isa,                                                  \
                                                       bits,                                                  \
                                                       gsSumVector_##isa##_##bits,                            \
@@ -37,6 +38,7 @@
                                                       gsSumSlices_##isa##_##bits,                            \
                                                       gsAllFinite_##isa##_##bits,                            \
                                                       gsScale_##isa##_##bits,                                \
+                                                      gsOptimizeBy_##isa##_##bits,                           \
                                                       gsMakeResult_##isa##_##bits,                           \
                                                       gsRememberParts_##isa##_##bits,                        \
                                                       gsOptimize_##isa##_##bits};

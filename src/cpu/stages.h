@@ -48,11 +48,13 @@ typedef struct {
                       gsRedOp_t op);
     int (*allFinite)(gsReducer_t r, gsVector values);
     void (*scale)(gsReducer_t r, void *values, float factor);
+    /* the step of the call's optimizer by a finished result, which is about its vectors' elements from `first` on */
+    void (*optimizeBy)(gsReducer_t r, gsVector result, uint64_t first, uint64_t count);
     /* parts.c: sums of own blocks -> what an owner sends; and the two-way memories' share */
     void (*makeResult)(gsReducer_t r, gsRedOp_t op);
     void (*rememberParts)(gsReducer_t r);
-    /* optimizer.c */
-    void (*optimize)(const gsOptimizerCall *call);
+    /* optimizer.c: elements first .. first + count - 1 of the vectors, by a gradient that begins with the first of these */
+    void (*optimize)(const gsOptimizerCall *call, const void *gradient, uint64_t first, uint64_t count);
 } gsCpuStages;
 
 /* isa.c: the best table this processor runs, or the one that GS_CPU names, for a gsReal of 32 or 64 bits. */
@@ -80,9 +82,10 @@ void GS_STAGE(gsSumSlices)(gsReducer_t r, gsVector slices, uint32_t ranks, uint6
                            gsRedOp_t op);
 int GS_STAGE(gsAllFinite)(gsReducer_t r, gsVector values);
 void GS_STAGE(gsScale)(gsReducer_t r, void *values, float factor);
+void GS_STAGE(gsOptimizeBy)(gsReducer_t r, gsVector result, uint64_t first, uint64_t count);
 void GS_STAGE(gsMakeResult)(gsReducer_t r, gsRedOp_t op);
 void GS_STAGE(gsRememberParts)(gsReducer_t r);
-void GS_STAGE(gsOptimize)(const gsOptimizerCall *call);
+void GS_STAGE(gsOptimize)(const gsOptimizerCall *call, const void *gradient, uint64_t first, uint64_t count);
 #endif
 
 #define GS_INLINE static inline __attribute__((always_inline, unused))

@@ -104,6 +104,7 @@ typedef struct {
     /* what accumulate found: */
     double resultNorm;          /* |result|^2 in sum form */
     double missed[GS_MAX_POOL]; /* |result - reference|^2 in mean form */
+    double correct[2];          /* AdamW's bias corrections in the call under way */
     gsCall call;
     gsCounters counters;
 } gsState;

@@ -43,7 +43,8 @@ enum { GS_SEARCH_NONE = 0, GS_SEARCH_WORKER = 1, GS_SEARCH_HINDSIGHT = 2, GS_SEA
 
 /* A block of a list of tensors, each of which begins a block of its own. */
 typedef struct {
-    uint64_t offset; /* of its first element in its tensor */
+    uint64_t offset; /* of its first element in its tensor, */
+    uint64_t first;  /* and in all tensors, one behind the other */
     uint64_t place;  /* where its codes begin: among the whole values, the slots of "chunked", or all codes */
     uint32_t tensor;
     uint16_t length;
@@ -152,6 +153,12 @@ GS_HD uint32_t gsBlockLength(const gsSpec *s, uint64_t b)
     if (s->list)
         return s->list[b].length;
     return left < GS_BLOCK ? (uint32_t)left : GS_BLOCK;
+}
+
+/* Its first element in a vector, or in a list's tensors, one behind the other. */
+GS_HD uint64_t gsBlockFirst(const gsSpec *s, uint64_t b)
+{
+    return s->list ? s->list[b].first : b * GS_BLOCK;
 }
 
 GS_HD int gsBlockIsWhole(const gsSpec *s, uint64_t b)
