@@ -584,8 +584,8 @@ TEST_P(Corruption, SectionsAndWholeSlots)
 {
     NEEDS_DEVICE();
     prepare(9000);
-    std::mt19937_64 random(5);
-    for (int round = 0; round < (runsLong() ? 400 : 24); round++) {
+    std::mt19937_64 random(5 + ownCases);
+    for (int round = 0; round < (runsLong() ? 400 : 12); round++) {
         std::vector<uint8_t> slots = good_;
         size_t rank = random() % 2, bytes = readAt<uint64_t>(&slots[rank * slotBytes_], 48);
         bool mended = round % 4 != 0;

@@ -71,9 +71,12 @@ void expectSameAsThreads(const Plan &plan, bool inPlace)
 
 TEST_P(Nccl, EveryRecipeEqualsThreads)
 {
+    size_t which = static_cast<size_t>(GetParam());
     for (const std::string &recipe : gst::sparseRecipes())
         for (gsDataType_t type : {GS_FLOAT32, GS_BFLOAT16}) {
             Plan plan = planOf(recipe, type);
+            if (!gst::isDrawn(which++))
+                continue;
             plan.op = type == GS_FLOAT32 ? GS_SUM : GS_AVG;
             expectSameAsThreads(plan, type == GS_BFLOAT16);
         }

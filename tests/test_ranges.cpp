@@ -51,6 +51,7 @@ struct Mode {
     bool halves = false;             /* the second half's ranges are among them */
     std::vector<uint64_t> segments = {};
     gsCollective_t collective = GS_ALL_REDUCE;
+    bool step = false; /* an optimizer's, by the result */
 };
 
 std::ostream &operator<<(std::ostream &out, const Mode &mode)
@@ -76,6 +77,15 @@ class OfMode : public testing::TestWithParam<Mode>
         return plan;
     }
 
+    gsResult_t callStep(gsReducer_t reducer, const std::vector<float> &gradient, std::vector<float> *params)
+    {
+        std::vector<float> m(COUNT);
+        gsOptimizer_t o = GS_OPTIMIZER_INIT;
+        o.params = params->data();
+        o.m = m.data();
+        return gsAllReduceStep(gradient.data(), COUNT, GS_FLOAT32, GS_SUM, &o, reducer, nullptr);
+    }
+
     /* As many elements as either side of any call needs. */
     gsResult_t call(gsReducer_t reducer, std::vector<float> *gradient, std::vector<float> *result)
     {
@@ -84,6 +94,8 @@ class OfMode : public testing::TestWithParam<Mode>
                                    nullptr);
         if (GetParam().collective == GS_ALL_GATHER)
             return gsAllGather(gradient->data(), result->data(), COUNT / RANKS, GS_FLOAT32, reducer, nullptr);
+        if (GetParam().step)
+            return callStep(reducer, *gradient, result);
         if (GetParam().segments.empty())
             return gsAllReduce(gradient->data(), result->data(), COUNT, GS_FLOAT32, GS_SUM, reducer, nullptr);
         std::vector<const void *> from;
@@ -250,6 +262,14 @@ INSTANTIATE_TEST_SUITE_P(
              false,
              {},
              GS_REDUCE_SCATTER},
+        Mode{"step",
+             "threshold:density=0.02",
+             GS_MODE_CAPACITY,
+             {"gsAllReduceStep(" + road + ")"},
+             false,
+             {},
+             GS_ALL_REDUCE,
+             true},
         Mode{"gather", "ef-sign", GS_MODE_CAPACITY, {"gsAllGather(" + road + ")"}, false, {}, GS_ALL_GATHER},
         Mode{
             "denseScatter", "dense", GS_MODE_DENSE, {"gsReduceScatter(exchange commit)"}, false, {}, GS_REDUCE_SCATTER},
