@@ -227,8 +227,8 @@ GS_API gsResult_t gsStreamDestroy(gsStream_t stream);     /* finishes what is en
  *       first=zero|dense     h = 0 at the start (default), or the first step travels dense and h = g
  *   cdadam:select=sign       ef21 in both directions: the result is compared with what was sent down before, and
  *                            compressed again. Wang, Lin, Chen, "Communication-Compressed Adaptive Gradient Method for
- *                            Distributed Nonconvex Optimization", AISTATS 2022, Algorithm 1; follow it with
- *                            gsAmsgradStep. State 4 S. select as for ef21, `first` too
+ *                            Distributed Nonconvex Optimization", AISTATS 2022, Algorithm 1; with
+ *                            GS_AMSGRAD in gsAllReduceStep. State 4 S. select as for ef21, `first` too
  *   gdsec                    a = g - h + e; |a_i| > (xi/ranks)|theta_i - theta_i before| travels; h += beta C(a). Chen,
  *                            Blum, Takac, Sadler, "Distributed Learning With Sparsified Gradient Differences", IEEE
  *                            JSTSP 2022, Algorithm 1. The first step travels dense. Needs gsReducerSetParams. State 6
