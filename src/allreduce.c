@@ -273,8 +273,9 @@ static gsResult_t placeBuffer(gsReducer_t r, uint32_t row, const void *buffer, v
     return r->comm->backend->setTensors(r, r->tensors, first, n, stream);
 }
 
-/* A call as it waits on a CPU stream. */
-typedef struct {
+/* A call, also as it waits on a CPU stream. */
+typedef struct call {
+    gsResult_t (*run)(const struct call *c, gsStream_t stream);
     const void *from;
     void *to;
     gsRedOp_t op;
@@ -487,10 +488,11 @@ static gsResult_t endCall(gsReducer_t r, gsResult_t result)
     return result;
 }
 
-static gsResult_t runCall(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+static gsResult_t runCall(const call *c, gsStream_t stream)
 {
+    gsReducer_t r = c->reducer;
     beginCall(r, (gsRange)(GS_RANGE_ALL_REDUCE + r->spec.half));
-    return endCall(r, reduceBuffers(r, sendbuff, recvbuff, op, stream));
+    return endCall(r, reduceBuffers(r, c->from, c->to, c->op, stream));
 }
 
 /* tensors: all gradients, then all results. */
@@ -507,11 +509,9 @@ static gsResult_t runAllReduceSegments(gsReducer_t r, void *const *tensors, gsRe
     return endCall(r, reduceTensors(r, tensors, op, stream));
 }
 
-/* A call's settings and addresses, also as they wait on a CPU stream. */
+/* A call without a result. */
 typedef struct {
-    const void *gradient;
-    gsRedOp_t op;
-    gsReducer_t reducer;
+    call call;
     gsOptimizerCall optimizer;
 } stepCall;
 
@@ -523,34 +523,29 @@ static void setOptimizer(gsReducer_t r, const gsOptimizerCall *optimizer)
         r->server->optimizer = optimizer;
 }
 
-static gsResult_t reduceAndStep(const stepCall *c, gsStream_t stream)
+static gsResult_t reduceAndStep(const call *c, const gsOptimizerCall *optimizer, gsStream_t stream)
 {
     gsReducer_t r = c->reducer;
     void *from;
-    GS_CHECK(placeBuffer(r, GS_GRADIENTS, c->gradient, &from, stream));
-    if (c->optimizer.counted)
-        GS_CHECK(r->comm->backend->countStep(r, &c->optimizer, stream));
-    setOptimizer(r, &c->optimizer);
+    GS_CHECK(placeBuffer(r, GS_GRADIENTS, c->from, &from, stream));
+    if (optimizer->counted)
+        GS_CHECK(r->comm->backend->countStep(r, optimizer, stream));
+    setOptimizer(r, optimizer);
     gsResult_t result = reduceWhole(r, from, NULL, c->op, stream);
     setOptimizer(r, NULL);
     return result;
 }
 
-static gsResult_t runStep(const stepCall *c, gsStream_t stream)
+static gsResult_t runStep(const call *c, gsStream_t stream)
 {
     beginCall(c->reducer, GS_RANGE_ALL_REDUCE_STEP);
-    return endCall(c->reducer, reduceAndStep(c, stream));
-}
-
-static gsResult_t stepTask(void *arguments)
-{
-    return runStep(arguments, NULL);
+    return endCall(c->reducer, reduceAndStep(c, &((const stepCall *)c)->optimizer, stream));
 }
 
 static gsResult_t callTask(void *arguments)
 {
     const call *c = arguments;
-    return runCall(c->reducer, c->from, c->to, c->op, NULL);
+    return c->run(c, NULL);
 }
 
 /* Whether the call has to wait its turn on a worker of this process. */
@@ -559,30 +554,29 @@ static int isQueued(gsReducer_t r, gsStream_t stream)
     return stream && !r->comm->backend->onDevice;
 }
 
-static gsResult_t enqueue(gsReducer_t r, const void *sendbuff, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+/* bytes: of the call, which may be the first member of something longer. */
+static gsResult_t enqueue(const call *c, size_t bytes, gsStream_t stream)
 {
-    if (isQueued(r, stream))
-        return gsStreamPush(stream, callTask, &(call){sendbuff, recvbuff, op, r}, sizeof(call));
-    return runCall(r, sendbuff, recvbuff, op, stream);
+    if (isQueued(c->reducer, stream))
+        return gsStreamPush(stream, callTask, c, bytes);
+    return c->run(c, stream);
 }
 
 gsResult_t gsAllReduce(const void *sendbuff, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op,
                        gsReducer_t reducer, gsStream_t stream)
 {
     GS_CHECK(checkCall(reducer, sendbuff, recvbuff, count, type, op));
-    return enqueue(reducer, sendbuff, recvbuff, op, stream);
+    return enqueue(&(call){runCall, sendbuff, recvbuff, op, reducer}, sizeof(call), stream);
 }
 
 gsResult_t gsAllReduceStep(const void *gradient, size_t count, gsDataType_t type, gsRedOp_t op,
                            const gsOptimizer_t *optimizer, gsReducer_t reducer, gsStream_t stream)
 {
     GS_CHECK(checkStep(reducer, optimizer, gradient, count, type, op));
-    stepCall c = {gradient, op, reducer, gsOptimizerCallOf(optimizer, count)};
+    stepCall c = {{runStep, gradient, NULL, op, reducer}, gsOptimizerCallOf(optimizer, count)};
     if (optimizer->kind == GS_ADAMW && !optimizer->step)
         c.optimizer.counted = reducer->state->correct;
-    if (isQueued(reducer, stream))
-        return gsStreamPush(stream, stepTask, &c, sizeof c);
-    return runStep(&c, stream);
+    return enqueue(&c.call, sizeof c, stream);
 }
 
 gsResult_t gsReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount, gsDataType_t type, gsRedOp_t op,
@@ -590,14 +584,14 @@ gsResult_t gsReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcoun
 {
     GS_CHECK(checkHalf(reducer, GS_HALF_SCATTER, sendbuff, recvbuff, recvcount, type));
     GS_CHECK(checkOp(op));
-    return enqueue(reducer, sendbuff, recvbuff, op, stream);
+    return enqueue(&(call){runCall, sendbuff, recvbuff, op, reducer}, sizeof(call), stream);
 }
 
 gsResult_t gsAllGather(const void *sendbuff, void *recvbuff, size_t sendcount, gsDataType_t type, gsReducer_t reducer,
                        gsStream_t stream)
 {
     GS_CHECK(checkHalf(reducer, GS_HALF_GATHER, sendbuff, recvbuff, sendcount, type));
-    return enqueue(reducer, sendbuff, recvbuff, GS_SUM, stream);
+    return enqueue(&(call){runCall, sendbuff, recvbuff, GS_SUM, reducer}, sizeof(call), stream);
 }
 
 static gsResult_t allReduceSegmentsTask(void *arguments)
@@ -647,16 +641,10 @@ static gsResult_t encodeBuffer(gsReducer_t r, const void *sendbuff, void *record
     return r->spec.half ? gsScatterEncode(r, from, record, stream) : encode(r, from, record, stream);
 }
 
-static gsResult_t runEncode(gsReducer_t r, const void *sendbuff, void *record, gsStream_t stream)
+static gsResult_t runEncode(const call *c, gsStream_t stream)
 {
-    gsRangeBeginCall(r, GS_RANGE_ENCODE);
-    return endCall(r, encodeBuffer(r, sendbuff, record, stream));
-}
-
-static gsResult_t encodeTask(void *arguments)
-{
-    const call *c = arguments;
-    return runEncode(c->reducer, c->from, c->to, NULL);
+    gsRangeBeginCall(c->reducer, GS_RANGE_ENCODE);
+    return endCall(c->reducer, encodeBuffer(c->reducer, c->from, c->to, stream));
 }
 
 gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType_t type, gsReducer_t reducer,
@@ -667,9 +655,7 @@ gsResult_t gsEncode(const void *sendbuff, void *record, size_t count, gsDataType
     if (count)
         GS_CHECK(checkBuffer("sendbuff", -1, sendbuff, type));
     reducer->staged = GS_STAGED_RECORD;
-    if (isQueued(reducer, stream))
-        return gsStreamPush(stream, encodeTask, &(call){sendbuff, record, GS_SUM, reducer}, sizeof(call));
-    return runEncode(reducer, sendbuff, record, stream);
+    return enqueue(&(call){runEncode, sendbuff, record, GS_SUM, reducer}, sizeof(call), stream);
 }
 
 static gsResult_t sumParts(gsReducer_t r, const void *parts, void *seal, gsStream_t stream)
@@ -678,16 +664,10 @@ static gsResult_t sumParts(gsReducer_t r, const void *parts, void *seal, gsStrea
     return gsScatterSum(r, parts, seal, stream);
 }
 
-static gsResult_t runSumParts(gsReducer_t r, const void *parts, void *seal, gsStream_t stream)
+static gsResult_t runSumParts(const call *c, gsStream_t stream)
 {
-    gsRangeBegin(r, GS_RANGE_SUM_PARTS);
-    return endCall(r, sumParts(r, parts, seal, stream));
-}
-
-static gsResult_t sumPartsTask(void *arguments)
-{
-    const call *c = arguments;
-    return runSumParts(c->reducer, c->from, c->to, NULL);
+    gsRangeBegin(c->reducer, GS_RANGE_SUM_PARTS);
+    return endCall(c->reducer, sumParts(c->reducer, c->from, c->to, stream));
 }
 
 gsResult_t gsSumParts(const void *parts, void *seal, gsReducer_t reducer, gsStream_t stream)
@@ -698,9 +678,7 @@ gsResult_t gsSumParts(const void *parts, void *seal, gsReducer_t reducer, gsStre
     if (reducer->staged == GS_STAGED_NOTHING)
         return gsFail(GS_ERROR_INVALID_USAGE, "gsSumParts without the gsEncode of the same step");
     reducer->staged = GS_STAGED_SUM;
-    if (isQueued(reducer, stream))
-        return gsStreamPush(stream, sumPartsTask, &(call){parts, seal, GS_SUM, reducer}, sizeof(call));
-    return runSumParts(reducer, parts, seal, stream);
+    return enqueue(&(call){runSumParts, parts, seal, GS_SUM, reducer}, sizeof(call), stream);
 }
 
 static gsResult_t decodeBuffer(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
@@ -711,16 +689,10 @@ static gsResult_t decodeBuffer(gsReducer_t r, const void *records, void *recvbuf
     return commit(r, stream);
 }
 
-static gsResult_t runDecode(gsReducer_t r, const void *records, void *recvbuff, gsRedOp_t op, gsStream_t stream)
+static gsResult_t runDecode(const call *c, gsStream_t stream)
 {
-    gsRangeBegin(r, GS_RANGE_DECODE);
-    return endCall(r, decodeBuffer(r, records, recvbuff, op, stream));
-}
-
-static gsResult_t decodeTask(void *arguments)
-{
-    const call *c = arguments;
-    return runDecode(c->reducer, c->from, c->to, c->op, NULL);
+    gsRangeBegin(c->reducer, GS_RANGE_DECODE);
+    return endCall(c->reducer, decodeBuffer(c->reducer, c->from, c->to, c->op, stream));
 }
 
 gsResult_t gsDecode(const void *records, void *recvbuff, size_t count, gsDataType_t type, gsRedOp_t op,
@@ -734,7 +706,5 @@ gsResult_t gsDecode(const void *records, void *recvbuff, size_t count, gsDataTyp
     if (reducer->staged != (reducer->spec.half ? GS_STAGED_SUM : GS_STAGED_RECORD))
         return gsFail(GS_ERROR_INVALID_USAGE, "gsDecode without the %s of the same step",
                       reducer->spec.half ? "gsSumParts" : "gsEncode");
-    if (isQueued(reducer, stream))
-        return gsStreamPush(stream, decodeTask, &(call){records, recvbuff, op, reducer}, sizeof(call));
-    return runDecode(reducer, records, recvbuff, op, stream);
+    return enqueue(&(call){runDecode, records, recvbuff, op, reducer}, sizeof(call), stream);
 }
