@@ -46,20 +46,13 @@ int GS_STAGE(gsAllFinite)(gsReducer_t r, gsVector values)
     return !bad;
 }
 
-GS_INLINE void readBlock(gsReal *x, const void *block, uint32_t n, uint32_t type)
-{
-    for (uint32_t i = 0; i < n; i++)
-        x[i] = loadElement(type, block, i);
-}
-
 void GS_STAGE(gsOptimizeBy)(gsReducer_t r, gsVector result, uint64_t first, uint64_t count)
 {
     GS_PRAGMA(omp parallel for schedule(static) num_threads(r->cpuThreads) if (r->cpuThreads > 1))
     for (int64_t from = 0; from < (int64_t)count; from += GS_BLOCK) {
         gsReal gradient[GS_BLOCK];
-        const void *block = (const char *)result.values + (uint64_t)from * gsTypeWidth(result.type);
         uint32_t n = count - (uint64_t)from < GS_BLOCK ? (uint32_t)(count - (uint64_t)from) : GS_BLOCK;
-        GS_FOR_TYPE(result.type, readBlock(gradient, block, n, T));
+        loadForeign(result.type, result.values, (uint64_t)from, n, gradient);
         GS_STAGE(gsOptimize)(r->optimizer, gradient, first + (uint64_t)from, n);
     }
 }
