@@ -125,6 +125,17 @@ template <class Body> void onRanks(int nranks, int timeoutMs, Body body)
     });
 }
 
+/* The parameter: how many ranks. */
+class OnDevices : public testing::TestWithParam<int>
+{
+  protected:
+    void SetUp() override
+    {
+        if (GetParam() > deviceCount())
+            GTEST_SKIP() << GetParam() << " ranks need as many devices, there are " << deviceCount();
+    }
+};
+
 /* A captured call: empty where the platform cannot capture. */
 template <class Call> cudaGraphExec_t capture(Rank &rank, Call call)
 {

@@ -24,15 +24,9 @@ using gst::Rank;
 using gst::Shape;
 using std::chrono::milliseconds;
 
-class Nccl : public testing::TestWithParam<int>
+class Nccl : public gst::OnDevices
 {
   protected:
-    void SetUp() override
-    {
-        if (GetParam() > deviceCount())
-            GTEST_SKIP() << GetParam() << " ranks need as many devices, there are " << deviceCount();
-    }
-
     Plan planOf(const std::string &recipe, gsDataType_t type = GS_FLOAT32, uint64_t count = 10007) const
     {
         Plan plan;

@@ -75,14 +75,8 @@ Expected runThreads(const Plan &plan, gsOptimizerKind_t kind)
     return expected;
 }
 
-class NcclSteps : public testing::TestWithParam<int>
+class NcclSteps : public OnDevices
 {
-  protected:
-    void SetUp() override
-    {
-        if (GetParam() > deviceCount())
-            GTEST_SKIP() << GetParam() << " ranks need as many devices, there are " << deviceCount();
-    }
 };
 
 INSTANTIATE_TEST_SUITE_P(Ranks, NcclSteps, testing::Values(1, 2, 4), testing::PrintToStringParamName());
